@@ -14,9 +14,8 @@ from dropscribe.transcripts.document import (
     transcript_document,
     with_companions,
 )
-from dropscribe.transcripts.layout import Layout
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
-from dropscribe.transcripts.render import RENDERERS
+from dropscribe.transcripts.render import RENDERERS, Layout
 from support.transcripts import facts
 
 CALL = Transcript(

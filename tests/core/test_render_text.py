@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropscribe.transcripts.document import transcript_document
-from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.model import Segment, Transcript, Word
-from dropscribe.transcripts.render import RENDERERS
+from dropscribe.transcripts.render import DEFAULT_LAYOUT, RENDERERS, Layout
 from support.transcripts import facts
 
 SRT_TIMES = re.compile(r"^(\d{2,}):([0-5]\d):([0-5]\d),(\d{3}) --> (\d{2,}):([0-5]\d):([0-5]\d),(\d{3})$")

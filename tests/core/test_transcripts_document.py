@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from dropscribe.core.model import Attempt
 from dropscribe.core.text.printing import utc_text
-from dropscribe.transcripts.document import ErrorFacts, error_document, transcript_document
+from dropscribe.transcripts.document import error_document, transcript_document
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from dropscribe.transcripts.render import RENDERERS
-from support.transcripts import facts
+from support.transcripts import facts, failed_job
 
 
 def _schema(name: str) -> jsonschema.Draft202012Validator:
@@ -121,7 +121,7 @@ def test_error_document_has_the_keys_of_the_contract():
     """The error file has exactly the contract's keys, attempts oldest first."""
     attempts = [Attempt(1.5, "mine", 0.1, 400, "http_400", "no", counted=True), Attempt(9.0, "mine")]
     document = error_document(
-        ErrorFacts(b"a/b.wav", "calls", "http_400", "no", 1_790_000_000.0, "mine", attempts)
+        failed_job(b"a/b.wav", provider="mine"), "http_400", "no", 1_790_000_000.0, attempts
     )
     _schema("error").validate(document)
     assert document["file"] == "b.wav"
@@ -136,7 +136,7 @@ def test_error_document_has_the_keys_of_the_contract():
 
 def test_error_without_a_provider():
     """A file that was never sent has no provider and no attempts."""
-    document = error_document(ErrorFacts(b"b.wav", "calls", "empty_file", "0 bytes", 0.0))
+    document = error_document(failed_job(b"b.wav"), "empty_file", "0 bytes", 0.0)
     _schema("error").validate(document)
     assert document["provider"] is None
     assert document["attempts"] == []

@@ -26,9 +26,10 @@ from dropscribe.providers.jobs import JobProvider
 from dropscribe.providers.transport.http import Answer
 from dropscribe.providers.values import BadAnswer
 from dropscribe.publish.error_file import read_error, remove_error_file
-from dropscribe.transcripts.document import ErrorFacts, TranscriptFacts, error_document, transcript_document
+from dropscribe.transcripts.document import TranscriptFacts, error_document, transcript_document
 from dropscribe.transcripts.render import RENDERERS
 from support.benches import DEEPGRAM_IN_WORDS
+from support.transcripts import failed_job
 
 KEY = "sk_fuzz_4f9a0c"
 SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".caf", ".au", ".w64", ".wma", ".mkv", ".m4a", ".mp3", "")
@@ -145,7 +146,7 @@ def neighbours(data: bytes) -> None:
     if found is None and not (_FOLDER / "a.error.json").exists():
         raise Broken("a file that is no error file was removed")
     text = data[:4096].decode("utf-8", "surrogateescape")
-    RENDERERS["error"](error_document(ErrorFacts(data[:4096], text, text, text, 0.0)))
+    RENDERERS["error"](error_document(failed_job(data[:4096], text), text, text, 0.0))
 
 
 TARGETS = {

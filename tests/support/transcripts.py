@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dropscribe.core.model import FileSnapshot, Job, JobState
 from dropscribe.transcripts.document import TranscriptFacts
 
 
@@ -22,3 +23,9 @@ def facts(path: bytes = b"2026/call.wav", **more: Any) -> TranscriptFacts:
         elapsed_seconds=3.20049,
         **more,
     )
+
+
+def failed_job(path: bytes, folder: str = "calls", provider: str = "") -> Job:
+    """A job whose file goes to failed."""
+    snapshot = FileSnapshot(1, 2, 3, 4)
+    return Job(1, folder, path, snapshot, True, False, JobState.TRANSCRIBING, 0.0, 0.0, provider=provider)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dropscribe.providers.words import by_time, segments_of
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
+from dropscribe.transcripts.paragraphs import split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,13 +184,13 @@ def _is_within(word: Word, segment: Segment) -> bool:
 
 
 def _cut_at_pauses(segment: Segment, words: Sequence[Word], tokens: Sequence[str]) -> Iterator[Segment]:
-    begin = 0
-    for number in range(1, len(words) + 1):
-        is_end = number == len(words)
-        if is_end or (words[number].start or 0.0) - (words[number - 1].end or 0.0) >= TURN_PAUSE_SECONDS:
-            text = " ".join(tokens[begin:number])
-            yield replace(segment, text=text, start=words[begin].start, end=words[number - 1].end)
-            begin = number
+    for run in split_runs(zip(words, tokens, strict=True), _begins_turn):
+        text = " ".join(token for _, token in run)
+        yield replace(segment, text=text, start=run[0][0].start, end=run[-1][0].end)
+
+
+def _begins_turn(run: Sequence[tuple[Word, str]], following: tuple[Word, str]) -> bool:
+    return (following[0].start or 0.0) - (run[-1][0].end or 0.0) >= TURN_PAUSE_SECONDS
 
 
 def _missing(parts: Sequence[Answered]) -> tuple[Missing, ...]:

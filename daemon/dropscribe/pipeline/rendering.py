@@ -24,8 +24,7 @@ from dropscribe.core.naming import TEMPLATE
 from dropscribe.core.text.printing import name_text, one_line
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.transcripts.document import is_document, is_error
-from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
-from dropscribe.transcripts.render import RENDERERS
+from dropscribe.transcripts.render import DEFAULT_LAYOUT, RENDERERS, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -23,7 +23,6 @@ from dropscribe.publish.readiness import FreeNames, find_free_names
 from dropscribe.queue.sql import result_rows
 from dropscribe.queue.sql.rows import read_attempts
 from dropscribe.transcripts.document import (
-    ErrorFacts,
     TranscriptFacts,
     error_document,
     is_error,
@@ -111,16 +110,9 @@ class Results:
         last = Attempt(time.time(), job.provider, ended.seconds, ended.status, ended.code, ended.reason)
         if attempts:
             last = replace(last, at=attempts[-1].at)
-        facts = ErrorFacts(
-            path=job.path,
-            folder=job.folder,
-            code=code,
-            reason=reason,
-            failed_at=time.time(),
-            provider=job.provider,
-            attempts=[*attempts[:-1], *([last] if was_sent else [])],
-        )
-        return await self.store(claim, error_document(facts), sha256, ended, booking)
+        attempts = [*attempts[:-1], *([last] if was_sent else [])]
+        document = error_document(job, code, reason, time.time(), attempts)
+        return await self.store(claim, document, sha256, ended, booking)
 
     async def store(
         self,

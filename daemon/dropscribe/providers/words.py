@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dropscribe.providers import values
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Segment, Transcript, Word
+from dropscribe.transcripts.paragraphs import split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,18 +93,14 @@ def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
     Args:
         joint: The text between two words; a space is left out between Chinese and Japanese ones.
     """
-    found: list[list[Word]] = []
-    for word in words:
-        if not found or not _continues(found[-1][-1], word):
-            found.append([])
-        found[-1].append(word)
-    return tuple(_segment(each, joint) for each in found)
+    return tuple(_segment(run, joint) for run in split_runs(words, _begins_segment))
 
 
-def _continues(last: Word, word: Word) -> bool:
+def _begins_segment(run: Sequence[Word], word: Word) -> bool:
+    last = run[-1]
     if last.speaker != word.speaker or last.word.rstrip().endswith(SENTENCE_ENDS):
-        return False
-    return last.end is None or word.start is None or word.start - last.end < PAUSE_SECONDS
+        return True
+    return last.end is not None and word.start is not None and word.start - last.end >= PAUSE_SECONDS
 
 
 def _segment(words: Sequence[Word], joint: str) -> Segment:

@@ -18,18 +18,18 @@ import itertools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.printing import one_line
-from dropscribe.transcripts.layout import DEFAULT_LAYOUT
 from dropscribe.transcripts.line_breaks import joined, pieces_of, wrapped
-from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, may_be_one_voice
+from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, has_times, may_be_one_voice, split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from dropscribe.transcripts.layout import Layout
     from dropscribe.transcripts.line_breaks import Piece
+    from dropscribe.transcripts.render import Layout
 
 PAUSE_SECONDS = 0.8
 LONG_PAUSE_SECONDS = 1.5
@@ -40,6 +40,8 @@ CHARACTERS_PER_SECOND = 21.0
 """Characters a second: the usual limit of subtitle editors for adult readers."""
 
 _CLAUSE_ENDS = (",", ";", ":", "，", "、", "；")  # noqa: RUF001 - these are the full-width marks
+
+_start = attrgetter("start")
 
 # The costs of a division into cues; one cue more or less is 1.
 _CUT_IN_CLAUSE = 0.6
@@ -92,28 +94,26 @@ class _Token:
 
 def is_timed(document: Mapping[str, Any]) -> bool:
     """Whether a ``dropscribe.transcript/1`` document has a timed text, so that it has cues."""
-    return any(_has_times(word) and one_line(word["word"]) for word in document["words"]) or any(
-        _has_times(segment) and one_line(segment["text"]) for segment in document["segments"]
-    )
+    parts = (("words", "word"), ("segments", "text"))
+    return any(has_times(item) and one_line(item[key]) for name, key in parts for item in document[name])
 
 
-def cues_of(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> list[Cue]:
+def cues_of(document: Mapping[str, Any], layout: Layout) -> list[Cue]:
     """The cues of a ``dropscribe.transcript/1`` document; [] where nothing is timed."""
     words = sorted(_timed(document["words"], "word"), key=_start)
-    segments = sorted(_timed(document["segments"], "text"), key=_start)
-    if segments:
-        starts = [word.start for word in words]
-        tokens = [_tokens(after, before, words, starts) for before, after in _with_before(segments)]
+    if segments := sorted(_timed(document["segments"], "text"), key=_start):
+        tokens = [_tokens(after, before, words) for before, after in _with_before(segments)]
     else:
         voices = {word.speaker: Cue(0.0, 0.0, "", word.speaker) for word in words}
         tokens = [
             _spread([word], pieces_of(word.text, before.text), voices[word.speaker], is_timed=True)
             for before, word in _with_before(words)
         ]
-    return _laid_out([cue for run in _runs(tokens) for cue in _divided(run, layout)], layout)
+    runs = split_runs(itertools.chain.from_iterable(tokens), _begins_run)
+    return _laid_out([cue for run in runs for cue in _divided(run, layout)], layout)
 
 
-def lines_of(text: str, layout: Layout = DEFAULT_LAYOUT) -> list[str]:
+def lines_of(text: str, layout: Layout) -> list[str]:
     """*text* in lines of a cue, all about equally long; a word longer than a line stays whole."""
     lines = wrapped(text, layout.line_characters) if text else []
     if not 1 < len(lines) <= layout.cue_lines:
@@ -125,14 +125,6 @@ def lines_of(text: str, layout: Layout = DEFAULT_LAYOUT) -> list[str]:
 
 def _prefix(speaker: str | None) -> str:
     return "" if speaker is None else f"{one_line(speaker)}: "
-
-
-def _start(cue: Cue) -> float:
-    return cue.start
-
-
-def _has_times(item: Mapping[str, Any]) -> bool:
-    return item["start"] is not None and item["end"] is not None
 
 
 def _timed(items: Iterable[Mapping[str, Any]], key: str) -> list[Cue]:
@@ -147,7 +139,7 @@ def _timed(items: Iterable[Mapping[str, Any]], key: str) -> list[Cue]:
         text, speaker = one_line(item[key]), item["speaker"]
         if not text:
             continue
-        if _has_times(item):
+        if has_times(item):
             groups.append((item, [*waiting, text]))
             waiting = []
         elif not waiting and groups and speaker in {None, groups[-1][0]["speaker"]}:
@@ -169,10 +161,11 @@ def _with_before(cues: Sequence[Cue]) -> Iterator[tuple[Cue, Cue]]:
     return itertools.pairwise([Cue(0.0, 0.0, ""), *cues])
 
 
-def _tokens(segment: Cue, before: Cue, words: Sequence[Cue], starts: Sequence[float]) -> list[_Token]:
+def _tokens(segment: Cue, before: Cue, words: Sequence[Cue]) -> list[_Token]:
     """The segment's own tokens, not the words: some providers' words lack the punctuation."""
     pieces = pieces_of(segment.text, before.text)
-    within = words[bisect_left(starts, segment.start) : bisect_left(starts, segment.end)]
+    first, past = (bisect_left(words, time, key=_start) for time in (segment.start, segment.end))
+    within = words[first:past]
     voice = [word for word in within if may_be_one_voice(word.speaker, segment.speaker)]
     for own in (voice, within):
         if len(own) == len(pieces):
@@ -206,19 +199,9 @@ def _moments(span: Cue) -> list[tuple[float, float]]:
     return list(itertools.pairwise(bounds))
 
 
-def _runs(parts: Iterable[Sequence[_Token]]) -> Iterator[list[_Token]]:
-    """Neighbouring tokens that may share a cue: one speaker, no long pause."""
-    run: list[_Token] = []
-    for token in itertools.chain.from_iterable(parts):
-        if run and _separates(run[-1], token):
-            yield run
-            run = []
-        run.append(token)
-    if run:
-        yield run
-
-
-def _separates(last: _Token, token: _Token) -> bool:
+def _begins_run(run: Sequence[_Token], token: _Token) -> bool:
+    """Whether *token* may not share a cue with *run*: another speaker, or after a long pause."""
+    last = run[-1]
     longest_seconds = LONG_PAUSE_SECONDS if token.segment is last.segment else PAUSE_SECONDS
     return token.segment.speaker != last.segment.speaker or token.start - last.end > longest_seconds
 
@@ -240,7 +223,7 @@ def _divided(run: Sequence[_Token], layout: Layout) -> Iterator[Cue]:
     while bounds[-1]:
         bounds.append(begins[bounds[-1]])
     for first, end in itertools.pairwise(reversed(bounds)):
-        yield _joined(run, first, end)
+        yield _joined(run[first:end])
 
 
 def _fitting(run: Sequence[_Token], first: int, prefix: int, layout: Layout) -> int:
@@ -294,8 +277,7 @@ def _is_sentence(run: Sequence[_Token], number: int) -> bool:
     return token.ends_sentence and (number == 0 or run[number - 1].ends_sentence or is_segment)
 
 
-def _joined(run: Sequence[_Token], first: int, end: int) -> Cue:
-    tokens = run[first:end]
+def _joined(tokens: Sequence[_Token]) -> Cue:
     segment = tokens[0].segment
     text = "".join(token.joint + token.text for token in tokens).removeprefix(tokens[0].joint)
     if text == segment.text:

@@ -7,35 +7,29 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS = range(1971, 2200)
 """Dates outside are those of clocks that were never set."""
+_MILLISECONDS = 1e11
+"""Unix times from here on are in milliseconds."""
 
 _DIRECTIVES = {
     "Y": r"\d{4}",
-    "m": r"\d{1,2}",
-    "d": r"\d{1,2}",
-    "H": r"\d{1,2}",
-    "I": r"\d{1,2}",
-    "M": r"\d{1,2}",
-    "S": r"\d{1,2}",
+    **dict.fromkeys("mdHIMS", r"\d{1,2}"),
     "y": r"\d{2}",
     "j": r"\d{1,3}",
     "f": r"\d{1,6}",
-    "p": r"[^\W\d_]+",
-    "b": r"[^\W\d_]+\.?",
-    "B": r"[^\W\d_]+",
-    "a": r"[^\W\d_]+\.?",
-    "A": r"[^\W\d_]+",
+    **dict.fromkeys("pBA", r"[^\W\d_]+"),
+    **dict.fromkeys("ba", r"[^\W\d_]+\.?"),
     "z": r"(?:Z|[+-]\d{2}:?\d{2})",
     "%": "%",
 }
-_FIXED_WIDTHS = {"m": 2, "d": 2, "H": 2, "I": 2, "M": 2, "S": 2, "j": 3}
-"""Fixed widths of directives beside other digits: `20260102` is not the 20th of month 10."""
+_FIXED_WIDTHS = dict.fromkeys("mdHIMS", r"\d{2}") | {"j": r"\d{3}"}
+"""Directives beside other digits: `20260102` is not the 20th of month 10."""
 
-_COMPANION_KEYS = (
+_DATE_KEYS = (
     "recorded_at",
     "start_time",
     "start",
@@ -80,8 +74,8 @@ def recording_date(
 
 def name_date(name: str, pattern: str) -> str | None:
     """The date that *pattern* finds anywhere in *name*, as ISO 8601."""
-    for expression in (_expression(pattern, is_fixed=True), _expression(pattern, is_fixed=False)):
-        for found in re.finditer(f"(?<!\\d){expression}(?!\\d)", name):
+    for expressions in (_DIRECTIVES | _FIXED_WIDTHS, _DIRECTIVES):
+        for found in re.finditer(rf"(?<!\d){_expression(pattern, expressions)}(?!\d)", name):
             try:
                 moment = datetime.strptime(found.group(), pattern)  # noqa: DTZ007 - as the name says it
             except (ValueError, OverflowError, re.error):
@@ -91,19 +85,9 @@ def name_date(name: str, pattern: str) -> str | None:
     return None
 
 
-def _expression(pattern: str, *, is_fixed: bool) -> str:
-    return "".join(_parts(pattern, is_fixed=is_fixed))
-
-
-def _parts(pattern: str, *, is_fixed: bool) -> Iterator[str]:
-    letters = iter(pattern)
-    for letter in letters:
-        if letter != "%":
-            yield re.escape(letter)
-            continue
-        directive = next(letters, "%")
-        width = _FIXED_WIDTHS.get(directive) if is_fixed else None
-        yield rf"\d{{{width}}}" if width else _DIRECTIVES.get(directive, r"\S+?")
+def _expression(pattern: str, expressions: Mapping[str, str]) -> str:
+    parts = re.findall(r"%?.", pattern, re.DOTALL)
+    return "".join(expressions.get(part[1], r"\S+?") if len(part) == 2 else re.escape(part) for part in parts)
 
 
 def _companion_date(companion: object) -> str | None:
@@ -112,37 +96,25 @@ def _companion_date(companion: object) -> str | None:
         return None
     for content in [companion, *companion.values()]:
         if isinstance(content, dict):
-            dates = (_told_date(content.get(key)) for key in _COMPANION_KEYS)
+            dates = (_told_date(content.get(key)) for key in _DATE_KEYS)
             if found := next(filter(None, dates), None):
                 return found
     return None
 
 
 def _told_date(value: object) -> str | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _unix_date(value if value < 1e11 else value // 1000)
-    if not isinstance(value, str):
-        return None
     try:
-        moment = datetime.fromisoformat(value.strip())
-    except ValueError:
-        return None
-    return _iso(moment) if moment.year in _YEARS else None
-
-
-def _unix_date(seconds: float) -> str | None:
-    try:
-        moment = _EPOCH + timedelta(seconds=int(seconds))
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value.strip())
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            moment = _EPOCH + timedelta(seconds=int(value if value < _MILLISECONDS else value // 1000))
+        else:
+            return None
     except (OverflowError, ValueError):
         return None
     return _iso(moment) if moment.year in _YEARS else None
 
 
 def _iso(moment: datetime) -> str:
-    if moment.tzinfo is None:
-        return moment.isoformat(timespec="seconds")
-    try:
-        moment = moment.astimezone(UTC)
-    except OverflowError:
-        return moment.isoformat(timespec="seconds")
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    utc = moment.astimezone(UTC) if moment.tzinfo else moment
+    return utc.isoformat(timespec="seconds").replace("+00:00", "Z")

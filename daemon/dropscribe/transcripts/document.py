@@ -16,8 +16,8 @@ from dropscribe.transcripts.dates import recording_date
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from dropscribe.core.model import Attempt
-    from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
+    from dropscribe.core.model import Attempt, Job
+    from dropscribe.transcripts.model import Segment, Transcript, Word
 
 TRANSCRIPT_SCHEMA = "dropscribe.transcript/1"
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"
@@ -82,29 +82,6 @@ class TranscriptFacts:
     date_pattern: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorFacts:
-    """Facts about the failure of one file.
-
-    Attributes:
-        path: The audio's path below its inbox, bytes.
-        folder: The rule's name.
-        code: Why, as a stable word.
-        reason: Why, in the provider's or the system's words; holds no secret.
-        failed_at: Unix seconds.
-        provider: The last provider; None if none was asked.
-        attempts: Every attempt, oldest first; empty for a file that was never sent.
-    """
-
-    path: bytes
-    folder: str
-    code: str
-    reason: str
-    failed_at: float
-    provider: str | None = None
-    attempts: Sequence[Attempt] = ()
-
-
 def transcript_document(
     transcript: Transcript,
     facts: TranscriptFacts,
@@ -120,9 +97,7 @@ def transcript_document(
         outputs: The formats asked for; srt or vtt with nothing timed adds ``no_timestamps``.
         warnings: The caller's own ("incomplete_audio").
     """
-    found = [*transcript.warnings, *warnings]
-    if not transcript.text:
-        found.append("empty_transcript")
+    found = [*transcript.warnings, *warnings, *([] if transcript.text else ["empty_transcript"])]
     document: dict[str, Any] = {
         "schema": TRANSCRIPT_SCHEMA,
         "text": transcript.text,
@@ -135,16 +110,24 @@ def transcript_document(
         "companion": None,
         "attributes": dict(transcript.attributes),
         "warnings": [],
-        "missing": [_missing(gap) for gap in transcript.missing],
+        "missing": [
+            {"start": _rounded(gap.start), "end": _rounded(gap.end), "code": gap.code}
+            for gap in transcript.missing
+        ],
         "reused": False,
-        "source": _source(facts),
-        "provider": _provider(transcript, facts),
-        "job": _job(facts),
+        "source": {},
+        "provider": {
+            "name": facts.provider_name,
+            "type": facts.provider_type,
+            "model": transcript.model,
+            "params": dict(facts.params),
+            "request_id": transcript.request_id,
+            "path": [],
+        },
+        "job": {},
         "raw": transcript.raw,
     }
-    document = _with_facts_of_rule(document, facts)
-    document["warnings"] = _warnings(document, found, outputs)
-    return document
+    return _with_facts(document, facts, found, outputs)
 
 
 def reused_document(
@@ -159,15 +142,42 @@ def reused_document(
     The provider stays the one that answered; warnings about the other job's file or outputs are dropped.
     """
     found = [word for word in known["warnings"] if word not in _WARNINGS_OF_A_JOB]
-    document = {
-        **known,
-        "reused": True,
-        "source": _source(facts),
-        "provider": {**known["provider"], "path": _path(facts)},
-        "job": _job(facts),
+    labels = {name: label for label, name in reversed(known.get("speaker_names", {}).items())}
+    document = {**_with_speakers(known, labels), "speaker_names": {}, "reused": True}
+    return _with_facts(document, facts, [*found, *warnings], outputs)
+
+
+def _with_facts(
+    document: dict[str, Any], facts: TranscriptFacts, warnings: Iterable[str], outputs: Iterable[str]
+) -> dict[str, Any]:
+    """*document* with the facts of its own file, job and rule; companions come later."""
+    document |= {
+        "source": {
+            "file": name_text(facts.path),
+            "path": path_text(facts.path),
+            "bytes": facts.size_bytes,
+            "sha256": facts.sha256,
+            "modified_at": utc_text(facts.modified_at),
+        },
+        "provider": {
+            **document["provider"],
+            "path": [{"provider": provider, "code": code} for provider, code in facts.refusals],
+        },
+        "job": {
+            "folder": facts.folder,
+            "attempts": facts.attempts,
+            "received_at": utc_text(facts.received_at),
+            "transcribed_at": utc_text(facts.transcribed_at),
+            "elapsed": _rounded(facts.elapsed_seconds),
+        },
+        "companion": None,
     }
-    document = _with_facts_of_rule(_with_labels(document), facts)
-    document["warnings"] = _warnings(document, [*found, *warnings], outputs)
+    document |= _date(document, facts.date_pattern)
+    names = {label: one_line(name) for label, name in facts.speaker_names.items()}
+    if names := {label: names[label] for label in document["speakers"] if names.get(label)}:
+        document = {**_with_speakers(document, names), "speaker_names": names}
+    untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not is_timed(document)
+    document["warnings"] = list(dict.fromkeys([*warnings, *(["no_timestamps"] if untimed else [])]))
     return document
 
 
@@ -186,7 +196,7 @@ def renamed_document(document: Mapping[str, Any], path: bytes, date_pattern: str
     if document["schema"] == ERROR_SCHEMA:
         return {**document, "file": name_text(path)}
     renamed = {**document, "source": {**document["source"], "file": name_text(path), "path": path_text(path)}}
-    return {**renamed, **_date(renamed, date_pattern)}
+    return renamed | _date(renamed, date_pattern)
 
 
 def with_companions(
@@ -202,25 +212,10 @@ def with_companions(
     if is_missing:
         warnings.append(COMPANION_MISSING)
     document = {**document, "companion": dict(companions) or None, "warnings": warnings}
-    return {**document, **_date(document, date_pattern)}
+    return document | _date(document, date_pattern)
 
 
-def _with_facts_of_rule(document: dict[str, Any], facts: TranscriptFacts) -> dict[str, Any]:
-    """*document* with its date and the rule's names for the speakers, without companions."""
-    document = {**document, "companion": None}
-    document |= _date(document, facts.date_pattern)
-    names = {label: one_line(name) for label, name in facts.speaker_names.items()}
-    names = {label: names[label] for label in document["speakers"] if names.get(label)}
-    return {**_with_speakers(document, names), "speaker_names": names} if names else document
-
-
-def _with_labels(document: dict[str, Any]) -> dict[str, Any]:
-    """*document* with the provider's labels instead of the names of the rule that it was made for."""
-    labels = {name: label for label, name in reversed(document.get("speaker_names", {}).items())}
-    return {**_with_speakers(document, labels), "speaker_names": {}}
-
-
-def _with_speakers(document: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _with_speakers(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     def with_name(item: Mapping[str, Any]) -> dict[str, Any]:
         return {**item, "speaker": names.get(item["speaker"], item["speaker"])}
 
@@ -244,11 +239,6 @@ def _date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | N
     return {"recorded_at": moment, "recorded_by": origin}
 
 
-def _warnings(document: Mapping[str, Any], found: Iterable[str], outputs: Iterable[str]) -> list[str]:
-    untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not is_timed(document)
-    return list(dict.fromkeys([*found, *(["no_timestamps"] if untimed else [])]))
-
-
 def is_error(document: Mapping[str, Any]) -> bool:
     """Whether *document* describes a failure."""
     return str(document["schema"]).startswith(ERROR_SCHEMA_PREFIX)
@@ -268,59 +258,67 @@ def is_document(value: object) -> bool:
 def doubts_of(document: Mapping[str, Any]) -> list[str]:
     """The warnings of a transcript that speak against its text."""
     found = [str(warning) for warning in document.get("warnings") or ()]
-    is_silent = "no_speech" in found
-    return [
-        warning
-        for warning in found
-        if warning not in _HARMLESS_WARNINGS and not (is_silent and warning == "empty_transcript")
-    ]
+    harmless = _HARMLESS_WARNINGS | ({"empty_transcript"} if "no_speech" in found else set())
+    return [warning for warning in found if warning not in harmless]
 
 
-def error_document(facts: ErrorFacts) -> dict[str, Any]:
-    """The ``dropscribe.error/1`` document."""
+def error_document(
+    job: Job, code: str, reason: str, failed_at: float, attempts: Iterable[Attempt] = ()
+) -> dict[str, Any]:
+    """The ``dropscribe.error/1`` document of a *job*.
+
+    Args:
+        code: Why, as a stable word.
+        reason: Why, in the provider's or the system's words; holds no secret.
+        failed_at: Unix seconds.
+        attempts: Every attempt, oldest first; none of a file that was never sent.
+    """
     return {
         "schema": ERROR_SCHEMA,
-        "file": name_text(facts.path),
-        "folder": facts.folder,
-        "provider": facts.provider,
-        "code": facts.code,
-        "reason": facts.reason,
-        "failed_at": utc_text(facts.failed_at),
-        "attempts": [_attempt(attempt) for attempt in facts.attempts],
+        "file": name_text(job.path),
+        "folder": job.folder,
+        "provider": job.provider or None,
+        "code": code,
+        "reason": reason,
+        "failed_at": utc_text(failed_at),
+        "attempts": [
+            {
+                "at": utc_text(attempt.at),
+                "provider": attempt.provider,
+                "status": attempt.status,
+                "code": attempt.code,
+                "reason": attempt.reason,
+            }
+            for attempt in attempts
+        ],
     }
 
 
 def _parts(transcript: Transcript) -> dict[str, Any]:
     return {
-        "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
-        "words": [_word(word) for word in transcript.words],
+        "segments": [
+            {
+                "id": number,
+                "start": _rounded(segment.start),
+                "end": _rounded(segment.end),
+                "text": segment.text,
+                "speaker": segment.speaker,
+                "confidence": _rounded(segment.confidence),
+            }
+            for number, segment in enumerate(transcript.segments)
+        ],
+        "words": [
+            {
+                "word": word.word,
+                "start": _rounded(word.start),
+                "end": _rounded(word.end),
+                "confidence": _rounded(word.confidence),
+                "speaker": word.speaker,
+            }
+            for word in transcript.words
+        ],
         "speakers": _speakers(transcript),
     }
-
-
-def _segment(number: int, segment: Segment) -> dict[str, Any]:
-    return {
-        "id": number,
-        "start": _rounded(segment.start),
-        "end": _rounded(segment.end),
-        "text": segment.text,
-        "speaker": segment.speaker,
-        "confidence": _rounded(segment.confidence),
-    }
-
-
-def _word(word: Word) -> dict[str, Any]:
-    return {
-        "word": word.word,
-        "start": _rounded(word.start),
-        "end": _rounded(word.end),
-        "confidence": _rounded(word.confidence),
-        "speaker": word.speaker,
-    }
-
-
-def _missing(gap: Missing) -> dict[str, Any]:
-    return {"start": _rounded(gap.start), "end": _rounded(gap.end), "code": gap.code}
 
 
 def _speakers(transcript: Transcript) -> list[str]:
@@ -328,51 +326,6 @@ def _speakers(transcript: Transcript) -> list[str]:
     # By time, because a speaker may be known from words alone; untimed items keep their place at the end.
     items.sort(key=lambda item: float("inf") if item.start is None else item.start)
     return list(dict.fromkeys(item.speaker for item in items if item.speaker is not None))
-
-
-def _source(facts: TranscriptFacts) -> dict[str, Any]:
-    return {
-        "file": name_text(facts.path),
-        "path": path_text(facts.path),
-        "bytes": facts.size_bytes,
-        "sha256": facts.sha256,
-        "modified_at": utc_text(facts.modified_at),
-    }
-
-
-def _provider(transcript: Transcript, facts: TranscriptFacts) -> dict[str, Any]:
-    return {
-        "name": facts.provider_name,
-        "type": facts.provider_type,
-        "model": transcript.model,
-        "params": dict(facts.params),
-        "request_id": transcript.request_id,
-        "path": _path(facts),
-    }
-
-
-def _path(facts: TranscriptFacts) -> list[dict[str, str]]:
-    return [{"provider": provider, "code": code} for provider, code in facts.refusals]
-
-
-def _job(facts: TranscriptFacts) -> dict[str, Any]:
-    return {
-        "folder": facts.folder,
-        "attempts": facts.attempts,
-        "received_at": utc_text(facts.received_at),
-        "transcribed_at": utc_text(facts.transcribed_at),
-        "elapsed": _rounded(facts.elapsed_seconds),
-    }
-
-
-def _attempt(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "at": utc_text(attempt.at),
-        "provider": attempt.provider,
-        "status": attempt.status,
-        "code": attempt.code,
-        "reason": attempt.reason,
-    }
 
 
 def _rounded(value: float | None) -> float | None:

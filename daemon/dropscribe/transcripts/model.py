@@ -1,7 +1,7 @@
 """A transcript as every provider must hand it over.
 
-Times are seconds from the start of the audio; confidences are probabilities in 0..1; unknown
-values are None.
+Times are seconds from the start of the audio, and no end is before its start; confidences are probabilities
+in 0..1; unknown values are None.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word, in the provider's order.
-
-    Attributes:
-        start: Seconds, or None where the provider does not time words.
-        end: Seconds, never before *start*.
-        confidence: Probability 0..1.
-        speaker: "speaker_0" style label or the provider's own name.
-    """
+    """One word, in the provider's order; the speaker is a "speaker_0" style label or the provider's name."""
 
     word: str
     start: float | None = None
@@ -44,13 +37,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A part of a recording that no answer covers.
-
-    Attributes:
-        start: Seconds from the start of the audio.
-        end: As *start*.
-        code: Why its provider refused it, as a stable word.
-    """
+    """A part of a recording that no answer covers; the code is why its provider refused it."""
 
     start: float
     end: float
@@ -63,14 +50,14 @@ class Transcript:
 
     Attributes:
         text: The whole text; "" is a result, not a failure.
-        language: As the provider names it, ISO 639-1 where it can be told, or None.
-        duration: Length of the audio in seconds, or None.
+        language: As the provider names it, ISO 639-1 where it can be told.
+        duration: Length of the audio.
         sent_seconds: How much was sent and answered, where that is not *duration*: two channels, or not all.
         attributes: Other facts from the provider about the recording (gender, emotions).
         warnings: Stable words ("empty_transcript"); the caller may add its own.
         missing: Parts of a recording in pieces that the provider refused; with the warning "missing_audio".
-        model: The model that answered, or None.
-        request_id: The provider's id of the request, or None.
+        model: The model that answered.
+        request_id: The provider's id of the request.
         raw: The provider's answer, untouched, as parsed JSON.
     """
 

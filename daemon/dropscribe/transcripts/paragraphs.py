@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.line_breaks import joined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 PAUSE_SECONDS = 2.0
 """A longer pause ends a paragraph."""
@@ -26,8 +27,7 @@ VERY_LONG_PARAGRAPH = 1500
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - these are the full-width marks
 
 
-_Timed = tuple[float, float, str | None]
-_start = itemgetter(0)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +59,42 @@ def paragraphs_of(document: Mapping[str, Any]) -> list[Paragraph]:
     if not pieces:
         blocks = (one_line(block) for block in document["text"].replace("\r\n", "\n").split("\n\n"))
         return [Paragraph(block, None, None) for block in blocks if block]
-    groups: list[list[_Piece]] = []
-    length = 0
-    for piece in pieces:
-        if not groups or _breaks(groups[-1][-1], piece, length):
-            groups.append([])
-            length = 0
-        groups[-1].append(piece)
-        length += len(piece.text) + 1
-    return [Paragraph(_text(group), group[0].start, group[0].speaker) for group in groups]
+    return [
+        Paragraph(joined(piece.text for piece in run), run[0].start, run[0].speaker)
+        for run in split_runs(pieces, _begins_paragraph)
+    ]
 
 
-def _text(group: Sequence[_Piece]) -> str:
-    return joined(piece.text for piece in group)
+def split_runs(items: Iterable[T], begins: Callable[[list[T], T], bool]) -> Iterator[list[T]]:
+    """*items* in runs; *begins*, called with the run so far and the next item, is true where a run ends."""
+    run: list[T] = []
+    for item in items:
+        if run and begins(run, item):
+            yield run
+            run = []
+        run.append(item)
+    if run:
+        yield run
+
+
+def _begins_paragraph(run: list[_Piece], piece: _Piece) -> bool:
+    last = run[-1]
+    pause = -math.inf if piece.start is None or last.end is None else piece.start - last.end
+    if piece.speaker != last.speaker or pause >= PAUSE_SECONDS:
+        return True
+    longest = LONG_PARAGRAPH if pause >= BREATH_SECONDS else VERY_LONG_PARAGRAPH
+    return last.text.endswith(SENTENCE_ENDS) and sum(len(each.text) + 1 for each in run) >= longest
 
 
 def _pieces(document: Mapping[str, Any]) -> Iterator[_Piece]:
     """The segments, or the words where only these name the speakers or are there at all."""
     segments, words = document["segments"], document["words"]
-    are_named = any(item["speaker"] is not None for item in segments)
-    if not segments or (not are_named and any(word["speaker"] is not None for word in words)):
+    are_named, words_are = (any(item["speaker"] is not None for item in each) for each in (segments, words))
+    if not segments or (words_are and not are_named):
         for word in words:
             yield _Piece(one_line(word["word"]), word["start"], word["end"], word["speaker"])
         return
-    timed = sorted(
-        ((word["start"], word["end"], word["speaker"]) for word in words if _has_times(word)),
-        key=_start,
-    )
+    timed = sorted(filter(has_times, words), key=itemgetter("start"))
     for segment in segments:
         start, end = _spoken_span(segment, timed)
         yield _Piece(one_line(segment["text"]), start, end, segment["speaker"])
@@ -96,28 +105,18 @@ def may_be_one_voice(speaker: str | None, other: str | None) -> bool:
     return speaker == other or speaker is None or other is None
 
 
-def _has_times(item: Mapping[str, Any]) -> bool:
+def has_times(item: Mapping[str, Any]) -> bool:
+    """Whether a segment or a word has both times."""
     return item["start"] is not None and item["end"] is not None
 
 
-def _spoken_span(segment: Mapping[str, Any], timed: Sequence[_Timed]) -> tuple[float | None, float | None]:
+def _spoken_span(
+    segment: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]
+) -> tuple[float | None, float | None]:
     """The times of a segment's words: some engines let a segment last until the next one begins."""
     start, end = segment["start"], segment["end"]
     if start is None or end is None:
         return start, end
-    within = timed[bisect_left(timed, start, key=_start) : bisect_left(timed, end, key=_start)]
-    own = [word for word in within if may_be_one_voice(word[2], segment["speaker"])]
-    return (own[0][0], max(last for _, last, _ in own)) if own else (start, end)
-
-
-def _breaks(last: _Piece, piece: _Piece, length: int) -> bool:
-    if piece.speaker != last.speaker:
-        return True
-    ends_sentence = last.text.endswith(SENTENCE_ENDS)
-    if piece.start is None or last.end is None:
-        return ends_sentence and length >= VERY_LONG_PARAGRAPH
-    pause = piece.start - last.end
-    if pause >= PAUSE_SECONDS:
-        return True
-    longest = LONG_PARAGRAPH if pause >= BREATH_SECONDS else VERY_LONG_PARAGRAPH
-    return ends_sentence and length >= longest
+    first, past = (bisect_left(timed, time, key=itemgetter("start")) for time in (start, end))
+    own = [word for word in timed[first:past] if may_be_one_voice(word["speaker"], segment["speaker"])]
+    return (own[0]["start"], max(word["end"] for word in own)) if own else (start, end)

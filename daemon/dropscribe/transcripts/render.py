@@ -8,20 +8,47 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.naming import split_name
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.cues import cues_of, lines_of
-from dropscribe.transcripts.layout import DEFAULT_LAYOUT
+from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.line_breaks import joined
-from dropscribe.transcripts.markdown import render_md
 from dropscribe.transcripts.paragraphs import paragraphs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from dropscribe.transcripts.cues import Cue
-    from dropscribe.transcripts.layout import Layout
+    from dropscribe.transcripts.paragraphs import Paragraph
+
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>#]|~~|==|\$\$")
+_LIST_START = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^([-+])(?=\s|$)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The layout of subtitles and plain text, and the outputs by a template.
+
+    Attributes:
+        line_characters: The longest line of a subtitle; a longer word stays whole.
+        cue_lines: The most lines of a subtitle.
+        cue_seconds: The longest time that one subtitle is shown.
+        paragraphs: Whether plain text has paragraphs with a blank line between them.
+        texts: By format, the outputs that a template has made already.
+    """
+
+    line_characters: int = 42
+    cue_lines: int = 2
+    cue_seconds: float = 7.0
+    paragraphs: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+DEFAULT_LAYOUT = Layout()
 
 
 def render_json(document: Mapping[str, Any], _: Layout = DEFAULT_LAYOUT) -> bytes:
@@ -38,11 +65,12 @@ def render_json(document: Mapping[str, Any], _: Layout = DEFAULT_LAYOUT) -> byte
 def render_txt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> bytes:
     """The text and a newline; one line a speaker turn where speakers are known; or paragraphs."""
     if layout.paragraphs:
-        return _encoded(
-            "\n\n".join(_named(item.speaker, item.text) for item in paragraphs_of(document)) + "\n"
-        )
-    lines = list(_turns(document)) if document["speakers"] else [document["text"].rstrip("\r\n")]
-    return _encoded("\n".join(lines) + "\n")
+        text = "\n\n".join(_named(item.speaker, item.text) for item in paragraphs_of(document))
+    elif document["speakers"]:
+        text = "\n".join(_turns(document))
+    else:
+        text = document["text"].rstrip("\r\n")
+    return _encoded(text + "\n")
 
 
 def render_srt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> bytes | None:
@@ -56,6 +84,11 @@ def render_vtt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> 
     """WebVTT cues, or None where nothing is timed."""
     cues = cues_of(document, layout)
     return _encoded("\n".join(["WEBVTT\n", *(_vtt_block(cue, layout) for cue in cues)])) if cues else None
+
+
+def render_md(document: Mapping[str, Any], _: Layout = DEFAULT_LAYOUT) -> bytes:
+    """Front matter, title, warnings and paragraphs, each with its time and speaker."""
+    return _encoded("\n\n".join(["\n".join(_front_matter(document)), *_body(document)]) + "\n")
 
 
 RENDERERS: dict[str, Callable[..., bytes | None]] = {
@@ -80,8 +113,8 @@ def _laid_out(value: Any) -> str:
 
 
 def _turns(document: Mapping[str, Any]) -> Iterator[str]:
-    key = "text" if any(item["speaker"] is not None for item in document["segments"]) else "word"
-    items = document["segments" if key == "text" else "words"]
+    has_names = any(item["speaker"] is not None for item in document["segments"])
+    items, key = (document["segments"], "text") if has_names else (document["words"], "word")
     for speaker, turn in itertools.groupby(items, key=lambda item: item["speaker"]):
         if text := joined(filter(None, (one_line(item[key]) for item in turn))):
             yield _named(speaker, text)
@@ -93,18 +126,14 @@ def _named(speaker: str | None, text: str) -> str:
 
 def _srt_block(number: int, cue: Cue, layout: Layout) -> str:
     # SubRip knows no escape: an arrow in the text would be read as a line of times.
-    text = cue.spoken.replace("-->", "->")
-    return f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_wrapped(text, layout)}\n"
+    lines = lines_of(cue.spoken.replace("-->", "->"), layout)
+    return "\n".join([f"{number}", f"{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}", *lines, ""])
 
 
 def _vtt_block(cue: Cue, layout: Layout) -> str:
     voice = "" if cue.speaker is None else f"<v {_vtt_escaped(one_line(cue.speaker))}>"
-    text = _vtt_escaped(_wrapped(cue.text, layout))
+    text = _vtt_escaped("\n".join(lines_of(cue.text, layout)))
     return f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{voice}{text}\n"
-
-
-def _wrapped(text: str, layout: Layout) -> str:
-    return "\n".join(lines_of(text, layout))
 
 
 def _vtt_escaped(text: str) -> str:
@@ -119,5 +148,73 @@ def _clock(seconds: float, separator: str) -> str:
 
 
 def _encoded(text: str) -> bytes:
-    # A provider's JSON may hold half a surrogate pair, which has no UTF-8.
+    # A provider's JSON may hold half a surrogate pair, and a name bytes, which have no UTF-8.
     return text.encode("utf-8", "replace")
+
+
+def title_of(document: Mapping[str, Any]) -> str:
+    """The audio's file name without its suffix."""
+    name = document["source"]["file"].encode("utf-8", "surrogateescape")
+    return one_line(split_name(name)[0].decode("utf-8", "replace")) or "?"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours from the first one on: 0:07, 1:02:03."""
+    minutes, second = divmod(int(max(seconds, 0.0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def warning_lines(document: Mapping[str, Any]) -> list[str]:
+    """The document's warnings and gaps as sentences."""
+    sentences = [WARNING_WORDS.get(word, one_line(word)) for word in document["warnings"]]
+    gaps = [
+        f"Missing from {clock(gap['start'])} to {clock(gap['end'])} ({one_line(gap['code'])})."
+        for gap in document["missing"]
+    ]
+    return sentences + gaps
+
+
+def _front_matter(document: Mapping[str, Any]) -> Iterator[str]:
+    duration = document["duration"]
+    yield "---"
+    yield f"title: {_quoted(title_of(document))}"
+    yield f"date: {document.get('recorded_at') or 'null'}"
+    yield f"date_from: {document.get('recorded_by') or 'null'}"
+    yield f"duration: {_quoted(clock(duration)) if duration is not None else 'null'}"
+    yield f"folder: {_quoted(document['job']['folder'])}"
+    yield f"provider: {_quoted(document['provider']['name'])}"
+    yield f"model: {_quoted(document['provider']['model'])}"
+    yield f"language: {_quoted(document['language'])}"
+    yield f"speakers: [{', '.join(map(_quoted, document['speakers']))}]"
+    yield f"source: {_quoted(document['source']['path'])}"
+    yield "tags: [transcript]"
+    if document["warnings"]:
+        yield f"warnings: [{', '.join(map(_quoted, document['warnings']))}]"
+    yield "---"
+
+
+def _body(document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# {escape(title_of(document))}"
+    if warnings := warning_lines(document):
+        yield "\n".join(["> [!warning]", *(f"> {escape(line)}  " for line in warnings)]).rstrip()
+    yield from map(_paragraph, paragraphs_of(document))
+
+
+def _paragraph(paragraph: Paragraph) -> str:
+    text = escape(paragraph.text)
+    time = None if paragraph.start is None else clock(paragraph.start)
+    speaker = None if paragraph.speaker is None else f"{escape(one_line(paragraph.speaker))}:"
+    head = " ".join(filter(None, (time, speaker)))
+    return f"**{head}** {text}" if head else text
+
+
+def escape(text: str) -> str:
+    """One line of *text* that Markdown shows as it is."""
+    escaped = _MARKDOWN.sub(lambda found: "".join(f"\\{letter}" for letter in found.group()), text)
+    return _LIST_START.sub(lambda found: f"{found[1]}\\{found[2]}" if found[1] else f"\\{found[3]}", escaped)
+
+
+def _quoted(text: str | None) -> str:
+    """A YAML scalar: a JSON string is one in every YAML."""
+    return "null" if text is None else json.dumps(one_line(text), ensure_ascii=False)

@@ -19,8 +19,8 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dropscribe.core.text.printing import plain_text
-from dropscribe.transcripts.markdown import clock, escape, title_of, warning_lines
 from dropscribe.transcripts.paragraphs import paragraphs_of
+from dropscribe.transcripts.render import clock, escape, title_of, warning_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -86,7 +86,7 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
         await house.rest()
         assert house.handler.attempts.sending == {}
     assert job.id == job_id
-    assert (row["words"], row["percent"]) == ("250 B of 1.0 kB sent", 25)
+    assert (row.words, row.percent) == ("250 B of 1.0 kB sent", 25)
 
 
 async def test_a_text_to_look_for_may_begin_with_a_slash(tmp_path):

@@ -51,7 +51,7 @@ class Changes:
         async def answer(request: Request) -> Response:
             if self._looking is None:  # without open streams no check renews a shared answer
                 return await page(request)
-            key = page, str(request.url), COOKIE in request.cookies
+            key = str(request.url), COOKIE in request.cookies
             made = self._answers.get(key)
             if made is None:
                 made = asyncio.create_task(page(request))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.model import JobState
 from dropscribe.reports.wording import bytes_words, clock_words, one_line
 from dropscribe.transcripts.document import WARNING_WORDS
-from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS
+from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,10 @@ def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     words = [word for word in _dicts(document.get("words")) if isinstance(word.get("start"), int | float)]
     segments = _dicts(document.get("segments"))
     if words:
-        turns = [_turn(group[0], words=[_word(word) for word in group]) for group in _grouped(words)]
+        turns = [
+            _turn(group[0], words=[_word(word) for word in group])
+            for group in split_runs(words, _begins_turn)
+        ]
     elif segments:
         turns = [_turn(segment, text=str(segment.get("text", "")).strip()) for segment in segments]
     else:
@@ -88,16 +91,6 @@ def _turn(
 
 def _dicts(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _grouped(words: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    for word in words:
-        if group and _begins_turn(group, word):
-            yield group
-            group = []
-        group.append(word)
-    yield group
 
 
 def _begins_turn(group: list[dict[str, Any]], word: dict[str, Any]) -> bool:

@@ -79,15 +79,13 @@ class Access:
 
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
-        name = _host_name(host).lower()
+        name, own = _host_name(host).lower(), self.http.host.lower()
         if not name:
             return False
-        if name in _LOOPBACK_NAMES or self._is_allowed(host):
-            return True
-        if self.http.host and name == self.http.host.lower():
+        if name in _LOOPBACK_NAMES or name == own or self._is_allowed(host):
             return True
         # Bound to every address, it is reached by any of them; rebinding needs a name.
-        return self.http.host in {"0.0.0.0", "::"} and is_address(name)  # noqa: S104  # compared, not bound
+        return own in {"0.0.0.0", "::"} and is_address(name)  # noqa: S104  # compared, not bound
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Whether *origin*, a name with its port, is that of our pages for a request with the Host *host*.
@@ -109,8 +107,7 @@ class Access:
 
     def has_token(self, given: str) -> bool:
         """Whether *given* is the token, compared in constant time."""
-        token = self.token or ""
-        return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()) and bool(token)
+        return bool(self.token) and _is_same(given, self.token or "")
 
     def new_session(self, now: float) -> str:
         """A cookie's value that proves knowledge of the token until it expires."""
@@ -120,10 +117,7 @@ class Access:
     def has_session(self, cookie: str, now: float) -> bool:
         """Whether *cookie* was made by :meth:`new_session` under the token of now, and has not expired."""
         expires, _, signature = cookie.partition(".")
-        signed = self._sign(expires).encode()
-        if not expires.isdecimal() or not hmac.compare_digest(signature.encode("utf-8", "replace"), signed):
-            return False
-        return now < int(expires)
+        return expires.isdecimal() and _is_same(signature, self._sign(expires)) and now < int(expires)
 
     async def slow_down(self) -> Response | None:
         """Delay the answer to a wrong token; 429 where too many are being delayed already."""
@@ -137,14 +131,12 @@ class Access:
         return None
 
     def _sign(self, expires: str) -> str:
-        key = (self.token or "").encode()
-        return hmac.new(
-            key, b"dropscribe session " + expires.encode("utf-8", "replace"), hashlib.sha256
-        ).hexdigest()
+        signed = f"dropscribe session {expires}".encode()
+        return hmac.new((self.token or "").encode(), signed, hashlib.sha256).hexdigest()
 
 
 class Guard:
-    """The middleware. See the module's text."""
+    """The middleware around an application."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -153,9 +145,6 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass the request on and add the security headers to its answer."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         if scope["type"] != "http":
             # Before it is accepted, a server answers it with 403 (ASGI specification, "websocket.close").
             await send({"type": "websocket.close"})
@@ -237,6 +226,11 @@ class Guard:
 
 def _plain(status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:
     return PlainTextResponse(f"{status.phrase}\n", status, headers)
+
+
+def _is_same(given: str, expected: str) -> bool:
+    """Compares in constant time."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 def _host_name(host: str) -> str:

@@ -49,7 +49,8 @@ async def folder(site: Site, request: Request) -> Response:
     """One folder's files, filtered and page by page."""
     config, rule = site.config, site.rule(request)
     chosen = {name: request.query_params.get(name, "")[:_LONGEST_FILTER] for name in _FILTERS}
-    shown = await site.read(reading.read_page, config, reading.filter_of(rule.name, chosen))
+    wanted = reading.filter_of(rule.name, chosen)
+    rows, older_than, unlisted = await site.read(reading.read_page, config, wanted)
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
     here = f"{site.access.root_path}/folders/{quote(rule.name, safe='')}?"
     document = await site.status()
@@ -59,15 +60,15 @@ async def folder(site: Site, request: Request) -> Response:
         title=rule.name,
         folder=rule.name,
         inbox=str(rule.inbox),
-        rows=shown.rows,
-        unlisted=shown.unlisted,
+        rows=rows,
+        unlisted=unlisted,
         chosen=chosen,
         states=[(value, label) for value, (label, _) in reading.STATES.items()],
         providers=list(config.providers),
-        failed_ids=",".join(str(row["id"]) for row in shown.rows if row["state"] == "failed"),
+        failed_ids=",".join(str(row.id) for row in rows if row.state == "failed"),
         backlog=document["folders"].get(rule.name, {}).get("backlog", 0),
         uploads=bool(config.http and config.http.uploads),
-        **_pager(here, query, reading.id_of(chosen["before"]), shown.older_than),
+        **_pager(here, query, wanted.before_id, older_than),
     )
 
 

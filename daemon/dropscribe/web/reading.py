@@ -72,13 +72,13 @@ def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
 
 def read_lists(
     config: Config, sending: Mapping[int, AudioFile]
-) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Ended]]]:
+) -> tuple[dict[str, list[views.Row]], list[tuple[str, Ended]]]:
     """The newest files by state, and how many ended on each of the last days.
 
     Args:
         sending: Recordings with a running attempt, by job id.
     """
-    lists: dict[str, list[dict[str, Any]]] = {state: [] for state in STATES if state}
+    lists: dict[str, list[views.Row]] = {state: [] for state in STATES if state}
     with view_queue(config) as view:
         lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
         if view.db is None or not config.folders:
@@ -97,7 +97,7 @@ def _day_starts(now: float) -> list[datetime]:
     return [today - timedelta(days=days) for days in reversed(range(CHART_DAYS))]
 
 
-def _inbox_rows(view: QueueView, folders: Sequence[str], text: str = "") -> list[dict[str, Any]]:
+def _inbox_rows(view: QueueView, folders: Sequence[str], text: str = "") -> list[views.Row]:
     """Files that have no job yet and *text* in their path, the blocked ones first.
 
     They come from the report of the daemon: no file system is waited for, and their number is limited.
@@ -109,44 +109,30 @@ def _inbox_rows(view: QueueView, folders: Sequence[str], text: str = "") -> list
         for path, reason in view.waiting_of(folder).items()
         if text in path
     ]
-    return sorted(rows, key=lambda row: row["state"] != "blocked")
+    return sorted(rows, key=lambda row: row.state != "blocked")
 
 
-@dataclass(frozen=True, slots=True)
-class FilePage:
-    """One page of a folder's files.
+def read_page(config: Config, wanted: FileFilter) -> tuple[list[views.Row], int | None, int]:
+    """One page of the files of a folder, at most :data:`PAGE_ROWS` with a job and as many without one.
 
-    Attributes:
-        rows: On the first page also files without a job, at most :data:`PAGE_ROWS` of each kind.
-        older_than: The id after which the next page begins; None on the last one.
-        unlisted: The number of files without a job that the rows leave out.
+    Returns:
+        The rows; the id after which the next page begins, None on the last one; and the number of files
+        without a job that the rows leave out.
     """
-
-    rows: list[dict[str, Any]]
-    older_than: int | None = None
-    unlisted: int = 0
-
-
-def read_page(config: Config, wanted: FileFilter) -> FilePage:
-    """One page of the files of a folder."""
     with view_queue(config) as view:
-        rows, unlisted = _page_of_inbox(view, wanted) if _wants_inbox(wanted) else ([], 0)
+        rows, unlisted = _page_of_inbox(view, wanted)
         if view.db is None:
-            return FilePage(rows, unlisted=unlisted)
+            return rows, None, unlisted
         jobs, older_than = read_listed_page(view.db, wanted, PAGE_ROWS)
-        states, now = ListedStates(config, view), view.now
-        rows += [views.file_row(job, states.of(job), now) for job in jobs]
-        return FilePage(rows, older_than, unlisted)
+        states = ListedStates(config, view)
+        return rows + [views.file_row(job, states.of(job), view.now) for job in jobs], older_than, unlisted
 
 
-def _wants_inbox(wanted: FileFilter) -> bool:
-    """Whether files without a job, so without a provider or an error, are on the page."""
-    is_of_jobs = wanted.provider or wanted.code or wanted.before_id is not None
-    return not is_of_jobs and (not wanted.states or JobState.QUEUED in wanted.states)
-
-
-def _page_of_inbox(view: QueueView, wanted: FileFilter) -> tuple[list[dict[str, Any]], int]:
+def _page_of_inbox(view: QueueView, wanted: FileFilter) -> tuple[list[views.Row], int]:
     """Files without a job, and the number of those left out, which is known for a page of all of them."""
+    is_of_jobs = wanted.provider or wanted.code or wanted.before_id is not None
+    if is_of_jobs or (wanted.states and JobState.QUEUED not in wanted.states):
+        return [], 0
     rows = _inbox_rows(view, wanted.folders, wanted.text)[:PAGE_ROWS]
     if wanted.text:
         return rows, 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.files.audio import AudioFile, Progress
+    from dropscribe.files.audio import AudioFile
     from dropscribe.queue.engine import Engine
     from dropscribe.web.guard import Access
 
@@ -71,17 +71,15 @@ class PageSource:
     change_token: Callable[[], object]
 
 
+_GONE = "There is nothing of that name here, or it is not there any more."
+
+
 class NotHere(Exception):
     """Raised when the address names nothing; the message is for people."""
 
-    def __init__(
-        self,
-        title: str = "Not found",
-        words: str = "There is nothing of that name here, or it is not there any more.",
-    ) -> None:
+    def __init__(self, title: str = "Not found", words: str = _GONE) -> None:
         super().__init__(words)
-        self.title = title
-        self.words = words
+        self.title, self.words = title, words
 
 
 class FolderCalls:
@@ -160,11 +158,6 @@ class Site:
     def config(self) -> Config:
         """The config that the daemon runs on now."""
         return self.source.config()
-
-    def progress(self, job_id: int) -> Progress | None:
-        """How far the attempt at a job is; None where this process makes none."""
-        audio = self.source.sending.get(job_id)
-        return audio.progress if audio else None
 
     def change_token(self) -> object:
         """A cheap value that differs after every change that a page would show."""

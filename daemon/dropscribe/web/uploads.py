@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 import unicodedata
+from functools import partial
 from typing import TYPE_CHECKING
 
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -91,7 +92,7 @@ async def take_upload(
     except FolderHangs as error:
         raise UploadRefused(503, "the inbox's file system does not answer") from error
     except OSError as error:
-        raise _unwritable(error) from error
+        raise UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}") from error
     finally:
         closed = asyncio.wrap_future(calls.follow(form.close))
         if not calls.hangs:
@@ -117,21 +118,15 @@ def _seconds_for(number_bytes: int) -> float:
     return HANG_SECONDS + number_bytes / SLOWEST_BYTES_PER_SECOND
 
 
-def _unwritable(error: OSError) -> UploadRefused:
-    return UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}")
-
-
 class _Form:
     """The files of one form while they arrive. Blocking: used in a thread, one call at a time."""
 
     def __init__(self, rule: FolderRule) -> None:
         self._rule = rule
         self._taking = rule.taking
-        self._inbox = -1
-        self._field, self._value = b"", b""
-        self._name = b""
-        self._file = -1
-        self._hidden = b""
+        self._inbox, self._file = -1, -1
+        self._field, self._value = bytearray(), bytearray()
+        self._name, self._hidden = b"", b""
         self._whole: list[tuple[bytes, bytes]] = []
 
     def open_inbox(self) -> None:
@@ -142,8 +137,8 @@ class _Form:
         """Callbacks for the multipart parser."""
         return {
             "on_part_begin": self._begin,
-            "on_header_field": self._add_field,
-            "on_header_value": self._add_value,
+            "on_header_field": partial(self._add_to_header, self._field),
+            "on_header_value": partial(self._add_to_header, self._value),
             "on_header_end": self._end_header,
             "on_headers_finished": self._open,
             "on_part_data": self._add_data,
@@ -156,8 +151,7 @@ class _Form:
             raise UploadRefused(400, "no file was chosen")
         names = []
         while self._whole:
-            hidden, name = self._whole[0]
-            names.append(os.fsdecode(self._publish(hidden, name)))
+            names.append(os.fsdecode(self._publish(*self._whole[0])))
             self._whole.pop(0)
         os.fsync(self._inbox)
         return names
@@ -178,22 +172,16 @@ class _Form:
     def _begin(self) -> None:
         self._name = b""
 
-    def _add_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-        self._check_header()
-
-    def _add_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-        self._check_header()
-
-    def _check_header(self) -> None:
+    def _add_to_header(self, part: bytearray, data: bytes, start: int, end: int) -> None:
+        part += data[start:end]
         if len(self._field) + len(self._value) > MOST_HEADER_BYTES:
             raise UploadRefused(400, _MALFORMED)
 
     def _end_header(self) -> None:
         if self._field.lower() == b"content-disposition":
-            self._name = parse_options_header(self._value)[1].get(b"filename", b"")
-        self._field = self._value = b""
+            self._name = parse_options_header(bytes(self._value))[1].get(b"filename", b"")
+        self._field.clear()
+        self._value.clear()
 
     def _open(self) -> None:
         if not self._name:

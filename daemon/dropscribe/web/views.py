@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.text.printing import amount_words, duration_words, path_text
@@ -42,9 +42,21 @@ def _unix_time(iso_time: str) -> float:
     return datetime.fromisoformat(iso_time).timestamp()
 
 
-def file_row(
-    job: ListedFile, state: ListedState, now: float, sending: AudioFile | None = None
-) -> dict[str, Any]:
+class Row(NamedTuple):
+    """One file in a list; it has no id before it has a job."""
+
+    id: int | None
+    name: str
+    folder: str
+    state: str
+    tone: str
+    words: str
+    provider: str = ""
+    at: float | None = None
+    percent: int | None = None
+
+
+def file_row(job: ListedFile, state: ListedState, now: float, sending: AudioFile | None = None) -> Row:
     """The row of one job; *sending* is its recording, where an attempt is made now."""
     words = ": ".join(part for part in (state.code, one_line(state.reason)) if part)
     if state.word == "deferred":
@@ -52,33 +64,15 @@ def file_row(
     words, percent = reason_words(job, words), None
     if sending is not None and job.at_provider_since is None:
         words, percent = progress_of(sending.progress)
-    return {
-        "id": job.id,
-        "name": path_text(job.path),
-        "folder": job.folder,
-        "state": state.word,
-        "tone": _TONES.get(state.word, ""),
-        "provider": job.provider,
-        "at": job.ended_at or job.received_at,
-        "words": words,
-        "percent": percent,
-    }
+    at, tone = job.ended_at or job.received_at, _TONES.get(state.word, "")
+    return Row(job.id, path_text(job.path), job.folder, state.word, tone, words, job.provider, at, percent)
 
 
-def inbox_row(folder: str, path: str, reason: str) -> dict[str, Any]:
+def inbox_row(folder: str, path: str, reason: str) -> Row:
     """The row of a file of an inbox that has no job yet, or of a folder there that cannot be listed."""
     is_blocked = reason.startswith((BLOCKED_WORDS, UNLISTABLE_WORDS))
-    return {
-        "id": None,
-        "name": path,
-        "folder": folder,
-        "state": "blocked" if is_blocked else "settling",
-        "tone": "bad" if is_blocked else "",
-        "provider": "",
-        "at": None,
-        "words": one_line(reason),
-        "percent": None,
-    }
+    state, tone = ("blocked", "bad") if is_blocked else ("settling", "")
+    return Row(None, path, folder, state, tone, one_line(reason))
 
 
 def progress_of(progress: Progress) -> tuple[str, int | None]:
@@ -117,60 +111,49 @@ def overview(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trouble(
-    words: str, *, action: str = "", label: str = "", since: str | None = None, next_try: str | None = None
-) -> dict[str, Any]:
-    """One problem, with the action that this page offers against it; the times are ISO 8601."""
-    return {
-        "words": words,
-        "since": since and _unix_time(since),
-        "next_try": next_try and _unix_time(next_try),
-        "action": action,
-        "label": label,
-    }
+class Trouble(NamedTuple):
+    """One problem, with the action that the page offers against it; times in Unix seconds."""
+
+    words: str
+    action: str = ""
+    label: str = ""
+    since: float | None = None
+    next_try: float | None = None
 
 
-def _troubles(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _troubles(document: Mapping[str, Any]) -> Iterator[Trouble]:
     if document["trouble"]:
-        yield _trouble(f"{one_line(document['trouble'])}: nothing is sent meanwhile")
+        yield Trouble(f"{one_line(document['trouble'])}: nothing is sent meanwhile")
     for name, provider in document["providers"].items():
+        action = f"/providers/{name}/try"
         if provider["state"] == "held":
-            yield _held(f"Provider {name}", provider, f"/providers/{name}/try")
+            yield _held(f"Provider {name}", provider, action)
         elif provider["paused_until"]:
-            yield _trouble(
-                f"Provider {name} is paused: it asked for fewer requests",
-                action=f"/providers/{name}/try",
-                label="Try now",
-                next_try=provider["paused_until"],
-            )
+            words = f"Provider {name} is paused: it asked for fewer requests"
+            yield Trouble(words, action, "Try now", next_try=_unix_time(provider["paused_until"]))
     for name, folder in document["folders"].items():
         yield from _folder_troubles(name, folder)
 
 
-def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
+    reason = one_line(folder["reason"] or "")
     if not folder["available"]:
-        yield _trouble(
-            f"The inbox of {name} is unavailable: {one_line(folder['reason'] or 'it is not there')}"
-        )
-    elif folder["reason"]:
-        yield _trouble(f"Folder {name} takes nothing new: {one_line(folder['reason'])}")
+        yield Trouble(f"The inbox of {name} is unavailable: {reason or 'it is not there'}")
+    elif reason:
+        yield Trouble(f"Folder {name} takes nothing new: {reason}")
     if folder["hold"]:
         yield _held(f"Folder {name}", folder["hold"], f"/folders/{name}/try")
     if folder["blocked"]:
-        yield _trouble(f"{plural(folder['blocked'], 'file')} of {name} may not be read")
+        yield Trouble(f"{plural(folder['blocked'], 'file')} of {name} may not be read")
     if folder["backlog"]:
         words = f"{plural(folder['backlog'], 'file')} of {name} wait from before the first start"
-        yield _trouble(words, action=f"/folders/{name}/release", label="Release them")
+        yield Trouble(words, f"/folders/{name}/release", "Release them")
 
 
-def _held(who: str, hold: Mapping[str, Any], action: str) -> dict[str, Any]:
-    return _trouble(
-        f"{who} is held: {one_line(hold['reason'] or '')}",
-        action="" if hold["code"] == BUDGET_CODE else action,
-        label="Try now",
-        since=hold["since"],
-        next_try=hold["next_probe"],
-    )
+def _held(who: str, hold: Mapping[str, Any], action: str) -> Trouble:
+    words = f"{who} is held: {one_line(hold['reason'] or '')}"
+    since, next_try = (hold[key] and _unix_time(hold[key]) for key in ("since", "next_probe"))
+    return Trouble(words, "" if hold["code"] == BUDGET_CODE else action, "Try now", since, next_try)
 
 
 def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:

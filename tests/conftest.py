@@ -53,6 +53,14 @@ def _clean_environment(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
+def scene(tmp_path):
+    """One rule `calls` on one provider, with its folders."""
+    from support.scene import Scene
+
+    return Scene(tmp_path)
+
+
+@pytest.fixture
 def other_file_system(tmp_path):
     """A folder on another file system than tmp_path's."""
     memory = Path("/dev/shm")

@@ -19,15 +19,9 @@ from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.search.passages import passages_of, passages_of_text
 from dropscribe.search.words import parse_query
 from support.pages import serving
-from support.scene import Scene, add_job
+from support.scene import add_job
 
 EVIL = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def scene(tmp_path):
-    """One rule `calls` on one provider."""
-    return Scene(tmp_path)
 
 
 @pytest.fixture

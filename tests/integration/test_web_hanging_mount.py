@@ -10,20 +10,12 @@ import pytest
 
 from dropscribe.reports import patience
 from dropscribe.web import actions, recordings, uploads
-from support.fuse_mirror import mirrored
+from support.fuse_mirror import FAR_AND_NEAR, mirrored
 from support.pages import Site, serving
 from support.scene import Scene, add_job, wav_bytes
 
 pytestmark = pytest.mark.slow
 
-CONFIG = """\
-state_dir: state
-providers:
-  main: {type: openai, url: "http://127.0.0.1:9/v1"}
-folders:
-  far: {inbox: mount/inbox, done: mount/done, failed: mount/failed, provider: main}
-  near: {inbox: inbox, provider: main}
-"""
 FILES = 9
 """More than the threads of the pages, of a folder, and of both."""
 
@@ -31,7 +23,7 @@ FILES = 9
 @pytest.fixture
 def scene(tmp_path):
     """A rule on a mount, and one on a local disk."""
-    return Scene(tmp_path, CONFIG)
+    return Scene(tmp_path, FAR_AND_NEAR)
 
 
 @pytest.fixture

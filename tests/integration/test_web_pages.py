@@ -31,12 +31,6 @@ TOKEN = "a-long-enough-token"
 EVIL = '<script>alert("x")</script>'
 
 
-@pytest.fixture
-def scene(tmp_path):
-    """One rule `calls` on one provider."""
-    return Scene(tmp_path)
-
-
 def add_done(scene, store, name="call.wav", text="Hello there. Goodbye.", **document) -> int:
     """A finished file with its audio and its transcript in done."""
     audio = scene.drop(name, part="done")

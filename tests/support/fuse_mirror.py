@@ -11,6 +11,16 @@ import time
 
 import pytest
 
+FAR_AND_NEAR = """\
+state_dir: state
+providers:
+  main: {type: openai, url: "http://127.0.0.1:9/v1"}
+folders:
+  far: {inbox: mount/inbox, done: mount/done, failed: mount/failed, provider: main}
+  near: {inbox: inbox, provider: main}
+"""
+"""A config with one rule on a mirror, and one on the local disk."""
+
 
 class Mirror:
     """A mounted mirror of *source* at *target*."""

@@ -36,9 +36,9 @@ class Whole:
     async def __aexit__(self, *_):
         self.daemon.stop.set()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait_for(self.running, 20)
+            await asyncio.wait_for(self.running, 60)
 
-    async def until(self, condition, timeout_seconds=15.0):
+    async def until(self, condition, timeout_seconds=60.0):
         """Wait until *condition* (may be async) holds, while the daemon runs."""
         async with asyncio.timeout(timeout_seconds):
             while True:

@@ -12,15 +12,9 @@ import pytest
 
 from dropscribe.cli.main import main
 from dropscribe.config.extras import LIBRARIES, install_hint
-from support.scene import CONFIG, Scene
+from support.scene import CONFIG
 
 COMMANDS = ("check", "plan", "status", "why", "retry", "transcribe")
-
-
-@pytest.fixture
-def scene(tmp_path):
-    """One rule `calls`."""
-    return Scene(tmp_path)
 
 
 def run_broken(scene, capsys, text: str) -> str:

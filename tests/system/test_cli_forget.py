@@ -10,13 +10,7 @@ import pytest
 from dropscribe.core.budget import AnswerKey
 from dropscribe.core.model import FileSnapshot, Job, JobState
 from dropscribe.queue.sql import result_cache
-from support.scene import Scene, wav_bytes
-
-
-@pytest.fixture
-def scene(tmp_path):
-    """One config with its folders."""
-    return Scene(tmp_path)
+from support.scene import wav_bytes
 
 
 def remember(store, content: bytes) -> None:

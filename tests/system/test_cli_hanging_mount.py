@@ -8,26 +8,17 @@ import sys
 
 import pytest
 
-from support.fuse_mirror import mirrored
+from support.fuse_mirror import FAR_AND_NEAR, mirrored
 from support.scene import Scene
 
 pytestmark = pytest.mark.slow
-
-CONFIG = """\
-state_dir: state
-providers:
-  main: {type: openai, url: 'http://127.0.0.1:9/v1'}
-folders:
-  far: {inbox: mount/inbox, done: mount/done, failed: mount/failed, provider: main}
-  near: {inbox: inbox, provider: main}
-"""
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     """One rule on a mount that hangs, one on a local disk; a daemon has run."""
     root = tmp_path_factory.mktemp("site")
-    scene = Scene(root, CONFIG)
+    scene = Scene(root, FAR_AND_NEAR)
     with scene.queue():
         pass
     scene.drop("a.wav")

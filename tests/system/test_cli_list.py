@@ -10,13 +10,7 @@ import pytest
 from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
-from support.scene import Scene, add_attempt, add_hold, add_job
-
-
-@pytest.fixture
-def scene(tmp_path):
-    """One rule `calls` on one provider."""
-    return Scene(tmp_path)
+from support.scene import add_attempt, add_hold, add_job
 
 
 @pytest.fixture

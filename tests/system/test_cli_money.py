@@ -23,12 +23,6 @@ folders:
 """
 
 
-@pytest.fixture
-def scene(tmp_path):
-    """One rule `calls` on one provider, unless a test makes its own."""
-    return Scene(tmp_path)
-
-
 def test_why_names_who_refused_a_file_that_waits(tmp_path, capsys):
     """The refusal, the turn in the queue, and the attempt are told."""
     scene = Scene(tmp_path, CHAIN)

@@ -10,15 +10,9 @@ import pytest
 
 from dropscribe.publish import return_to_inbox
 from support.house import tree
-from support.scene import Scene, add_job
+from support.scene import add_job
 
 CONTENT = b"RIFF the recording"
-
-
-@pytest.fixture
-def scene(tmp_path):
-    """One rule `calls`."""
-    return Scene(tmp_path)
 
 
 def fail(scene, path: str, original: str | None = None, folder: str = "calls", content: bytes = CONTENT):

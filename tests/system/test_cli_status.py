@@ -50,12 +50,6 @@ def as_nobody():
         os.seteuid(0)
 
 
-@pytest.fixture
-def scene(tmp_path):
-    """One rule `calls` on one provider."""
-    return Scene(tmp_path)
-
-
 def test_before_the_first_run_all_is_zero_and_nothing_is_made(scene, capsys):
     """No database yet: zeros, every key, and the state directory is not created by asking."""
     document = json_of(scene, capsys, "status")

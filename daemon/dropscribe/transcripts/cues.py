@@ -68,20 +68,14 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """One word of the text; in Chinese and Japanese one character.
+    """One word of the text; in Chinese and Japanese one character."""
 
-    Attributes:
-        joint: The text between it and the token before, in one cue.
-        segment: The segment that it is part of; without text where there are only words.
-        is_timed: Whether *start* and *end* are the word's own.
-    """
-
-    joint: str
+    joint: str  # the text between it and the token before, in one cue
     text: str
     start: float
     end: float
-    segment: Cue
-    is_timed: bool
+    segment: Cue  # its own; without text where there are only words
+    is_timed: bool  # whether start and end are the word's own
 
     @property
     def length(self) -> int:

@@ -45,41 +45,23 @@ WARNING_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class TranscriptFacts:
-    """The facts in a transcript's document beyond the provider's answer.
+    """The facts in a transcript's document beyond the provider's answer."""
 
-    Attributes:
-        path: The audio's path below its inbox, bytes; a bare name for a file outside any folder.
-        size_bytes: As uploaded.
-        sha256: Hex digest of the audio as uploaded.
-        modified_at: The audio's mtime, Unix seconds.
-        provider_name: The user's name for the provider.
-        provider_type: The provider's `type` in the config.
-        params: As sent, defaults included.
-        folder: The rule's name, or None outside any folder.
-        attempts: Attempts that counted, this one included.
-        received_at: When intake first saw the file, Unix seconds.
-        transcribed_at: When the answer was whole, Unix seconds.
-        elapsed_seconds: From the first byte sent to the whole answer.
-        refusals: (provider, code) of the earlier refusals of the file, in order.
-        speaker_names: The rule's names by the provider's labels.
-        date_pattern: The rule's pattern of the date in file names, or None.
-    """
-
-    path: bytes
-    size_bytes: int
-    sha256: str
-    modified_at: float
-    provider_name: str
-    provider_type: str
-    params: Mapping[str, Any]
-    folder: str | None
-    attempts: int
-    received_at: float
-    transcribed_at: float
-    elapsed_seconds: float
-    refusals: Sequence[tuple[str, str]] = ()
-    speaker_names: Mapping[str, str] = field(default_factory=dict)
-    date_pattern: str | None = None
+    path: bytes  # below its inbox; a bare name for a file outside any folder
+    size_bytes: int  # as uploaded
+    sha256: str  # hex digest of the audio as uploaded
+    modified_at: float  # the audio's mtime, Unix seconds
+    provider_name: str  # the user's name for it
+    provider_type: str  # `type` in the config
+    params: Mapping[str, Any]  # as sent, defaults included
+    folder: str | None  # the rule's name; None outside any folder
+    attempts: int  # attempts that counted, this one included
+    received_at: float  # when intake first saw the file, Unix seconds
+    transcribed_at: float  # when the answer was whole, Unix seconds
+    elapsed_seconds: float  # from the first byte sent to the whole answer
+    refusals: Sequence[tuple[str, str]] = ()  # (provider, code) of earlier refusals, in order
+    speaker_names: Mapping[str, str] = field(default_factory=dict)  # the rule's, by the provider's labels
+    date_pattern: str | None = None  # of the date in file names
 
 
 def transcript_document(

@@ -30,13 +30,9 @@ _WITHOUT_SPACE = re.compile(rf"[{_WIDE}]{{2}}")
 
 
 class Piece(NamedTuple):
-    """A part of a text that stays on one line.
+    """A part of a text that stays on one line."""
 
-    Attributes:
-        joint: The text before it where it does not begin a line: a space or nothing.
-    """
-
-    joint: str
+    joint: str  # the text before it where it does not begin a line: a space or nothing
     text: str
 
 

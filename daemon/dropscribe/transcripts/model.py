@@ -46,33 +46,20 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One provider's answer, normalised.
+    """One provider's answer, normalised."""
 
-    Attributes:
-        text: The whole text; "" is a result, not a failure.
-        language: As the provider names it, ISO 639-1 where it can be told.
-        duration: Length of the audio.
-        sent_seconds: How much was sent and answered, where that is not *duration*: two channels, or not all.
-        attributes: Other facts from the provider about the recording (gender, emotions).
-        warnings: Stable words ("empty_transcript"); the caller may add its own.
-        missing: Parts of a recording in pieces that the provider refused; with the warning "missing_audio".
-        model: The model that answered.
-        request_id: The provider's id of the request.
-        raw: The provider's answer, untouched, as parsed JSON.
-    """
-
-    text: str
-    language: str | None = None
-    duration: float | None = None
-    sent_seconds: float | None = field(default=None, kw_only=True)
+    text: str  # "" is a result, not a failure
+    language: str | None = None  # as the provider names it, ISO 639-1 where it can be told
+    duration: float | None = None  # length of the audio
+    sent_seconds: float | None = field(default=None, kw_only=True)  # sent and answered, if not the duration
     segments: tuple[Segment, ...] = ()
     words: tuple[Word, ...] = ()
-    attributes: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    missing: tuple[Missing, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)  # other facts from the provider (gender)
+    warnings: tuple[str, ...] = ()  # stable words ("empty_transcript"); the caller may add its own
+    missing: tuple[Missing, ...] = ()  # parts that the provider refused; with the warning "missing_audio"
     model: str | None = None
-    request_id: str | None = None
-    raw: Any = None
+    request_id: str | None = None  # the provider's
+    raw: Any = None  # the provider's answer, untouched, as parsed JSON
 
 
 def parse_transcript(fields: Mapping[str, Any]) -> Transcript:

@@ -32,17 +32,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Text of one speaker without a long pause in it.
+    """Text of one speaker without a long pause in it."""
 
-    Attributes:
-        text: One line of printable characters.
-        start: Seconds from the start of the audio, or None where nothing is timed.
-        speaker: None if no speaker is named.
-    """
-
-    text: str
-    start: float | None
-    speaker: str | None
+    text: str  # one line of printable characters
+    start: float | None  # seconds from the start of the audio; None where nothing is timed
+    speaker: str | None  # None if no speaker is named
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,21 +31,13 @@ _LIST_START = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^([-+])(?=\s|$)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The layout of subtitles and plain text, and the outputs by a template.
+    """The layout of subtitles and plain text, and the outputs by a template."""
 
-    Attributes:
-        line_characters: The longest line of a subtitle; a longer word stays whole.
-        cue_lines: The most lines of a subtitle.
-        cue_seconds: The longest time that one subtitle is shown.
-        paragraphs: Whether plain text has paragraphs with a blank line between them.
-        texts: By format, the outputs that a template has made already.
-    """
-
-    line_characters: int = 42
-    cue_lines: int = 2
-    cue_seconds: float = 7.0
-    paragraphs: bool = False
-    texts: Mapping[str, str] = field(default_factory=dict)
+    line_characters: int = 42  # the longest line of a subtitle; a longer word stays whole
+    cue_lines: int = 2  # the most lines of a subtitle
+    cue_seconds: float = 7.0  # the longest time that one subtitle is shown
+    paragraphs: bool = False  # whether plain text has paragraphs with a blank line between them
+    texts: Mapping[str, str] = field(default_factory=dict)  # by format, outputs already made by a template
 
 
 DEFAULT_LAYOUT = Layout()

@@ -162,9 +162,10 @@ async def upload(site: Site, request: Request) -> Response:
     rule = config.folders.get(request.path_params["folder"])
     if rule is None:
         return _refuse_upload(site, request, 404, "the config has no folder of that name")
-    unavailable = await site.read(unavailable_reason, config, rule.name)
+    if unavailable := await site.read(unavailable_reason, config, rule.name):
+        return _refuse_upload(site, request, 503, f"the inbox is not available: {unavailable}")
     try:
-        names = await take_upload(request, rule, site.calls(rule.name), unavailable)
+        names = await take_upload(request, rule, site.calls(rule.name))
     except UploadRefused as error:
         return _refuse_upload(site, request, error.status, error.words)
     if _is_script(request):

@@ -150,23 +150,15 @@ def unavailable_reason(config: Config, folder: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileStory:
-    """One job with its files on disk.
-
-    Attributes:
-        place: Where the audio is; None where no rule's folder has it.
-        sidecars: Output format, or the ending of a template's output → path below the folder of *place*.
-        document: The transcript's JSON, where it is there and can be read.
-        has_audio: Whether the audio is there.
-        is_silent: Whether the folder's file system does not answer, so that nothing is known of the files.
-    """
+    """One job with its files on disk."""
 
     record: JobRecord
     explanation: Explanation
-    place: Place | None
-    sidecars: dict[str, bytes]
-    document: dict[str, Any] | None
-    has_audio: bool
-    is_silent: bool
+    place: Place | None  # where the audio is; None where no rule's folder has it
+    sidecars: dict[str, bytes]  # path by output format, or by the ending of a template's output
+    document: dict[str, Any] | None  # the transcript's JSON, where it is there and can be read
+    has_audio: bool  # whether the audio is there
+    is_silent: bool  # whether the file system does not answer, so that nothing is known of the files
 
 
 def read_job(config: Config, job_id: int) -> JobRecord | None:

@@ -30,19 +30,12 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints for programs: /metrics, /healthz, /readyz, /status.
+    """The endpoints for programs: /metrics, /healthz, /readyz, /status."""
 
-    Attributes:
-        metrics: The body of /metrics.
-        status: The object of /status and of ``status --json``.
-        find_stuck: "" while the loop and intake live, else the stuck part: /healthz is 503 then.
-        find_unready: "" once everything is watched and served, else the missing part: /readyz is 503 then.
-    """
-
-    metrics: Callable[[], Awaitable[bytes]]
-    status: Callable[[], Awaitable[Mapping[str, Any]]]
-    find_stuck: Callable[[], str]
-    find_unready: Callable[[], str]
+    metrics: Callable[[], Awaitable[bytes]]  # the body of /metrics
+    status: Callable[[], Awaitable[Mapping[str, Any]]]  # the object of ``status --json``
+    find_stuck: Callable[[], str]  # "" while loop and intake live, else the stuck part: /healthz is 503
+    find_unready: Callable[[], str]  # "" once all is watched, else the missing part: /readyz is 503
 
     def routes(self) -> list[Route]:
         """Routes for a Starlette application."""

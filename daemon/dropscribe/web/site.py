@@ -54,32 +54,21 @@ def _shown(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class PageSource:
-    """The parts of the daemon that the pages show and act on.
+    """The parts of the daemon that the pages show and act on."""
 
-    Attributes:
-        config: The config that the daemon runs on now.
-        status: The object of ``status --json``.
-        engine: The queue.
-        sending: Recordings with a running attempt, by job id.
-        change_token: A cheap value that differs after every change of the queue or the inboxes.
-    """
-
-    config: Callable[[], Config]
-    status: Callable[[], Awaitable[dict[str, Any]]]
+    config: Callable[[], Config]  # that the daemon runs on now
+    status: Callable[[], Awaitable[dict[str, Any]]]  # the object of ``status --json``
     engine: Engine
-    sending: Mapping[int, AudioFile]
-    change_token: Callable[[], object]
+    sending: Mapping[int, AudioFile]  # recordings with a running attempt, by job id
+    change_token: Callable[[], object]  # differs after every change of the queue or the inboxes; cheap
 
 
-_GONE = "There is nothing of that name here, or it is not there any more."
-
-
+@dataclass(eq=False)
 class NotHere(Exception):
     """Raised when the address names nothing; the message is for people."""
 
-    def __init__(self, title: str = "Not found", words: str = _GONE) -> None:
-        super().__init__(words)
-        self.title, self.words = title, words
+    title: str = "Not found"
+    words: str = "There is nothing of that name here, or it is not there any more."
 
 
 class FolderCalls:

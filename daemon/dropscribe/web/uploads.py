@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 import unicodedata
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,23 +48,16 @@ _MODE = 0o660
 _MALFORMED = "the form is malformed"
 
 
+@dataclass(eq=False)
 class UploadRefused(Exception):
     """The upload cannot be taken; the text says why, for people."""
 
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-        self.words = words
+    status: int
+    words: str
 
 
-async def take_upload(
-    request: Request, rule: FolderRule, calls: FolderCalls, unavailable: str = ""
-) -> list[str]:
-    """Write every file of a multipart form into the rule's inbox; returns their names there.
-
-    Args:
-        calls: How the inbox is written.
-        unavailable: Why the daemon cannot use the inbox now; "" where it can.
+async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) -> list[str]:
+    """Write every file of a multipart form into the rule's inbox, by *calls*; returns their names there.
 
     Raises:
         UploadRefused: The form is malformed or too large, a name is not one that the rule takes, or the
@@ -73,8 +67,6 @@ async def take_upload(
     boundary = options.get(b"boundary")
     if content_type != b"multipart/form-data" or not boundary:
         raise UploadRefused(400, "not a form with files")
-    if unavailable:
-        raise UploadRefused(503, f"the inbox is not available: {unavailable}")
     form = _Form(rule)
     try:
         await calls.make(HANG_SECONDS, form.open_inbox)

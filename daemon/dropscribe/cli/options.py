@@ -56,7 +56,11 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
         ConfigError: The file cannot be used, and no daemon has run on it.
     """
     path = _path_of(options)
-    written, error = _written_config(path)
+    written, broken = None, ConfigError(())
+    try:
+        written = load_config(path, environ=os.environ, keys_needed=False)[0]
+    except ConfigError as error:
+        broken = error
     running = load_running_config(path)
     if running is None or (running.queue and not running.queue.dsn.reveal()):
         running = written
@@ -64,7 +68,7 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
     if written is not None and (running is None or not is_up or not is_edited(written, running)):
         return written
     if running is None:
-        raise error or ConfigError(())
+        raise broken
     state = "was edited since" if written else "cannot be used as it is now ('dropscribe check' tells why)"
     runs = "runs" if is_up else "last ran"
     say(f"{one_line(str(path))} {state}; this is from the config that dropscribe {runs} on")
@@ -82,13 +86,6 @@ def _path_of(options: argparse.Namespace) -> Path:
             if load_running_config(path) is not None:
                 return path
         raise
-
-
-def _written_config(path: Path) -> tuple[Config | None, ConfigError | None]:
-    try:
-        return load_config(path, environ=os.environ, keys_needed=False)[0], None
-    except ConfigError as error:
-        return None, error
 
 
 def act_as_owner(config: Config) -> None:

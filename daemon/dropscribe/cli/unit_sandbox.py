@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 UNIT = "dropscribe.service"
 _ASK_SECONDS = 5.0
 _PROPERTIES = (
-    "LoadState",
-    "Environment",
-    "ProtectSystem",
-    "ProtectHome",
-    "ReadWritePaths",
-    "BindPaths",
-    "MemoryDenyWriteExecute",
+    "LoadState,Environment,ProtectSystem,ProtectHome,ReadWritePaths,BindPaths,MemoryDenyWriteExecute"
 )
 _HOMES = ("/home", "/root", "/run/user")
 
@@ -84,7 +78,7 @@ def read_sandbox() -> UnitSandbox | None:
     """The unit's settings as systemd has them; None where there is no unit, or no systemd."""
     try:
         shown = subprocess.run(  # noqa: S603 - a fixed command
-            ["systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)],  # noqa: S607 - found in PATH
+            ["systemctl", "show", UNIT, "--property", _PROPERTIES],  # noqa: S607 - found in PATH
             capture_output=True,
             timeout=_ASK_SECONDS,
             check=True,

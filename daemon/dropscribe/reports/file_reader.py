@@ -41,7 +41,12 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
     """
     if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
         ignore_sigio()
-    seen, download = ask_disk(rule.inbox, lambda: _look(rule, path))
+
+    def look() -> tuple[ProbeResult, tuple[bytes, str] | None]:
+        with OpenInbox(os.fsencode(rule.inbox)) as inbox:
+            return inbox.probe(path, MountCache()), inbox.find_download_file(path)
+
+    seen, download = ask_disk(rule.inbox, look)
     if seen.lease is Lease.WRITER:
         return "somebody has it open for writing: it is taken when they close it"
     if download is not None:
@@ -56,8 +61,3 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
             f"its header says that more is to come: it is taken after {seconds:g} s of quiet, as incomplete"
         )
     return None
-
-
-def _look(rule: FolderRule, path: bytes) -> tuple[ProbeResult, tuple[bytes, str] | None]:
-    with OpenInbox(os.fsencode(rule.inbox)) as inbox:
-        return inbox.probe(path, MountCache()), inbox.find_download_file(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from dataclasses import dataclass
@@ -151,20 +152,19 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
 
 def _entries(rule: FolderRule, folder: bytes) -> list[tuple[bytes, os.stat_result]]:
     """The names in one folder, which is waited for piece by piece."""
-    names = sorted(ask_disk(rule.inbox, lambda: _list_names(rule, folder), seconds=LISTING_SECONDS))
-    chunks = (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
-    looks = (partial(_stat_names, rule, folder, chunk) for chunk in chunks)
-    return [entry for look in looks for entry in ask_disk(rule.inbox, look, seconds=LISTING_SECONDS)]
 
+    def list_names() -> list[bytes]:
+        with _opened(rule, folder, open_listable_folder) as opened:
+            return sorted(os.fsencode(name) for name in os.listdir(opened))
 
-def _list_names(rule: FolderRule, folder: bytes) -> list[bytes]:
-    with _opened(rule, folder, open_listable_folder) as opened:
-        return [os.fsencode(name) for name in os.listdir(opened)]
+    def look_at(names: list[bytes]) -> list[tuple[bytes, os.stat_result]]:
+        with _opened(rule, folder) as opened:
+            return [(name, status) for name in names if (status := stat_at(opened, name))]
 
-
-def _stat_names(rule: FolderRule, folder: bytes, names: list[bytes]) -> list[tuple[bytes, os.stat_result]]:
-    with _opened(rule, folder) as opened:
-        return [(name, status) for name in names if (status := stat_at(opened, name))]
+    names = ask_disk(rule.inbox, list_names, seconds=LISTING_SECONDS)
+    chunks = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+    looks = [ask_disk(rule.inbox, partial(look_at, chunk), seconds=LISTING_SECONDS) for chunk in chunks]
+    return list(itertools.chain.from_iterable(looks))
 
 
 def found_at(rule: FolderRule, path: bytes) -> Found | None:

@@ -110,10 +110,10 @@ class _Search:
         files: list[FoundFile] = []
         older_than: int | None = None
         for number, (job_id, file) in enumerate(self._candidates(before_id), 1):
-            if file is not None and len(files) == limit:
-                older_than = files[-1].job.id
-                break
             if file is not None:
+                if len(files) == limit:
+                    older_than = files[-1].job.id
+                    break
                 files.append(file)
             if number == most_looked_at:
                 older_than = job_id

@@ -61,22 +61,18 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     jobs = read_files(view.db, wanted, most) if view.db and folders else []
     states = ListedStates(config, view)
     if options.suspect:
-        return list(islice(_suspect_rows(config, jobs, states), options.limit + 1))
+        suspects = (
+            {**_job_row(config, job, states.of(job)), "code": ", ".join(doubts)}
+            for job in jobs
+            if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed))
+        )
+        return list(islice(suspects, options.limit + 1))
     rows = [_job_row(config, job, states.of(job)) for job in jobs]
     if options.waiting or not (options.failed or options.done):
         rules = [config.folders[name] for name in folders]
         rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
     rows.sort(key=lambda row: row["at"], reverse=True)
     return rows
-
-
-def _suspect_rows(
-    config: Config, jobs: Sequence[ListedFile], states: ListedStates
-) -> Iterator[dict[str, Any]]:
-    """Done files with a warning in their transcripts."""
-    for job in jobs:
-        if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed)):
-            yield {**_job_row(config, job, states.of(job)), "code": ", ".join(doubts)}
 
 
 def _states(options: argparse.Namespace) -> list[JobState]:

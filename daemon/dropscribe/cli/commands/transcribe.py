@@ -14,7 +14,8 @@ import stat
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import explain_file, say, showing_progress
@@ -44,9 +45,8 @@ from dropscribe.transcripts.render import RENDERERS
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
-    from typing import Any
 
-    from dropscribe.config.model import Config, ProviderConfig
+    from dropscribe.config.model import ProviderConfig
     from dropscribe.config.sections.http_api import AnswerKeys
 
 _LONGEST_VALUE = 100
@@ -153,31 +153,26 @@ def _resolved(file: bytes) -> bytes:
 
 
 def _provider(options: argparse.Namespace) -> ProviderConfig:
-    """The provider that the options name, else the first one.
+    """The provider that the options name, else the config's first one.
+
+    Without any config it is the embedded engine with its defaults, where that is installed.
 
     Raises:
         ConfigError: There is none of that name, or none at all.
     """
-    config = _config(options)
-    if options.provider:
-        return named(config.providers, "provider", options.provider, config)
-    first = next(iter(config.providers.values()), None)
-    if first is None:
-        raise ConfigError((Problem("the config names no provider", file=str(config.path or "")),))
-    return first
-
-
-def _config(options: argparse.Namespace) -> Config:
-    """The config; without any, the embedded engine with its defaults, where it is installed."""
     try:
         find_config(options.config)
     except ConfigError:
         if options.config or os.environ.get("DROPSCRIBE_CONFIG") or not is_installed("local"):
             raise
-        from pathlib import Path  # noqa: PLC0415  # for this case alone
-
-        return parse_config(_LOCAL_ALONE, folder=Path.cwd(), environ=os.environ)[0]
-    return read_config_to_act(options, keys_needed=True)
+        config = parse_config(_LOCAL_ALONE, folder=Path.cwd(), environ=os.environ)[0]
+    else:
+        config = read_config_to_act(options, keys_needed=True)
+    if options.provider:
+        return named(config.providers, "provider", options.provider, config)
+    if not config.providers:
+        raise ConfigError((Problem("the config names no provider", file=str(config.path or "")),))
+    return next(iter(config.providers.values()))
 
 
 def _refuse_unsendable(audio: AudioFile, provider: ProviderConfig) -> None:

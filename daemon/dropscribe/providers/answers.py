@@ -7,12 +7,15 @@ infinities, which JSON does not have, become null.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from dropscribe.providers import values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,18 +28,12 @@ MOST_LEVELS = 64
 MOST_DIGITS = 40
 MOST_ERROR_LAYERS = 6
 
-HAS_PARAM = "has:param"
-"""``error.param`` names a request parameter."""
-HAS_FILE_PARAM = "has:param=file"
-"""``error.param`` names the file."""
-HAS_DETAIL_LIST = "has:detail[]"
-"""FastAPI's list of mistakes in the request."""
-HAS_DETAILS = "has:details"
-"""Pulse's list of missing or wrong query parameters."""
-HAS_VALIDATION_ERRORS = "has:validation_errors"
-"""Gladia's and Soniox's list of mistakes in the request."""
-HAS_ERRORS = "has:errors"
-"""Pulse's shape for audio that it cannot take."""
+HAS_PARAM = "has:param"  # ``error.param`` names a request parameter
+HAS_FILE_PARAM = "has:param=file"  # it names the file
+HAS_DETAIL_LIST = "has:detail[]"  # FastAPI's list of mistakes in the request
+HAS_DETAILS = "has:details"  # Pulse's list of missing or wrong query parameters
+HAS_VALIDATION_ERRORS = "has:validation_errors"  # Gladia's and Soniox's list of mistakes in the request
+HAS_ERRORS = "has:errors"  # Pulse's shape for audio that it cannot take
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -121,11 +118,17 @@ def error_of(parsed: Any) -> ErrorBody:
 
 
 def request_id_of(answer: Answer, parsed: Any = None) -> str | None:
-    """The provider's id of the request: from the body, else ``x-request-id``, else Groq's own."""
-    body = parsed if isinstance(parsed, Mapping) else {}
-    groq = body.get("x_groq")
-    told = [body.get("request_id"), answer.headers.get("x-request-id")]
-    told += [groq.get("id")] if isinstance(groq, Mapping) else []
+    """The provider's id of the request: from the body, else ``x-request-id``, else Groq's own.
+
+    Args:
+        parsed: The body, where it has been parsed already.
+    """
+    if parsed is None:
+        with contextlib.suppress(ValueError):
+            parsed = parse_json(answer.body)
+    body = values.mapping(parsed)
+    groq = values.mapping(body.get("x_groq")).get("id")
+    told = (body.get("request_id"), answer.headers.get("x-request-id"), groq)
     return next((item for item in told if isinstance(item, str) and _REQUEST_ID.fullmatch(item)), None)
 
 
@@ -142,10 +145,10 @@ def _layers(parsed: Any) -> list[Mapping[str, Any]]:
 
 
 def _codes(layer: Mapping[str, Any], keys: tuple[str, ...] = _CODE_KEYS) -> list[str]:
-    values = [layer.get(key) for key in keys]
+    found = [layer.get(key) for key in keys]
     if isinstance(layer.get("code"), int) and isinstance(layer.get("error"), str):
-        values.append(layer["error"].replace(" ", "_"))  # Speechmatics: its fixed texts are its codes
-    return [value for value in values if isinstance(value, str) and _WORD.fullmatch(value)]
+        found.append(layer["error"].replace(" ", "_"))  # Speechmatics: its fixed texts are its codes
+    return [value for value in found if isinstance(value, str) and _WORD.fullmatch(value)]
 
 
 def _shapes(layer: Mapping[str, Any]) -> Iterator[str]:

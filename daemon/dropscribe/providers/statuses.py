@@ -8,13 +8,10 @@ vendor's row over the common one.
 from __future__ import annotations
 
 import enum
-import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import (
@@ -33,57 +30,45 @@ from dropscribe.providers.answers import (
     error_body,
     error_of,
     is_html,
-    parse_json,
     request_id_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dropscribe.providers.redaction import Redactor
     from dropscribe.providers.transport.http import Answer
 
 
 class Kind(enum.Enum):
-    """Kind of a failure: the file's, the rule's or the provider's."""
+    """Kind of a failure, the file's, the rule's or the provider's: its error, and the flag that is set there."""
 
-    TEMPORARY = enum.auto()
-    SLOW_DOWN = enum.auto()  # temporary, and the whole provider must slow down
-    REJECTED = enum.auto()
-    REJECTED_OR_RULE = enum.auto()
-    RULE = enum.auto()
-    UNUSABLE = enum.auto()
-    AMBIGUOUS = enum.auto()
+    TEMPORARY = TemporaryFailure, ""
+    SLOW_DOWN = TemporaryFailure, "slows_provider"
+    REJECTED = AudioRejected, ""
+    REJECTED_OR_RULE = AudioRejected, "maybe_rule"
+    RULE = RuleRejected, ""
+    UNUSABLE = ProviderUnusable, ""
+    AMBIGUOUS = AmbiguousFailure, ""
 
 
-Row = tuple[int | None, str | None]
-Table = dict[Row, Kind]
+Table = dict[tuple[int | None, str | None], Kind]
+"""Kinds by status and sign; None is any."""
 
 ACCOUNT_CODES = (
     # OpenAI, https://platform.openai.com/docs/guides/error-codes, and Azure, which repeats them
-    "insufficient_quota",
-    "billing_not_active",
-    "billing_hard_limit_reached",
-    "account_deactivated",
-    "invalid_api_key",
-    "invalid_organization",
-    "model_not_found",
-    "credit_balance_exhausted",
-    "organization_spend_limit_exceeded",
-    "project_spend_limit_exceeded",
+    *("insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "account_deactivated"),
+    *("invalid_api_key", "invalid_organization", "model_not_found", "credit_balance_exhausted"),
+    *("organization_spend_limit_exceeded", "project_spend_limit_exceeded"),
     "organization_usage_limit_exceeded",
     # Groq, https://console.groq.com/docs/errors and /docs/deprecations
-    "organization_restricted",
-    "model_decommissioned",
+    *("organization_restricted", "model_decommissioned"),
     # LiteLLM, https://docs.litellm.ai/docs/exception_mapping
     "budget_exceeded",
     # ElevenLabs, https://elevenlabs.io/docs/resources/error-messages
-    "quota_exceeded",
-    "detected_unusual_activity",
+    *("quota_exceeded", "detected_unusual_activity"),
     # Deepgram, https://developers.deepgram.com/docs/errors
-    "insufficient_credits",
-    "asr_payment_required",
-    "project_not_found",
+    *("insufficient_credits", "asr_payment_required", "project_not_found"),
     # Stripe's word, which several vendors pass on
     "payment_required",
 )
@@ -91,61 +76,37 @@ ACCOUNT_CODES = (
 
 ACCOUNT_WORDS = (
     "balance is negative",  # AssemblyAI, with a 400
-    "insufficient balance",
-    "insufficient credit",
-    "insufficient fund",
-    "exceeded your current quota",
-    "not enough credit",
-    "out of credits",
-    "account is suspended",
-    "account has been suspended",
-    "account is not active",
-    "has been decommissioned",
+    *("insufficient balance", "insufficient credit", "insufficient fund", "exceeded your current quota"),
+    *("not enough credit", "out of credits", "account is suspended", "account has been suspended"),
+    *("account is not active", "has been decommissioned"),
 )
 """The same in the words of vendors that give no code; looked for where the status says nothing better."""
 
 _WORDS_COUNT_IN = frozenset({400, 403, 422, 429})
 
-_COMMON: Table = {
-    **{(None, code): Kind.UNUSABLE for code in ACCOUNT_CODES},
-    (400, None): Kind.REJECTED_OR_RULE,
-    (400, HAS_VALIDATION_ERRORS): Kind.RULE,
-    (401, None): Kind.UNUSABLE,
-    (402, None): Kind.UNUSABLE,
-    (403, None): Kind.UNUSABLE,
-    (404, None): Kind.UNUSABLE,
-    # The way to the provider, not the file: a method, a proxy, a version, a precondition, a law.
-    **{(status, None): Kind.UNUSABLE for status in (405, 406, 407, 410, 411, 412, 417, 426, 428, 451)},
-    (408, None): Kind.TEMPORARY,
-    (409, None): Kind.TEMPORARY,
-    (413, None): Kind.REJECTED,
-    (414, None): Kind.RULE,
-    (431, None): Kind.RULE,  # as 414: parameters too long for a request
-    (415, None): Kind.REJECTED,
-    (422, HAS_DETAIL_LIST): Kind.RULE,
-    (422, HAS_VALIDATION_ERRORS): Kind.RULE,
+_STATUSES = {
+    # From 405 on the way to the provider: a method, a proxy, a version, a precondition, a law.
+    Kind.UNUSABLE: (401, 402, 403, 404, 405, 406, 407, 410, 411, 412, 417, 426, 428, 451),
     # 421 is a connection to another server, 424 a service behind the provider.
-    **{(status, None): Kind.TEMPORARY for status in (421, 423, 424, 425)},
-    (429, None): Kind.SLOW_DOWN,
-    (498, None): Kind.TEMPORARY,
-    (499, None): Kind.TEMPORARY,
-    (503, None): Kind.SLOW_DOWN,
+    Kind.TEMPORARY: (408, 409, 421, 423, 424, 425, 498, 499),
+    Kind.SLOW_DOWN: (429, 503),
+    Kind.REJECTED: (413, 415),
+    Kind.RULE: (414, 431),  # parameters too long for a request
     # A gateway passed the request on and heard nothing: the server behind it may have done the work. 522 and
     # 524 are Cloudflare's, https://developers.cloudflare.com/support/troubleshooting/http-status-codes/;
     # 598 and 599 are other proxies'. 502, 521 and 523 say that the server was not reached.
-    **{(status, None): Kind.AMBIGUOUS for status in (504, 522, 524, 598, 599)},
+    Kind.AMBIGUOUS: (504, 522, 524, 598, 599),
+}
+
+_COMMON: Table = {
+    **{(None, code): Kind.UNUSABLE for code in ACCOUNT_CODES},
+    **{(status, None): kind for kind, statuses in _STATUSES.items() for status in statuses},
+    (400, HAS_VALIDATION_ERRORS): Kind.RULE,
+    (422, HAS_DETAIL_LIST): Kind.RULE,
+    (422, HAS_VALIDATION_ERRORS): Kind.RULE,
 }
 
 _CLASS_KINDS = {3: Kind.UNUSABLE, 4: Kind.REJECTED_OR_RULE, 5: Kind.TEMPORARY}
-_ERRORS: dict[Kind, Callable[..., ProviderError]] = {
-    Kind.TEMPORARY: TemporaryFailure,
-    Kind.SLOW_DOWN: TemporaryFailure,
-    Kind.REJECTED: AudioRejected,
-    Kind.REJECTED_OR_RULE: AudioRejected,
-    Kind.RULE: RuleRejected,
-    Kind.UNUSABLE: ProviderUnusable,
-    Kind.AMBIGUOUS: AmbiguousFailure,
-}
 _LONGEST_WAIT_SECONDS = 3600.0
 
 
@@ -156,12 +117,10 @@ class Classifier:
     Attributes:
         redactor: Makes reasons fit for logs.
         table: The vendor's own rows. A sign of several words is looked for in the error's message.
-        clock: Unix seconds, for Retry-After as a date.
     """
 
     redactor: Redactor
-    table: Mapping[Row, Kind] = field(default_factory=lambda: MappingProxyType({}))
-    clock: Callable[[], float] = time.time
+    table: Table
 
     def error(self, answer: Answer) -> ProviderError:
         """The error for *answer*, whose status is not 2xx."""
@@ -170,36 +129,33 @@ class Classifier:
         if answer.status // 100 == 3:
             target = _redirect_target(answer.headers.get("location", ""))
             message = f"HTTP {answer.status} to {target}" if target else said.message
-            return self._made(kind, "redirect", answer, replace(said, message=message))
-        code = sign if sign and ":" not in sign and not said.code else said.code
-        return self._made(kind, code or f"http_{answer.status}", answer, said)
+            return self._made(kind, "redirect", answer, message)
+        code = said.code or (sign if ":" not in sign else "")
+        return self._made(kind, code or f"http_{answer.status}", answer, said.message)
 
-    def error_in_success(self, answer: Answer, parsed: Mapping[str, object]) -> ProviderError | None:
+    def error_in_success(self, answer: Answer, parsed: values.Item) -> ProviderError | None:
         """The error that a 2xx body holds in place of a transcript, or None."""
         status = values.text_of(parsed.get("status")).lower()
-        if status in {"processing", "queued", "pending", "in_progress"}:
-            said = error_of(parsed)
-            words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
-            return self._made(Kind.RULE, "asynchronous", answer, replace(said, message=said.message or words))
-        is_error = (
-            parsed.get("error") or status in {"error", "failed", "failure"} or parsed.get("object") == "error"
-        )
-        if not is_error:
+        is_later = status in {"processing", "queued", "pending", "in_progress"}
+        is_failure = status in {"error", "failed", "failure"} or parsed.get("object") == "error"
+        if not (is_later or is_failure or parsed.get("error")):
             return None
         said = error_of(parsed)
-        kind = self._kind_of_signs(said)
-        return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "error_in_success", answer, said)
+        if is_later:
+            words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
+            return self._made(Kind.RULE, "asynchronous", answer, said.message or words)
+        kind = self._kind_of_signs(said) or Kind.REJECTED_OR_RULE
+        return self._made(kind, said.code or "error_in_success", answer, said.message)
 
     def failure_in_success(self, answer: Answer, words: str) -> ProviderError:
         """The error that a 2xx holds at the vendor's own place for one."""
-        kind = self._row(None, words.lower()) or self._kind_of_words(words)
-        said = ErrorBody("error_in_success", (), words)
-        return self._made(kind or Kind.REJECTED_OR_RULE, said.code, answer, said)
+        kind = self._row(None, words.lower()) or self._kind_of_words(words) or Kind.REJECTED_OR_RULE
+        return self._made(kind, "error_in_success", answer, words)
 
     def failed_job(self, answer: Answer, said: ErrorBody) -> ProviderError:
         """The error of a job that failed at the vendor, from an answer with status 200."""
-        kind = self._kind_of_signs(said) or self._kind_of_words(said.message)
-        return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "job_failed", answer, said)
+        kind = self._kind_of_signs(said) or self._kind_of_words(said.message) or Kind.REJECTED_OR_RULE
+        return self._made(kind, said.code or "job_failed", answer, said.message)
 
     def bad_answer(self, answer: Answer, reason: str) -> ProviderError:
         """A 2xx that is no transcript and no error either: it may have been paid for.
@@ -210,9 +166,7 @@ class Classifier:
         if is_html(answer):
             page = "an HTML page in place of an answer: check the url, the proxy and the network's login"
             return TemporaryFailure("html_page", page, status=answer.status)
-        return AmbiguousFailure(
-            "bad_answer", self.redactor.reason(reason), status=answer.status, request_id=request_id_of(answer)
-        )
+        return self._made(Kind.AMBIGUOUS, "bad_answer", answer, reason)
 
     def _kind(self, status: int, said: ErrorBody) -> tuple[Kind, str]:
         for place in (status, None):
@@ -236,21 +190,18 @@ class Classifier:
         return Kind.UNUSABLE if is_account else None
 
     def _row(self, status: int | None, sign: str | None) -> Kind | None:
-        row = (status, sign)
-        return self.table.get(row) or _COMMON.get(row)
+        return self.table.get((status, sign)) or _COMMON.get((status, sign))
 
-    def _made(self, kind: Kind, code: str, answer: Answer, said: ErrorBody) -> ProviderError:
-        make = partial(
-            _ERRORS[kind],
-            self.redactor.reason(code),
-            self.redactor.reason(said.message or f"HTTP {answer.status}"),
-            status=answer.status,
-            request_id=_request_id(answer),
-        )
-        if kind in {Kind.TEMPORARY, Kind.SLOW_DOWN}:
-            wait_seconds = retry_after_seconds(answer.headers, self.clock())
-            return make(retry_after_seconds=wait_seconds, slows_provider=kind is Kind.SLOW_DOWN)
-        return make(maybe_rule=True) if kind is Kind.REJECTED_OR_RULE else make()
+    def _made(self, kind: Kind, code: str, answer: Answer, message: str) -> ProviderError:
+        make: type[ProviderError]
+        make, flag = kind.value
+        facts: dict[str, Any] = {"status": answer.status, "request_id": request_id_of(answer)}
+        if flag:
+            facts[flag] = True
+        if make is TemporaryFailure:
+            facts["retry_after_seconds"] = retry_after_seconds(answer.headers, time.time())
+        reason = self.redactor.reason(message or f"HTTP {answer.status}")
+        return make(self.redactor.reason(code), reason, **facts)
 
 
 def _redirect_target(location: str) -> str:
@@ -268,22 +219,18 @@ def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
     ``retry-after-ms``, then ``Retry-After`` in seconds or as an HTTP date, then ``x-ratelimit-reset`` in
     Unix seconds (Pulse's own client reads these three).
     """
+    told_ms, told, instant = map(
+        values.number, map(headers.get, ("retry-after-ms", "retry-after", "x-ratelimit-reset"))
+    )
     waits = (
-        _scaled(headers.get("retry-after-ms"), 0.001),
-        _scaled(headers.get("retry-after"), 1.0),
+        None if told_ms is None else told_ms / 1000,
+        told,
         _until_date(headers.get("retry-after"), now),
-        _until_instant(headers.get("x-ratelimit-reset"), now),
+        # Others send a duration under this name; only an instant ahead of us is one.
+        None if instant is None or instant <= now else instant - now,
     )
     found = next((wait for wait in waits if wait is not None), None)
     return None if found is None else min(max(found, 0.0), _LONGEST_WAIT_SECONDS)
-
-
-def _scaled(text: str | None, unit_seconds: float) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value * unit_seconds if math.isfinite(value) else None
 
 
 def _until_date(text: str | None, now: float) -> float | None:
@@ -291,16 +238,3 @@ def _until_date(text: str | None, now: float) -> float | None:
         return parsedate_to_datetime(text or "").timestamp() - now
     except (ValueError, OverflowError):
         return None
-
-
-def _until_instant(text: str | None, now: float) -> float | None:
-    instant = _scaled(text, 1.0)
-    # Others send a duration under this name; only an instant ahead of us is one.
-    return instant - now if instant is not None and instant > now else None
-
-
-def _request_id(answer: Answer) -> str | None:
-    try:
-        return request_id_of(answer, parse_json(answer.body))
-    except ValueError:
-        return request_id_of(answer)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.media.decoding import Decoding
 from dropscribe.media.fitting import Source, decide_fit, is_too_large, is_too_long, too_large
-from dropscribe.media.sending import PieceByPiece
+from dropscribe.media.sending import Decoding, PieceByPiece
 from dropscribe.media.spool import Spool
 from dropscribe.native.recording import OTHER_TRACKS, is_raw
 from dropscribe.transcripts.model import Transcript
@@ -58,7 +58,8 @@ class FittedProvider:
         surveys = await self._surveys(recording, decoding)
         if self._is_silent(surveys):
             log.info("recording.silent", folder=self.rule.name, name=os.fsdecode(audio.name))
-            transcript = Transcript("", duration=_first(surveys).end_seconds, warnings=(NO_SPEECH,))
+            first = next(iter(surveys.values()))
+            transcript = Transcript("", duration=first.end_seconds, warnings=(NO_SPEECH,))
         else:
             transcript = await self._fitted(recording, surveys, decoding, params)
         return self._annotated(transcript, recording, surveys)
@@ -86,18 +87,13 @@ class FittedProvider:
 
     async def _surveys(self, recording: Recording, decoding: Decoding) -> dict[int, Survey]:
         """Survey each track to be transcribed, if the rule needs facts that no header has."""
-        decoder = decoding.decoder
         until_dbfs: float | None = None
         if not self._may_split(recording) and not self._may_be_cut(recording):
             if self.rule.silence != "skip":
                 return {}
             until_dbfs = self.rule.silence_threshold_dbfs
-        surveys: dict[int, Survey] = {}
-        for track in recording.tracks:
-            surveys[track] = await decoding.run(
-                lambda track=track: decoder.survey(track, until_dbfs=until_dbfs)  # type: ignore[misc]
-            )
-        return surveys
+        survey = partial(decoding.decoder.survey, until_dbfs=until_dbfs)
+        return {track: await decoding.run(partial(survey, track)) for track in recording.tracks}
 
     def _sources(self, recording: Recording, surveys: Mapping[int, Survey]) -> tuple[Source, ...]:
         first = recording.tracks[0]
@@ -161,7 +157,3 @@ async def _described(decoding: Decoding) -> Recording | None:
         return await decoding.run(decoding.decoder.describe)
     except AudioRejected:
         return None
-
-
-def _first(surveys: Mapping[int, Survey]) -> Survey:
-    return next(iter(surveys.values()))

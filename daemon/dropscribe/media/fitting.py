@@ -164,7 +164,8 @@ def decide_fit(
         if is_fine and recording.seconds and size_bytes <= OPUS.most_bytes(recording.seconds):
             return None  # it is as small already
     chosen = _format(rule, provider, recording.seconds)
-    longest_seconds = _longest_seconds(chosen, provider)
+    by_size = math.inf if provider.max_upload_bytes is None else chosen.seconds_in(provider.max_upload_bytes)
+    longest_seconds = min(by_size, provider.max_duration_seconds or math.inf)
     if longest_seconds < SHORTEST_PIECE_SECONDS:
         raise too_large(provider, size_bytes)
     return Fit(chosen, longest_seconds, sources)
@@ -183,11 +184,6 @@ def _format(rule: FolderRule, provider: ProviderConfig, seconds: float | None) -
         return OPUS
     limit_bytes = provider.max_upload_bytes
     return FLAC if limit_bytes is None or FLAC.seconds_in(limit_bytes) >= piece_seconds else OPUS
-
-
-def _longest_seconds(chosen: Format, provider: ProviderConfig) -> float:
-    by_size = math.inf if provider.max_upload_bytes is None else chosen.seconds_in(provider.max_upload_bytes)
-    return min(by_size, provider.max_duration_seconds or math.inf)
 
 
 def decide_cuts(

@@ -53,6 +53,11 @@ class Answered:
         """Length of its sound."""
         return self.end - self.start - sum(jump for _, jump in self.jumps)
 
+    @property
+    def told(self) -> Transcript:
+        """The answer; an empty one for a refusal."""
+        return self.answer or Transcript("")
+
 
 def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()) -> Transcript:
     """The transcript of the whole.
@@ -63,12 +68,9 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         warnings: Of the decoder.
     """
     heard = [part for part in parts if part.answer is not None]
-    first = heard[0].answer
-    if first is None:
-        raise ValueError("no part has an answer")
     is_split = any(part.source.speaker is not None for part in parts)
     if len(parts) == 1 and not is_split:
-        return _only(heard[0], first, seconds, warnings)
+        return _only(heard[0], seconds, warnings)
     numbered = not is_split and len(heard) > 1 and any(_has_speakers(part) for part in heard)
     moved = [_moved(part, number, numbered=numbered) for number, part in enumerate(heard, 1)]
     if is_split:
@@ -98,35 +100,33 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
     )
 
 
-def _only(part: Answered, answer: Transcript, seconds: float, warnings: Sequence[str]) -> Transcript:
+def _only(part: Answered, seconds: float, warnings: Sequence[str]) -> Transcript:
     """The answer to a recording that was sent in one piece."""
-    told = tuple(dict.fromkeys([*answer.warnings, *warnings]))
+    told = tuple(dict.fromkeys([*part.told.warnings, *warnings]))
     if not part.start and not part.jumps:
-        return replace(answer, warnings=told)
+        return replace(part.told, warnings=told)
     moved = _moved(part, 1, numbered=False)
     return replace(moved, warnings=told, duration=seconds, sent_seconds=part.sent_seconds)
 
 
 def _has_speakers(part: Answered) -> bool:
-    answer = part.answer or Transcript("")
-    items: list[Segment | Word] = [*answer.segments, *answer.words]
+    items: list[Segment | Word] = [*part.told.segments, *part.told.words]
     return any(item.speaker is not None for item in items)
 
 
 def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
     """The part's answer with times from the recording's start; *numbered* adds the part to speaker labels."""
-    answer = part.answer or Transcript("")
 
     def moved(item: Item) -> Item:
-        speaker = _speaker(item.speaker, part, number, numbered=numbered)
+        own = f"part_{number}_{item.speaker}" if numbered and item.speaker is not None else item.speaker
         start = _later(item.start, part)
         end = _later(item.end, part, is_end=item.start != item.end)
-        return replace(item, start=start, end=end, speaker=speaker)
+        return replace(item, start=start, end=end, speaker=part.source.speaker or own)
 
-    words, segments = tuple(map(moved, answer.words)), tuple(map(moved, answer.segments))
+    words, segments = tuple(map(moved, part.told.words)), tuple(map(moved, part.told.segments))
     if part.source.speaker is not None:
-        segments = tuple(_turns(segments, words)) or _turns_of_words(answer.text, words, part)
-    return replace(answer, words=words, segments=segments)
+        segments = tuple(_turns(segments, words)) or _turns_of_words(part.told.text, words, part)
+    return replace(part.told, words=words, segments=segments)
 
 
 def _later(time: float | None, part: Answered, *, is_end: bool = False) -> float | None:
@@ -135,12 +135,6 @@ def _later(time: float | None, part: Answered, *, is_end: bool = False) -> float
         return None
     jumped = sum(jump for at, jump in part.jumps if time > at or (time == at and not is_end))
     return min(part.start + time + jumped, part.end)
-
-
-def _speaker(told: str | None, part: Answered, number: int, *, numbered: bool) -> str | None:
-    if part.source.speaker is not None:
-        return part.source.speaker
-    return f"part_{number}_{told}" if numbered and told is not None else told
 
 
 def _turns_of_words(text: str, words: Sequence[Word], part: Answered) -> tuple[Segment, ...]:
@@ -199,13 +193,12 @@ def _missing(parts: Sequence[Answered]) -> tuple[Missing, ...]:
 
 
 def _raw(part: Answered) -> dict[str, Any]:
-    answer = part.answer
     return {
         "start": round(part.start, 3),
         "end": round(part.end, 3),
         "track": part.source.track,
         "channel": part.source.channel,
         "code": part.code or None,
-        "request_id": answer.request_id if answer else None,
-        "raw": answer.raw if answer else None,
+        "request_id": part.told.request_id,
+        "raw": part.told.raw,
     }

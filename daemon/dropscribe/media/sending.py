@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import structlog
 
@@ -23,15 +23,14 @@ from dropscribe.core.errors import AudioChanged, AudioRejected
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import decide_cuts, is_too_large, too_large
 from dropscribe.media.joining import Answered, join
-from dropscribe.native.decoder import EncodeRequest
-from dropscribe.native.recording import WINDOW_SECONDS
+from dropscribe.native.decoder import Decoder, EncodeRequest
+from dropscribe.native.recording import WINDOW_SECONDS, raw_form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
-    from dropscribe.media.decoding import Decoding
     from dropscribe.media.fitting import Fit, Source
     from dropscribe.media.spool import Spool
     from dropscribe.native.decoder import Piece
@@ -41,10 +40,47 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+Result = TypeVar("Result")
+
 WaitForTurn = Callable[[str], Awaitable[None]]
 
 LAST_PIECE_SECONDS = 3600.0
 """Assumed length of an unlimited piece when disk space is checked; a longer one may fill the disk later."""
+
+_STOPPED_SECONDS = 5.0
+"""Limit of the wait for a cancelled thread: it ends with its worker, unless a dead mount blocks it."""
+
+
+class Decoding:
+    """Decoding of one open recording for an attempt that may be cancelled at any time.
+
+    A cancelled attempt is left within seconds, and its worker process is ended.
+    """
+
+    def __init__(self, audio: AudioFile) -> None:
+        self.audio = audio
+        self.decoder = Decoder(audio.fileno(), raw_form(audio.suffix, audio.head))
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Call *work* in a thread of the recording's folder and return its result.
+
+        Raises:
+            AudioChanged: *work* failed, and the file has changed meanwhile.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self.audio.executor, work)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.decoder.cancel()
+            # The descriptor is closed after this: the thread must not read another file through its number.
+            await asyncio.wait([running], timeout=_STOPPED_SECONDS)
+            if running.done() and not running.cancelled():
+                running.exception()  # retrieved, so that asyncio does not report it
+            raise
+        except AudioRejected:
+            if not self.audio.recheck():  # cut short or rewritten meanwhile: no fault of the audio
+                raise AudioChanged(self.audio.name, "changed while it was decoded") from None
+            raise
 
 
 @dataclass(slots=True)
@@ -110,8 +146,8 @@ class PieceByPiece:
     async def _send_source(
         self, source: Source, cuts: list[float], sha256: str, params: Mapping[str, ParamValue]
     ) -> None:
-        keys = [self._key(params, source, cuts, number) for number in range(len(cuts) + 1)]
-        stored = [self.spool.read_answer(sha256, key) for key in keys]
+        keys = [(sha256, self._key(params, source, cuts, number)) for number in range(len(cuts) + 1)]
+        stored = [self.spool.read_answer(*key) for key in keys]
         known = {number for number, answer in enumerate(stored) if answer is not None}
         form = self.fit.format
         order = EncodeRequest(
@@ -125,7 +161,7 @@ class PieceByPiece:
                 if piece.file is None:
                     self._add(piece, source, stored[piece.number])
                 else:
-                    await self._send(piece, source, sha256, keys[piece.number], params)
+                    await self._send(piece, piece.file, source, keys[piece.number], params)
         finally:
             with contextlib.suppress(ValueError):  # its thread still runs: it ends with the worker
                 pieces.close()
@@ -134,47 +170,43 @@ class PieceByPiece:
         self._parts.append(Answered(piece.start, piece.end, source, answer, code, piece.jumps))
 
     async def _send(
-        self, piece: Piece, source: Source, sha256: str, key: str, params: Mapping[str, ParamValue]
+        self,
+        piece: Piece,
+        file: BinaryIO,
+        source: Source,
+        key: tuple[str, str],
+        params: Mapping[str, ParamValue],
     ) -> None:
+        recording = self.decoding.audio
+        name = f"piece-{piece.number + 1}{self.fit.format.suffix}".encode()
         try:
-            with self._opened(piece) as audio:
+            with file, AudioFile(os.dup(file.fileno()), name, recording.executor) as audio:
                 if is_too_large(self.config, audio.size_bytes):
                     raise too_large(self.config, audio.size_bytes)
-                self.decoding.audio.progress.piece = len(self._parts) + 1
-                await self._keep_pace()
+                recording.progress.piece = len(self._parts) + 1
+                if self._has_sent and self.wait_for_turn is not None:
+                    await self.wait_for_turn(self.config.name)
+                self._has_sent = True  # the first piece has waited for the rate limit in the queue
                 answer = await self.provider.transcribe(audio, params)
         except AudioRejected as refusal:
             log.warning("piece.refused", provider=self.config.name, code=refusal.code, start=piece.start)
             self._refusal = self._refusal or refusal
             self._add(piece, source, None, refusal.code)
             return
-        if not self.decoding.audio.recheck():
-            raise AudioChanged(self.decoding.audio.name, "changed while it was being transcribed")
+        if not recording.recheck():
+            raise AudioChanged(recording.name, "changed while it was being transcribed")
         self._add(piece, source, answer)
         try:
-            await self.decoding.run(lambda: self.spool.write_answer(sha256, key, answer))
+            await self.decoding.run(lambda: self.spool.write_answer(*key, answer))
         except OSError as error:
             # The answer is still in memory: only a crash would lose it.
             log.warning("piece.not_kept", provider=self.config.name, reason=error.strerror or str(error))
-
-    def _opened(self, piece: Piece) -> AudioFile:
-        if piece.file is None:
-            raise ValueError("the piece was skipped")
-        name = f"piece-{piece.number + 1}{self.fit.format.suffix}".encode()
-        with piece.file as file:
-            return AudioFile(os.dup(file.fileno()), name, self.decoding.audio.executor)
 
     def _new_file_for(self, cuts: list[float]) -> Callable[[], BinaryIO]:
         """Factory of files with room for the longest piece; of the last one only the limit is known."""
         ends = [*cuts, (cuts[-1] if cuts else 0.0) + min(self.fit.longest_seconds, LAST_PIECE_SECONDS)]
         longest = max(end - start for start, end in itertools.pairwise([0.0, *ends]))
         return lambda: self.spool.new_piece(self.fit.format.most_bytes(longest))
-
-    async def _keep_pace(self) -> None:
-        """Wait for the rate limit, except for the first piece, which has waited for it in the queue."""
-        if self._has_sent and self.wait_for_turn is not None:
-            await self.wait_for_turn(self.config.name)
-        self._has_sent = True
 
     def _key(self, params: Mapping[str, ParamValue], source: Source, cuts: list[float], number: int) -> str:
         """Digest of all settings that affect the answer to one piece, without its content."""

@@ -56,7 +56,8 @@ class Spool:
         """Remove answers that have reached the end of their lifetime."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self._answers) as entries:
             for entry in entries:
-                if time.time() - entry.stat().st_mtime > _lifetime_seconds(entry.path):
+                is_whole = os.path.lexists(os.path.join(entry.path, _WHOLE))
+                if time.time() - entry.stat().st_mtime > (WHOLE_SECONDS if is_whole else KEPT_SECONDS):
                     shutil.rmtree(entry.path, ignore_errors=True)
 
     def new_piece(self, most_bytes: int) -> BinaryIO:
@@ -117,7 +118,3 @@ class Spool:
 
     def _path(self, sha256: str, key: str) -> str:
         return os.path.join(self._answers, sha256, f"{key}.json")
-
-
-def _lifetime_seconds(folder: str) -> float:
-    return WHOLE_SECONDS if os.path.lexists(os.path.join(folder, _WHOLE)) else KEPT_SECONDS

@@ -11,48 +11,32 @@ from dropscribe.native.recording import RAW_SUFFIXES, is_raw
 
 OCTETS = "application/octet-stream"
 
-MEDIA_TYPES = {
-    ".3g2": "video/3gpp2",
-    ".3gp": "video/3gpp",
-    ".aac": "audio/aac",
-    ".aif": "audio/aiff",
-    ".aiff": "audio/aiff",
-    ".amr": "audio/amr",
-    ".au": "audio/basic",
-    ".avi": "video/x-msvideo",
-    ".caf": "audio/x-caf",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".m4v": "video/mp4",
-    ".mka": "audio/x-matroska",
-    ".mkv": "video/x-matroska",
-    ".mov": "video/quicktime",
-    ".mp3": "audio/mpeg",
-    ".mp4": "video/mp4",
-    ".ogg": "audio/ogg",
-    ".wav": "audio/wav",
-    ".webm": "audio/webm",
-    ".wma": "audio/x-ms-wma",
-}
-
-_SAME_AS = {
-    ".3ga": ".3gp",
-    ".adts": ".aac",
-    ".m4b": ".m4a",
-    ".m4r": ".m4a",
-    ".mp2": ".mp3",
-    ".mpa": ".mp3",
-    ".mpeg": ".mp3",
-    ".mpga": ".mp3",
-    ".oga": ".ogg",
-    ".opus": ".ogg",
-    ".qt": ".mov",
-    ".rf64": ".wav",
-    ".spx": ".ogg",
-    ".wave": ".wav",
-    ".weba": ".webm",
-}
-"""Other suffixes of the same containers."""
+_CONTAINERS = (
+    (".3g2", "video/3gpp2", ""),
+    (".3gp", "video/3gpp", ".3ga"),
+    (".aac", "audio/aac", ".adts"),
+    (".aif", "audio/aiff", ""),
+    (".aiff", "audio/aiff", ""),
+    (".amr", "audio/amr", ""),
+    (".au", "audio/basic", ""),
+    (".avi", "video/x-msvideo", ""),
+    (".caf", "audio/x-caf", ""),
+    (".flac", "audio/flac", ""),
+    (".m4a", "audio/mp4", ".m4b .m4r"),
+    (".m4v", "video/mp4", ""),
+    (".mka", "audio/x-matroska", ""),
+    (".mkv", "video/x-matroska", ""),
+    (".mov", "video/quicktime", ".qt"),
+    (".mp3", "audio/mpeg", ".mp2 .mpa .mpeg .mpga"),
+    (".mp4", "video/mp4", ""),
+    (".ogg", "audio/ogg", ".oga .opus .spx"),
+    (".wav", "audio/wav", ".rf64 .wave"),
+    (".webm", "audio/webm", ".weba"),
+    (".wma", "audio/x-ms-wma", ""),
+)
+"""Suffix, media type, and other suffixes of the same container."""
+_MEDIA_TYPES = {suffix: kind for suffix, kind, _ in _CONTAINERS}
+_SAME_AS = {other: suffix for suffix, _, others in _CONTAINERS for other in others.split()}
 
 _MP4_FAMILY = frozenset({".m4a", ".m4v", ".mp4", ".mov", ".3gp", ".3g2"})
 _FAMILIES = (_MP4_FAMILY, frozenset({".webm", ".mkv", ".mka"}))
@@ -62,16 +46,12 @@ _TAGGED = frozenset({".mp3", ".aac", ".flac"})
 """An ID3 tag may stand before each of these."""
 
 _OPENAI_NAMES = {
-    ".mov": ".mp4",
-    ".m4v": ".mp4",
-    ".3gp": ".mp4",
-    ".3g2": ".mp4",
-    ".mkv": ".webm",
-    ".mka": ".webm",
+    **dict.fromkeys((".mov", ".m4v", ".3gp", ".3g2"), ".mp4"),
+    **dict.fromkeys((".mkv", ".mka"), ".webm"),
 }
 """OpenAI's servers decode by name and take flac, m4a, mp3, mp4, mpeg, mpga, oga, ogg, wav and webm."""
 
-_MP4_BRANDS = {b"M4A ": ".m4a", b"M4B ": ".m4a", b"M4V ": ".m4v", b"qt  ": ".mov"}
+_MP4_BRANDS = {b"M4A": ".m4a", b"M4B": ".m4a", b"M4V": ".m4v", b"qt ": ".mov", b"3gp": ".3gp", b"3g2": ".3g2"}
 _QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 _MARKS = {
     b"fLaC": ".flac",
@@ -91,7 +71,7 @@ def sniffed_suffix(head: bytes) -> str:
     if head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"}:
         return ".aiff"
     if head[4:8] == b"ftyp":
-        return _brand_suffix(head[8:12])
+        return _MP4_BRANDS.get(head[8:11], ".mp4")
     if head[4:8] in _QUICKTIME_ATOMS:
         return ".mov"
     if head[:4] == b"\x1a\x45\xdf\xa3":
@@ -114,7 +94,7 @@ def container_suffix(suffix: str, head: bytes) -> str:
 
 def media_type(suffix: str, head: bytes) -> str:
     """The upload's Content-Type, or ``application/octet-stream``."""
-    return MEDIA_TYPES.get(container_suffix(suffix, head), OCTETS)
+    return _MEDIA_TYPES.get(container_suffix(suffix, head), OCTETS)
 
 
 def upload_name(suffix: str, head: bytes) -> str:
@@ -139,11 +119,3 @@ def _mpeg_suffix(head: bytes) -> str:
     if head[1] & 0xF6 == 0xF0:  # ADTS: layer 0
         return ".aac"
     return ".mp3" if head[1] & 0xE0 == 0xE0 and head[1] & 0x06 else ""
-
-
-def _brand_suffix(brand: bytes) -> str:
-    if brand[:3] == b"3gp":
-        return ".3gp"
-    if brand[:3] == b"3g2":
-        return ".3g2"
-    return _MP4_BRANDS.get(brand, ".mp4")

@@ -26,7 +26,7 @@ from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, raw_form
 from dropscribe.transcripts.model import parse_transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dropscribe.config.model import ProviderConfig
@@ -152,7 +152,7 @@ class LocalProvider:
     def _fetched_folder(self, name: str, cancellation: Cancellation) -> Path:
         """The model *name* of the hub, checked once in this provider's life."""
         if self._fetched is None or not (self._fetched / "model.bin").exists():
-            self._fetched = speech_model.fetch(name, _Download(name, cancellation).went_on)
+            self._fetched = speech_model.fetch(name, _download_log(name, cancellation))
         return self._fetched
 
     def _pool_for(self, folder: str) -> WorkerPool:
@@ -193,25 +193,19 @@ class LocalProvider:
             )
 
 
-@dataclass
-class _Download:
-    """Says in the log how far a download is, and ends it with its attempt."""
+def _download_log(model: str, cancellation: Cancellation) -> Callable[[int], None]:
+    """Logs how far a download is, in bytes, and ends it with its attempt by a TemporaryFailure."""
+    told_at = time.monotonic()
 
-    model: str
-    cancellation: Cancellation
-    told_at: float = field(default_factory=time.monotonic)
-
-    def went_on(self, size_bytes: int) -> None:
-        """So many bytes have come.
-
-        Raises:
-            TemporaryFailure: The attempt was cancelled.
-        """
-        if self.cancellation.is_requested:
+    def went_on(size_bytes: int) -> None:
+        nonlocal told_at
+        if cancellation.is_requested:
             raise interrupted()
-        if time.monotonic() - self.told_at >= PROGRESS_SECONDS:
-            self.told_at = time.monotonic()
-            log.info("model.fetching", model=self.model, megabytes=round(size_bytes / 1e6))
+        if time.monotonic() - told_at >= PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            log.info("model.fetching", model=model, megabytes=round(size_bytes / 1e6))
+
+    return went_on
 
 
 def _answer(worker: Worker, arguments: Mapping[str, Any], audio: AudioFile) -> Transcript:

@@ -72,19 +72,17 @@ class Redactor:
         return value
 
 
-def secrets_of(url: str, api_key: str | None) -> list[str]:
-    """The key, and the possible secrets in a URL: its password and its query's values."""
-    found = [value for _, value in parse_qsl(urlsplit(url).query)]
-    return [*found, *credentials_of(url, api_key)]
+def redactor_of(url: str, api_key: str | None) -> Redactor:
+    """A redactor for the key, and for the password and the query's values of a URL.
 
-
-def credentials_of(url: str, api_key: str | None) -> list[str]:
-    """The key, the URL's password, and values of its query whose name says that they are secret."""
+    Credentials are all but those values whose name does not say that they are secret.
+    """
     parts = urlsplit(url)
-    found = [value for name, value in parse_qsl(parts.query) if _SECRET_NAME.search(name)]
-    if parts.password:
-        found += [parts.password, unquote(parts.password)]
-    return [*found, api_key] if api_key else found
+    query = parse_qsl(parts.query)
+    credentials = [value for name, value in query if _SECRET_NAME.search(name)]
+    credentials += [parts.password, unquote(parts.password)] if parts.password else []
+    credentials += [api_key] if api_key else []
+    return Redactor([*(value for _, value in query), *credentials], credentials)
 
 
 def _is_no_word(secret: str) -> bool:
@@ -94,8 +92,26 @@ def _is_no_word(secret: str) -> bool:
 
 def cleaned(transcript: Transcript, redactor: Redactor) -> Transcript:
     """*transcript* as it may be stored, printed and rendered."""
-    words = tuple(_word(word, redactor) for word in transcript.words[:MOST_WORDS])
-    segments = tuple(_segment(segment, redactor) for segment in transcript.segments[:MOST_SEGMENTS])
+    words = tuple(
+        Word(
+            plain_text(redactor.text(word.word))[:WORD_CHARACTERS],
+            _seconds(word.start),
+            _seconds(word.end),
+            word.confidence,
+            _label(word.speaker, redactor),
+        )
+        for word in transcript.words[:MOST_WORDS]
+    )
+    segments = tuple(
+        Segment(
+            plain_text(redactor.text(segment.text)),
+            _seconds(segment.start),
+            _seconds(segment.end),
+            _label(segment.speaker, redactor),
+            segment.confidence,
+        )
+        for segment in transcript.segments[:MOST_SEGMENTS]
+    )
     is_cut = len(words) < len(transcript.words) or len(segments) < len(transcript.segments)
     return dataclasses.replace(
         transcript,
@@ -111,22 +127,8 @@ def cleaned(transcript: Transcript, redactor: Redactor) -> Transcript:
     )
 
 
-def _word(word: Word, redactor: Redactor) -> Word:
-    text = plain_text(redactor.text(word.word))[:WORD_CHARACTERS]
-    start, end = _seconds(word.start), _seconds(word.end)
-    return Word(text, start, end, word.confidence, _label(word.speaker, redactor))
-
-
-def _segment(segment: Segment, redactor: Redactor) -> Segment:
-    text = plain_text(redactor.text(segment.text))
-    start, end = _seconds(segment.start), _seconds(segment.end)
-    return Segment(text, start, end, _label(segment.speaker, redactor), segment.confidence)
-
-
 def _label(text: str | None, redactor: Redactor) -> str | None:
-    if text is None:
-        return None
-    return one_line(plain_text(redactor.text(text)))[:LABEL_CHARACTERS] or None
+    return one_line(plain_text(redactor.text(text or "")))[:LABEL_CHARACTERS] or None
 
 
 def _seconds(value: float | None) -> float | None:

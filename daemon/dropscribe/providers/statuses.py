@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.Enum):
-    """Kind of a failure, the file's, the rule's or the provider's: its error, and the flag that is set there."""
+    """Kind of a failure, the file's, the rule's or the provider's: its error, and a flag of that."""
 
     TEMPORARY = TemporaryFailure, ""
     SLOW_DOWN = TemporaryFailure, "slows_provider"

@@ -15,7 +15,7 @@ from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
 from dropscribe.core.requests.params import effective_params
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
-from dropscribe.providers.redaction import Redactor, cleaned, credentials_of, secrets_of
+from dropscribe.providers.redaction import cleaned, redactor_of
 from dropscribe.providers.statuses import Classifier
 from dropscribe.providers.transport.http import HttpTransport
 from dropscribe.providers.transport.requests import Upload, at_path, json_request, raw_request, with_query
@@ -164,7 +164,7 @@ class HttpProvider:
     def __init__(self, config: ProviderConfig, vendor: Vendor) -> None:
         self.vendor = vendor
         self._key = config.api_key.reveal() if config.api_key is not None else None
-        self._redactor = Redactor(secrets_of(vendor.url, self._key), credentials_of(vendor.url, self._key))
+        self._redactor = redactor_of(vendor.url, self._key)
         self._classifier = Classifier(self._redactor, vendor.errors)
         self._http = HttpTransport(redactor=self._redactor)
         self._timeout_seconds = config.timeout_seconds

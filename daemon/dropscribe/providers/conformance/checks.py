@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import cycle, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
@@ -91,6 +91,16 @@ async def failure_of(awaited: Awaitable[object]) -> ProviderError:
     raise Broken("a request that must fail does not fail with a ProviderError")
 
 
+async def _refusal(bench: StandIn, *faults: Fault | None, **settings: Any) -> ProviderError:
+    """The error of an attempt by a new provider, whose requests get *faults* as answers."""
+    bench.fail(*faults)
+    return await failure_of(attempt(bench.provider(**settings), bench.audio()))
+
+
+def _key(text: str) -> dict[str, Secret]:
+    return {"api_key": Secret(text, "test")}
+
+
 async def audio_arrives_once_and_whole(bench: StandIn) -> None:
     """The transcript is of exactly the file's bytes, which are sent once."""
     content = b"RIFF\x24\0\0\0WAVEfmt " + os.urandom(5000)
@@ -129,8 +139,7 @@ async def a_status_decides_whatever_the_body_is(bench: StandIn) -> None:
     for status, body in (*zip(KINDS_OF_STATUS, cycle(BODIES)), *product((401, 429, 504), BODIES)):
         bench.fail(Fault(status, body))
         error = await failure_of(attempt(provider, audio))
-        kind = KINDS_OF_STATUS[status]
-        kinds = {kind}
+        kinds = {kind := KINDS_OF_STATUS[status]}
         if kind is AmbiguousFailure and isinstance(provider, JobProvider):
             kinds.add(TemporaryFailure)  # an upload that is no job costs nothing
         expect(type(error) in kinds, f"HTTP {status} {body!r} is a {kind.__name__}: {error!r}")
@@ -141,10 +150,8 @@ async def a_status_decides_whatever_the_body_is(bench: StandIn) -> None:
 
 async def an_unexplained_4xx_may_be_the_rule(bench: StandIn) -> None:
     """A failure that may be the file's or the rule's fault is reported as such."""
-    provider, audio = bench.provider(), bench.audio()
     for status in (400, 418, 444):
-        bench.fail(Fault(status, "no"))
-        error = await failure_of(attempt(provider, audio))
+        error = await _refusal(bench, Fault(status, "no"))
         expect(isinstance(error, AudioRejected) and error.maybe_rule, f"HTTP {status}: {error!r}")
 
 
@@ -152,26 +159,22 @@ async def a_lost_answer_may_have_been_paid_for(bench: StandIn) -> None:
     """The last request sends the audio or makes a job of it: without an answer it counts as sent whole."""
     provider = bench.provider()
     before = bench.request_count()
-    if isinstance(provider, JobProvider):
-        await provider.start_job(bench.audio(), {})
-    else:
-        await provider.transcribe(bench.audio(), {})
-    last = bench.request_count() - before - 1
-    bench.fail(*[None] * last, Fault(close=True))
-    error = await failure_of(attempt(provider, bench.audio()))
+    start = provider.start_job if isinstance(provider, JobProvider) else provider.transcribe
+    await start(bench.audio(), {})
+    others = [None] * (bench.request_count() - before - 1)
+    error = await _refusal(bench, *others, Fault(close=True))
     expect(type(error) is AmbiguousFailure, f"an answer that is lost is an AmbiguousFailure: {error!r}")
 
 
 async def a_page_of_html_is_no_answer(bench: StandIn) -> None:
     """A login page or a proxy's comes from something in between: no provider has seen the file."""
-    bench.fail(Fault(200, "<!DOCTYPE html><html><body>Log in</body></html>"))
-    error = await failure_of(attempt(bench.provider(), bench.audio()))
+    error = await _refusal(bench, Fault(200, "<!DOCTYPE html><html><body>Log in</body></html>"))
     expect(type(error) is TemporaryFailure, f"an HTML page with status 200 is temporary: {error!r}")
 
 
 async def a_wrong_key_holds_the_provider(bench: StandIn) -> None:
     """The vendor's own answer to a wrong key is about the account; the key is in no error."""
-    error = await failure_of(attempt(bench.provider(api_key=Secret(_WRONG_KEY, "test")), bench.audio()))
+    error = await _refusal(bench, **_key(_WRONG_KEY))
     expect(isinstance(error, ProviderUnusable), f"a wrong key is the account's trouble: {error!r}")
     shown = f"{error!r} {error} {error.reason} {error.__cause__!r} {error.__context__!r}"
     expect(_WRONG_KEY not in shown, "the key is not in the error")
@@ -180,8 +183,7 @@ async def a_wrong_key_holds_the_provider(bench: StandIn) -> None:
 async def an_echoed_key_is_masked(bench: StandIn) -> None:
     """A vendor that echoes the key, with control characters around it, gets it masked."""
     echo = f"bad key {bench.key}\r\n\x1b[31m{bench.key}!" + "x" * 2000
-    bench.fail(Fault(401, {"error": {"message": echo, "code": bench.key}}))
-    error = await failure_of(attempt(bench.provider(), bench.audio()))
+    error = await _refusal(bench, Fault(401, {"error": {"message": echo, "code": bench.key}}))
     expect(bench.key not in f"{error!r} {error.reason} {error.code}", "the key is not in the error")
     expect(error.reason.isprintable() and len(error.reason) <= 500, "the reason is fit for a log")
     expect(bench.key not in repr(bench.provider()), "the key is not in the provider's repr")
@@ -189,24 +191,22 @@ async def an_echoed_key_is_masked(bench: StandIn) -> None:
 
 async def a_key_that_no_header_can_carry_holds_the_provider(bench: StandIn) -> None:
     """A key with a newline or an umlaut is the account's trouble, and is not shown."""
-    error = await failure_of(attempt(bench.provider(api_key=Secret("ü\nkey-x", "test")), bench.audio()))
+    error = await _refusal(bench, **_key("ü\nkey-x"))
     expect(isinstance(error, ProviderUnusable), f"such a key is the account's trouble: {error!r}")
     expect("key-x" not in repr(error), "the key is not in the error")
 
 
 async def retry_after_is_honoured(bench: StandIn) -> None:
     """Seconds, and never more than an hour; a value that is not a time is ignored."""
-    provider, audio = bench.provider(), bench.audio()
     for text, seconds in (("7", 7.0), ("9" * 30, 3600.0), ("soon", None), ("nan", None)):
-        bench.fail(Fault(429, "{}", {"Retry-After": text}))
-        error = await failure_of(attempt(provider, audio))
+        error = await _refusal(bench, Fault(429, "{}", {"Retry-After": text}))
         told = getattr(error, "retry_after_seconds", None)
         expect(told == seconds, f"Retry-After: {text} is {seconds} s, not {told}")
 
 
 async def a_file_above_max_upload_is_not_sent(bench: StandIn) -> None:
     """The user's limit is looked at before a byte goes out."""
-    error = await failure_of(attempt(bench.provider(max_upload_bytes=10), bench.audio()))
+    error = await _refusal(bench, max_upload_bytes=10)
     expect((type(error), error.code) == (AudioRejected, "too_large"), f"it is refused: {error!r}")
     expect(bench.request_count() == 0, "nothing is sent")
 
@@ -226,7 +226,7 @@ async def a_probe_pays_for_nothing(bench: StandIn) -> None:
     """A probe reports its result and sends no audio; it fails on a wrong key."""
     expect(await bench.provider().probe(), "a probe says what it learnt")
     expect(bench.times_received(AUDIO) == 0, "a probe sends no audio")
-    error = await failure_of(bench.provider(api_key=Secret(_WRONG_KEY, "test")).probe())
+    error = await failure_of(bench.provider(**_key(_WRONG_KEY)).probe())
     expect(isinstance(error, ProviderUnusable), f"a probe with a wrong key is ProviderUnusable: {error!r}")
 
 
@@ -267,8 +267,8 @@ async def polling_sends_no_audio(bench: StandIn) -> None:
 async def a_poll_that_fails_says_nothing_about_the_job(bench: StandIn) -> None:
     """The job goes on at the vendor, and is asked for again."""
     bench.hear(SPOKEN)
+    provider = _jobs(bench)
     for fault in (*FAULTS, UNKNOWN_STATE):
-        provider = _jobs(bench)
         job_id = await provider.start_job(bench.audio(), {})
         bench.fail(fault)
         found = await provider.poll_job(job_id, {})
@@ -282,15 +282,15 @@ async def a_poll_that_fails_says_nothing_about_the_job(bench: StandIn) -> None:
 async def a_key_that_is_refused_while_polling_keeps_the_job(bench: StandIn) -> None:
     """The account's trouble holds the provider; the job is still there with the next key."""
     job_id = await _jobs(bench).start_job(bench.audio(), {})
-    found = await _jobs(bench, api_key=Secret("sk_another_key", "test")).poll_job(job_id, {})
+    found = await _jobs(bench, **_key("sk_another_key")).poll_job(job_id, {})
     is_held = isinstance(found, Unfinished) and isinstance(found.error, ProviderUnusable)
     expect(is_held, f"a key that is refused holds the provider, and the job is unfinished: {found!r}")
 
 
 async def a_job_that_the_vendor_does_not_know_is_over(bench: StandIn) -> None:
     """It may have been paid for."""
-    job_id = await _jobs(bench).start_job(bench.audio(), {})
     provider = _jobs(bench)
+    job_id = await provider.start_job(bench.audio(), {})
     await provider.delete_job(job_id)
     error = await failure_of(provider.poll_job(job_id, {}))
     expect(type(error) is AmbiguousFailure, f"a job that is lost may have been paid for: {error!r}")
@@ -314,9 +314,8 @@ async def a_deletion_that_fails_says_so(bench: StandIn) -> None:
 
 def _jobs(bench: StandIn, **settings: Any) -> JobProvider:
     provider = bench.provider(**settings)
-    if isinstance(provider, JobProvider):
-        return provider
-    raise Broken("the provider has start_job, poll_job and delete_job")
+    expect(isinstance(provider, JobProvider), "the provider has start_job, poll_job and delete_job")
+    return cast("JobProvider", provider)
 
 
 JOB_CHECKS: tuple[Check, ...] = (

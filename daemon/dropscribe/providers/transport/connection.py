@@ -27,6 +27,7 @@ class Connection(asyncio.BufferedProtocol):
         is_over: The other side has ended its half, or the connection is lost.
         is_full: The system has not taken everything that was written.
         error: Why the connection was lost, where the system gave a reason.
+        transport: Asyncio's.
     """
 
     def __init__(self) -> None:
@@ -37,13 +38,7 @@ class Connection(asyncio.BufferedProtocol):
         self.error: Exception | None = None
         self._is_lost = False
         self._waiter: asyncio.Future[None] | None = None
-        self._transport: asyncio.Transport | None = None
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """Asyncio's transport."""
-        assert self._transport is not None  # noqa: S101 - create_connection returns after connection_made
-        return self._transport
+        self.transport: asyncio.Transport  # create_connection returns after connection_made
 
     @property
     def has_failed(self) -> bool:
@@ -100,9 +95,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is open."""
-        self._transport = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
         # "Full" then lasts until the system has taken everything, since sent bytes may be paid for.
-        self._transport.set_write_buffer_limits(0)
+        self.transport.set_write_buffer_limits(0)
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's interface
         """One for all reads: without it asyncio makes, and the system maps, 256 KiB for each."""

@@ -141,7 +141,10 @@ class Connections:
             self._client = _open_client()
         transport = self._client._transport_for_url(target.url)  # noqa: SLF001
         pool = cast("Any", transport)._pool  # noqa: SLF001
-        _check_port(getattr(pool, "_proxy_url", None))
+        proxy = getattr(pool, "_proxy_url", None)
+        if proxy is not None and proxy.port is not None and not 0 < proxy.port <= HIGHEST_PORT:
+            reason = f"the environment's proxy has the port {proxy.port}; ports are 1 to {HIGHEST_PORT}"
+            raise ProviderUnusable("proxy_failed", reason)
         return pool  # type: ignore[no-any-return]
 
 
@@ -166,13 +169,6 @@ def _open_client() -> httpx.AsyncClient:
             pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
             pool._proxy_ssl_context = trusted()  # noqa: SLF001
     return client
-
-
-def _check_port(proxy: httpcore.URL | None) -> None:
-    port = None if proxy is None else proxy.port
-    if port is not None and not 0 < port <= HIGHEST_PORT:
-        reason = f"the environment's proxy has the port {port}; ports are 1 to {HIGHEST_PORT}"
-        raise ProviderUnusable("proxy_failed", reason)
 
 
 @cache

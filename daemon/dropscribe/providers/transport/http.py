@@ -305,29 +305,22 @@ async def _close_unless_exact(response: httpcore.Response, headers: Mapping[str,
 
 
 def _network_code(error: Exception, *, is_whole: bool) -> str:
+    causes = list(_causes(error))
     match error:
         case TimeoutError() | httpcore.TimeoutException():
             return "timeout"
-        case httpcore.ConnectError():
-            return _connect_code(error)
         case httpcore.ProxyError():
             return "proxy_failed"
+        case httpcore.ConnectError():
+            if any(isinstance(cause, socket.gaierror) for cause in causes):
+                return "dns_failed"
+            is_tls = any(isinstance(cause, ssl.SSLError) for cause in causes)
+            return "tls_failed" if is_tls else "connect_failed"
     if not is_whole:
         return "connection_lost"
     # The library's own "no response" has no cause; a protocol error has the parser's.
-    is_broken = isinstance(error, EncodingError) or (
-        isinstance(error, httpcore.RemoteProtocolError) and len(list(_causes(error))) > 1
-    )
-    return "bad_answer" if is_broken else "no_answer"
-
-
-def _connect_code(error: Exception) -> str:
-    for cause in _causes(error):
-        if isinstance(cause, socket.gaierror):
-            return "dns_failed"
-        if isinstance(cause, ssl.SSLError):
-            return "tls_failed"
-    return "connect_failed"
+    is_parsers = isinstance(error, httpcore.RemoteProtocolError) and len(causes) > 1
+    return "bad_answer" if is_parsers or isinstance(error, EncodingError) else "no_answer"
 
 
 def _reason(error: Exception, progress: _Progress) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.config.model import QueueConfig
-    from dropscribe.queue.sql.database import Connection, Cursor
+    from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ def server_of(dsn: str) -> str:
 
 
 class PostgresConnection:
-    """See :class:`dropscribe.queue.sql.database.Connection`.
+    """A connection with those methods of SQLite's that the SQL functions use.
 
     Raises:
         StoreAway: The server is unavailable now.
@@ -160,13 +160,13 @@ class PostgresConnection:
             raise
         self.raw.commit()
 
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
         """Run one statement; with no parameters it may be several."""
         if not parameters:
             return self.raw.execute(sql.encode())
         return self.raw.execute(_translated(sql), [self._to_row(value) for value in parameters])
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:
         """Run one statement for each of *parameters*."""
         cursor = self.raw.cursor()
         cursor.executemany(_translated(sql), [[self._to_row(value) for value in row] for row in parameters])
@@ -187,7 +187,7 @@ class PostgresConnection:
 class PostgresReader(PostgresConnection):
     """A thread's read-only connection, renewed after the server ended it; its queries raise as well."""
 
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /, *, is_new: bool = False) -> Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /, *, is_new: bool = False) -> Any:
         """Run one statement; again on a new connection if the old one has ended meanwhile."""
         try:
             return super().execute(sql, parameters)

@@ -15,7 +15,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import structlog
 from procrastinate.schema import SchemaManager
 
 from dropscribe.core.errors import StoreError, StoreInUse, StoreUnusable
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dropscribe.queue.cluster.postgres import MountMap
-    from dropscribe.queue.sql.database import Call, Connection, Result
-
-log = structlog.get_logger()
+    from dropscribe.queue.sql.database import Call, Connection
 
 _NAME_TRIES = 10
 _NAME_GAP_SECONDS = 0.5
@@ -100,16 +97,6 @@ class ClusterStore(Database):
         """See the base class."""
         super().close()
         self._connection.close()
-
-    def _commit_batch(self, batch: Sequence[Call]) -> list[Result]:
-        """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
-        try:
-            return [(result, None) for result in self._commit(batch)]
-        except Exception as error:  # noqa: BLE001 - returned to its caller
-            if len(batch) == 1:
-                return [(None, error)]
-            log.debug("batch.split", calls=len(batch), reason=repr(error))
-        return [result for call in batch for result in self._commit_batch([call])]
 
     def _commit(self, batch: Sequence[Call]) -> list[Any]:
         try:

@@ -1,7 +1,7 @@
 """The SQLite file, and the one thread that writes it.
 
 Guarantees: when a call returns, its transaction is on disk (WAL, synchronous=FULL). Calls that wait while the
-disk syncs share the next transaction, each in its own savepoint, so one sync serves them all.
+disk syncs share the next transaction, so one sync serves them all.
 Diagnostics: fatal: StoreUnusable (corrupt, newer version, network file system), StoreInUse. Passing:
 StoreFull, and the errors of a call's own function.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from dropscribe.queue.sql.database import Call, Connection, Result
+    from dropscribe.queue.sql.database import Call, Connection
 
 T = TypeVar("T")
 
@@ -89,40 +89,18 @@ class Store(Database):
         self._connection.close()
         os.close(self._lock)
 
-    def _commit_batch(self, batch: Sequence[Call]) -> list[Result]:
+    def _commit(self, batch: Sequence[Call]) -> list[Any]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            results = [self._run(call) for call in batch]
-            if len(batch) > 1 and any(error is not None for _, error in results):
-                # Rare, and every call may be repeated: without errors no call needs savepoint statements.
-                self._connection.execute("ROLLBACK")
-                self._connection.execute("BEGIN IMMEDIATE")
-                results = [self._run_in_savepoint(call) for call in batch]
-            # The changes of a single failed call are rolled back as a whole.
-            self._connection.execute("COMMIT" if len(batch) > 1 or results[0][1] is None else "ROLLBACK")
-        except sqlite3.Error as error:
-            # A full disk may have rolled everything back by itself; nothing of this batch counts.
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            failure = store_error(self.path, error)
-            return [(None, failure) for _ in batch]
-        return results
-
-    def _run_in_savepoint(self, call: Call) -> Result:
-        self._connection.execute("SAVEPOINT one")
-        result, error = self._run(call)
-        if error is not None:
-            self._connection.execute("ROLLBACK TO one")
-        self._connection.execute("RELEASE one")
-        return result, error
-
-    def _run(self, call: Call) -> Result:
-        try:
-            return call.work(self._connection), None
+            results = [call.work(self._connection) for call in batch]
+            self._connection.execute("COMMIT")
         except Exception as error:
+            with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled back by itself
+                self._connection.execute("ROLLBACK")
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:
-                raise  # the disk or the file: the whole batch fails
-            return None, error  # this call's own: the others are committed
+                raise store_error(self.path, error) from error
+            raise
+        return results
 
 
 def is_running(state_dir: Path) -> bool:
@@ -280,7 +258,7 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def store_error(path: Path, error: sqlite3.Error) -> StoreError:
+def store_error(path: Path, error: Exception) -> StoreError:
     """The error for people, with a remedy, of a failed call on the database at *path*."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:

@@ -1,4 +1,4 @@
-"""The base of both databases: the part of a connection that they share, and the one thread that writes.
+"""The base of both databases: helpers for their SQL, and the one thread that writes.
 
 Their SQL is limited to common constructs, with "?" for values; each function is called within a
 transaction that its store has opened, and sees no other writer in it.
@@ -14,50 +14,23 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+
+from dropscribe.core.errors import StoreBusy, StoreFull
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+    from collections.abc import Callable, Sequence, Sized
 
     from dropscribe.core.errors import StoreError
+    from dropscribe.queue.cluster.postgres import PostgresConnection
+
+    Connection: TypeAlias = sqlite3.Connection | PostgresConnection
 
 T = TypeVar("T")
 Result = tuple[Any, BaseException | None]
 
 _BATCH_CALLS = 256
-
-
-class Cursor(Protocol):
-    """A statement's result."""
-
-    @property
-    def rowcount(self) -> int:
-        """Rows that the statement changed."""
-
-    def fetchone(self) -> Any:
-        """The next row, or None."""
-
-    def fetchall(self) -> list[Any]:
-        """Every row that is left."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """The rows, one by one."""
-
-
-class Connection(Protocol):
-    """A connection with a transaction open."""
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor:
-        """Run one statement."""
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
-        """Run one statement for each of *parameters*."""
-
-    def close(self) -> None:
-        """Disconnect."""
 
 
 def is_shared(db: Connection) -> bool:
@@ -87,8 +60,7 @@ def read_token(db: Connection) -> str:
     return str(db.execute("SELECT value FROM facts WHERE name = 'token'").fetchone()[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One transaction that waits.
 
     Attributes:
@@ -143,8 +115,8 @@ class Database(ABC):
         """A read-only connection of the calling thread's own: its reads never block a claim."""
 
     @abstractmethod
-    def _commit_batch(self, batch: Sequence[Call]) -> Sequence[Result]:
-        """Make the transactions of *batch*; a result or an error for each."""
+    def _commit(self, batch: Sequence[Call]) -> list[Any]:
+        """Run the calls of *batch* in one transaction; their results."""
 
     def call(self, work: Callable[[Any], T]) -> Future[T]:
         """Run *work* in a transaction; for threads other than the event loop's."""
@@ -184,7 +156,17 @@ class Database(ABC):
         while is_open:
             batch, is_open = self._next_batch()
             if batch:
-                _settle_all(batch, self._commit_batch(batch))
+                _settle_all(batch, self._commit_or_split(batch))
+
+    def _commit_or_split(self, batch: Sequence[Call]) -> list[Result]:
+        """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
+        try:
+            return [(result, None) for result in self._commit(batch)]
+        except Exception as error:  # noqa: BLE001 - returned to its caller
+            # A disk that is full and a file that is locked refuse the calls one by one, too.
+            if len(batch) == 1 or type(error) in {StoreFull, StoreBusy}:
+                return [(None, error)] * len(batch)
+        return [result for call in batch for result in self._commit_or_split([call])]
 
     def _next_batch(self) -> tuple[list[Call], bool]:
         """(calls that wait, whether more may come)."""
@@ -203,17 +185,17 @@ class Database(ABC):
 
 def _settle_all(batch: Sequence[Call], results: Sequence[Result]) -> None:
     """Deliver the results with one wake-up of each loop, for a batch of any size."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
-    for call, (result, error) in zip(batch, results, strict=True):
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Call, Result]]] = {}
+    for call, result in zip(batch, results, strict=True):
         if call.loop is None:
-            call.settle(result, error)
+            call.settle(*result)
         else:
-            by_loop.setdefault(call.loop, []).append(partial(call.settle, result, error))
-    for loop, settles in by_loop.items():
+            by_loop.setdefault(call.loop, []).append((call, result))
+    for loop, settled in by_loop.items():
         with contextlib.suppress(RuntimeError):  # the loop was closed, and its tasks with it
-            loop.call_soon_threadsafe(_call_all, settles)
+            loop.call_soon_threadsafe(_settle_each, settled)
 
 
-def _call_all(settles: list[Callable[[], None]]) -> None:
-    for settle in settles:
-        settle()
+def _settle_each(settled: Sequence[tuple[Call, Result]]) -> None:
+    for call, result in settled:
+        call.settle(*result)

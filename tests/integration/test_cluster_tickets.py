@@ -24,14 +24,14 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
+from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.dispatcher import TicketRunner
 from dropscribe.queue.cluster.intake import ClusterIntake
-from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats, beat
+from dropscribe.queue.cluster.nodes import Heartbeats, beat
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.engine import QueueState
-from dropscribe.queue.model import Pause, Plan, ProviderLimits
+from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import claims, hold_rows, result_rows, rows, transactions
 
@@ -257,8 +257,8 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
         return db.execute("SELECT ticket FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
 
     def recover(db):
-        orphan_recovery.void_lost_tickets(db)
-        cut_off = orphan_recovery.take_back_silent(db, LIMITS, now)
+        nodes.void_lost_tickets(db)
+        cut_off = nodes.take_back_silent(db, LIMITS, now)
         tickets = db.execute("SELECT id FROM procrastinate_jobs").fetchall()
         return cut_off, db.execute("SELECT ticket FROM jobs").fetchall(), tickets
 
@@ -287,7 +287,7 @@ def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
         return tickets[1]
 
     waiting = store.call(prepare).result()
-    store.call(orphan_recovery.void_lost_tickets).result()
+    store.call(nodes.void_lost_tickets).result()
     ask = "SELECT ticket, lane FROM jobs ORDER BY id"
     assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None, ""), (waiting, "pulse")]
 
@@ -371,8 +371,8 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
         db.execute("UPDATE jobs SET state = 'transcribing', node = 'n0' WHERE id = ?", (job_id,))
 
     def recover(db, at):
-        cut_off = orphan_recovery.take_back_silent(db, LIMITS, at)
-        orphan_recovery.void_lost_tickets(db)
+        cut_off = nodes.take_back_silent(db, LIMITS, at)
+        nodes.void_lost_tickets(db)
         (tickets,) = db.execute("SELECT count(*) FROM procrastinate_jobs").fetchone()
         return {name: [job.path for job in jobs] for name, jobs in cut_off.items()}, tickets
 
@@ -390,10 +390,10 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 
     store.call(prepare).result()
     with capture_logs() as during:
-        cut_off = store.call(lambda db: orphan_recovery.take_back_silent(db, LIMITS, store.now())).result()
+        cut_off = store.call(lambda db: nodes.take_back_silent(db, LIMITS, store.now())).result()
     assert during == []
     with capture_logs() as told:
-        orphan_recovery.log_silent_nodes(cut_off)
+        nodes.log_silent_nodes(cut_off)
     counts = {line["node"]: line["cut_off"] for line in told if line["event"] == "node.silent"}
     files = sorted(line["path"] for line in told if line["event"] == "attempt.interrupted")
     assert (counts, files) == ({"n1": 1, "n2": 2}, [b"a.wav", b"b.wav", b"c.wav"])

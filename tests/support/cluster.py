@@ -41,11 +41,12 @@ if once := quick.pop("once", 0.0):
     from dropscribe.app import daemon
     daemon.ONCE_HORIZON_SECONDS = once
 if quick:
-    from dropscribe.queue.cluster import intake, nodes, orphan_recovery
+    from dropscribe.queue import model
+    from dropscribe.queue.cluster import intake, nodes
     for module, name, short in (
         (nodes, "BEAT_SECONDS", "beat"),
-        (nodes, "SILENT_SECONDS", "silent"),
-        (orphan_recovery, "LOOK_SECONDS", "look"),
+        (model, "SILENT_SECONDS", "silent"),
+        (nodes, "LOOK_SECONDS", "look"),
         (intake, "YOUNG_SECONDS", "young"),
     ):
         assert hasattr(module, name), name

@@ -17,7 +17,7 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.model import Pause, ProviderLimits
+from dropscribe.queue.model import NodeStats, Pause, ProviderLimits
 from dropscribe.queue.sql import hold_rows, rows
 from support.scene import json_of, wav_bytes
 
@@ -92,7 +92,7 @@ def beat(node, *, ago_seconds=0.0, in_flight=0):
     """The node was heard of so long ago."""
     with node.store() as store:
         at = time.time() - ago_seconds
-        told = nodes.NodeStats(node.name, "host-of-" + node.name, "all", "1.2.3", at, at, in_flight)
+        told = NodeStats(node.name, "host-of-" + node.name, "all", "1.2.3", at, at, in_flight)
         store.call(lambda db: nodes.beat(db, told)).result()
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
     from dropscribe.core.budget import Account, Budget
-    from dropscribe.queue.cluster.nodes import NodeStats
 
 AttemptJob = Callable[[Job], Awaitable[Outcome]]
 """Makes one attempt to transcribe a claimed job, which holds a slot of its provider.
@@ -182,6 +181,34 @@ class FolderStats:
     at_provider_since: float | None = None
     stuck: int = 0
     stuck_reason: str = ""
+
+
+SILENT_SECONDS = 25.0
+"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere.
+
+The same for procrastinate's workers, which fetch tickets. Both have missed five."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStats:
+    """One node, as its row says. Times are Unix seconds by the server's clock.
+
+    Attributes:
+        name: Unique in the cluster.
+        role: all, watch or work.
+    """
+
+    name: str
+    host: str
+    role: str
+    version: str
+    started_at: float
+    beat_at: float
+    in_flight: int
+
+    def is_silent(self, now: float) -> bool:
+        """Whether its last heartbeat is too old; *now* by the server's clock."""
+        return now - self.beat_at > SILENT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

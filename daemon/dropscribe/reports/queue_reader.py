@@ -18,7 +18,6 @@ from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import path_text
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
-from dropscribe.queue.cluster.nodes import read_nodes
 from dropscribe.queue.embedded.store import (
     DATABASE_NAME,
     is_running,
@@ -29,6 +28,7 @@ from dropscribe.queue.embedded.store import (
 from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.queue.sql.hold_rows import read_holds
+from dropscribe.queue.sql.stats import read_nodes
 from dropscribe.service.status import read_live
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, QueueConfig
     from dropscribe.core.model import Hold, Scope
-    from dropscribe.queue.cluster.nodes import NodeStats
+    from dropscribe.queue.model import NodeStats
     from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")

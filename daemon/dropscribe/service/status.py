@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
     from dropscribe.core.budget import Account
-    from dropscribe.queue.cluster.nodes import NodeStats
-    from dropscribe.queue.model import Pause, Stats
+    from dropscribe.queue.model import NodeStats, Pause, Stats
 
 LIVE_NAME = "live.json"
 WAITING_STATES = ("settling", "queued", "deferred", "held", "publishing", "blocked")

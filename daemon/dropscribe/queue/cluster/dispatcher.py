@@ -23,8 +23,9 @@ from dropscribe.core.errors import StoreError
 from dropscribe.core.model import ResultStored, Retry
 from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
+from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.worker_pool import WorkerPool
+from dropscribe.queue.model import NodeStats
 from dropscribe.queue.sql import transactions
 from dropscribe.queue.sql.claims import SUSPECT_CRASHES
 
@@ -56,9 +57,7 @@ class ClusterDispatcher:
         self._state = state
         self._database, self._signals, self._admission = state.database, state.signals, state.admission
         now = store.now()
-        node = nodes.NodeStats(
-            queue.node, socket.gethostname(), queue.role, __version__, now, now, in_flight=0
-        )
+        node = NodeStats(queue.node, socket.gethostname(), queue.role, __version__, now, now, in_flight=0)
         self._node = queue.node
         self._heartbeats = nodes.Heartbeats(store, node)
         self._workers = WorkerPool(queue.dsn.reveal(), queue.node)
@@ -67,12 +66,12 @@ class ClusterDispatcher:
 
     async def run(self, runner: JobRunner) -> None:
         """Recover this node's interrupted jobs, then begin the jobs of tickets until cancelled."""
-        await orphan_recovery.recover_own(self._state, self._node)
+        await nodes.recover_own(self._state, self._node)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
             group.create_task(self._heartbeats.run(self._database, self._admission.in_flight))
             if self.runs_jobs:
-                group.create_task(orphan_recovery.recover_silent(self._state, self._heartbeats))
+                group.create_task(nodes.recover_silent(self._state, self._heartbeats))
                 group.create_task(self._workers.run(partial(self._tickets.run, runner)))
 
     async def drain(self, grace_seconds: float) -> None:
@@ -164,7 +163,7 @@ class TicketRunner:
     async def _run_attempt(self, runner: JobRunner, ticket: tuple[int, int], provider: str) -> Job | None:
         limits = self._admission.plan.providers.get(provider)
         if limits is None:
-            return None  # a reload has removed the provider; orphan_recovery frees the row
+            return None  # a reload has removed the provider; recovery frees the row
         job = await self.begin(ticket, limits)
         if job is None:
             return None

@@ -1,25 +1,41 @@
-"""The nodes of a cluster: one row for each, with its last heartbeat by the server's clock."""
+"""The nodes of a cluster: heartbeats, and the recovery of the jobs of nodes that are gone.
+
+Each node has one row, with its last heartbeat by the server's clock. Every node recovers the jobs of others;
+no particular one is needed. A job in flight belongs to its node while that node sends heartbeats:
+procrastinate's own heartbeat ends while a worker still finishes its jobs, so it only reveals lost tickets that
+no worker has begun.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sized
+import structlog
 
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue import model
+from dropscribe.queue.job_runner import log_interrupted
+from dropscribe.queue.sql import hold_rows, transactions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence, Sized
+
+    from dropscribe.core.model import Job
+    from dropscribe.core.retry import RetryLimits
     from dropscribe.queue.cluster.store import ClusterStore
+    from dropscribe.queue.engine import QueueState
+    from dropscribe.queue.model import NodeStats
     from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.sql.database import Connection
 
-BEAT_SECONDS = 5.0
-SILENT_SECONDS = 25.0
-"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere.
+log = structlog.get_logger()
 
-The same for procrastinate's workers, which fetch tickets. Both have missed five."""
+BEAT_SECONDS = 5.0
 
 NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
@@ -27,27 +43,19 @@ NODE_LOCKS = 0x64726F72
 _FORGOTTEN_SECONDS = 7 * 86_400.0
 _NAME_BYTES, _DIGEST_LETTERS = 63, 8
 
+LOOK_SECONDS = 5.0
 
-@dataclass(frozen=True, slots=True)
-class NodeStats:
-    """One node, as its row says. Times are Unix seconds by the server's clock.
+_RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AND remote_id <> '')"
+"""Publications and polls: another node continues them as they are."""
 
-    Attributes:
-        name: Unique in the cluster.
-        role: all, watch or work.
-    """
+_BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
+_DRAWN = f"(state = 'queued' OR {_RESUMABLE} AND node = '')"
 
-    name: str
-    host: str
-    role: str
-    version: str
-    started_at: float
-    beat_at: float
-    in_flight: int
-
-    def is_silent(self, now: float) -> bool:
-        """Whether its last heartbeat is too old; *now* by the server's clock."""
-        return now - self.beat_at > SILENT_SECONDS
+_HAS_WORKER = (
+    "EXISTS (SELECT 1 FROM procrastinate_workers AS workers WHERE workers.id = worker_id"
+    " AND last_heartbeat > now() - ? * interval '1 second')"
+)
+"""Whether the worker that fetched a ticket has sent a heartbeat lately."""
 
 
 class Heartbeats:
@@ -61,7 +69,6 @@ class Heartbeats:
 
     async def run(self, database: RetryingDatabase, in_flight: Sized) -> None:
         """Write a heartbeat every few seconds, until cancelled."""
-        import asyncio  # noqa: PLC0415 - commands that only read nodes do not pay for it
 
         def write(db: Connection) -> None:
             self._store.refresh_session(db)  # the session before may have ended on the server only now
@@ -117,7 +124,81 @@ def leave(db: Connection, name: str) -> None:
     db.execute("DELETE FROM nodes WHERE name = ?", (name,))
 
 
-def read_nodes(db: Connection) -> list[NodeStats]:
-    """Every node, by name."""
-    columns = "name, host, role, version, started_at, beat_at, in_flight"
-    return [NodeStats(*row) for row in db.execute(f"SELECT {columns} FROM nodes ORDER BY name")]
+async def recover_own(state: QueueState, node: str) -> None:
+    """At the start: requeue the jobs of an earlier process of this node."""
+
+    def work(db: Connection) -> list[Job]:
+        plan, now = state.admission.plan, state.database.now()
+        transactions.clear_stale_assignments(db, plan, now)
+        void_lost_tickets(db)
+        return _take_back(db, node, plan.retry, now)
+
+    log_interrupted(await state.database.do(work))
+    reached("recovered")
+
+
+async def recover_silent(state: QueueState, heartbeats: Heartbeats) -> None:
+    """Requeue the jobs of silent nodes, and void the tickets of dead workers, until cancelled."""
+
+    def work(db: Connection) -> dict[str, list[Job]]:
+        # Asked in the transaction, which may have waited for the database to come back.
+        if not heartbeats.has_beaten_for(model.SILENT_SECONDS):
+            return {}
+        cut_off = take_back_silent(db, state.admission.plan.retry, state.database.now())
+        void_lost_tickets(db)
+        return cut_off
+
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        log_silent_nodes(await state.database.do(work))
+        state.signals.wake.set()
+
+
+def take_back_silent(db: Connection, limits: RetryLimits, now: float) -> dict[str, list[Job]]:
+    """Requeue the jobs of silent nodes; returns those whose attempts were interrupted, by node.
+
+    A silent node's sessions are ended first: a frozen node would keep its slots for ever.
+    """
+    silent = db.execute(
+        f"SELECT DISTINCT node FROM jobs WHERE {_BEGUN} AND node <> '' AND node NOT IN"  # constant
+        " (SELECT name FROM nodes WHERE beat_at > ?)",
+        (now - model.SILENT_SECONDS,),
+    ).fetchall()
+    cut_off: dict[str, list[Job]] = {}
+    for (name,) in silent:
+        end_sessions(db, name)
+        cut_off[name] = _take_back(db, name, limits, now)
+    return cut_off
+
+
+def void_lost_tickets(db: Connection) -> None:
+    """Waiting jobs lose tickets that no worker will begin, so that new ones are issued.
+
+    A ticket that is cancelled while it waits for a slot ends without a change of its row. One that a dead
+    worker fetched is not fetched again; it is deleted once no live row names it.
+    """
+    silent = (model.SILENT_SECONDS,)
+    usable = f"tickets.id = jobs.ticket AND (tickets.status = 'todo' OR {_HAS_WORKER})"
+    lost = f"NOT EXISTS (SELECT 1 FROM procrastinate_jobs AS tickets WHERE {usable})"  # constants
+    hold_rows.void_tickets(db, f"{_DRAWN} AND {lost}", silent)
+    db.execute(
+        "DELETE FROM procrastinate_jobs WHERE id IN (SELECT tickets.id FROM procrastinate_jobs AS tickets"
+        f" WHERE tickets.status = 'doing' AND NOT {_HAS_WORKER} AND NOT EXISTS"  # a constant
+        " (SELECT 1 FROM jobs WHERE jobs.ticket = tickets.id AND jobs.ended_at IS NULL)"
+        # A worker that is ending one now has it locked, and deletes it itself.
+        " FOR UPDATE SKIP LOCKED)",
+        silent,
+    )
+
+
+def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
+    """Requeue the jobs of *node*; returns those whose attempts were interrupted."""
+    hold_rows.void_tickets(db, f"node = ? AND {_BEGUN} AND {_RESUMABLE}", (node,))
+    return transactions.requeue_all_interrupted(db, limits, now, f"node = ? AND {_BEGUN}", (node,))
+
+
+def log_silent_nodes(cut_off: Mapping[str, Sequence[Job]]) -> None:
+    """Log one line for each node whose jobs were requeued, and one for each of their files."""
+    for name, jobs in cut_off.items():
+        log.warning("node.silent", node=name, cut_off=len(jobs))
+        log_interrupted(jobs)

@@ -17,10 +17,10 @@ from procrastinate import App, JobContext, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker
 
+from dropscribe.queue import model
 from dropscribe.queue.cluster import nodes
 from dropscribe.queue.cluster.postgres import SESSION, conninfo
 from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH, TASK, queue_of
-from dropscribe.queue.model import POLLING_SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -88,7 +88,7 @@ class WorkerPool:
             (name, [folder for folder in transcribing if name in plan.chains[folder]], limits.slots)
             for name, limits in plan.providers.items()
         ]
-        kinds += [(PUBLISH, publishing, PUBLISHING_SLOTS), (POLL, transcribing, POLLING_SLOTS)]
+        kinds += [(PUBLISH, publishing, PUBLISHING_SLOTS), (POLL, transcribing, model.POLLING_SLOTS)]
         wanted = {
             kind: (tuple(queue_of(kind, folder) for folder in folders), slots)
             for kind, folders, slots in kinds
@@ -191,7 +191,7 @@ class ProviderWorker:
                 install_signal_handlers=False,
                 fetch_job_polling_interval=POLL_SECONDS,
                 update_heartbeat_interval=nodes.BEAT_SECONDS,
-                stalled_worker_timeout=nodes.SILENT_SECONDS,
+                stalled_worker_timeout=model.SILENT_SECONDS,
             )
             try:
                 await self._worker.run()  # type: ignore[no-untyped-call]  # as above

@@ -58,18 +58,14 @@ class Store(Database):
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / DATABASE_NAME
         self._state_dir = state_dir
-        self._lock = lock_state_dir(state_dir)
-        try:
-            self._connection = _open_database(self.path)
-        except BaseException:
-            os.close(self._lock)
-            raise
-        try:
+        with contextlib.ExitStack() as undo, _store_errors(self.path):
+            undo.callback(os.close, lock_state_dir(state_dir))
+            make_private_file(self.path)
+            self._connection = _connect(self.path, check_same_thread=False, cached_statements=256)
+            undo.callback(self._connection.close)
+            _prepare(self._connection, self.path)
             self.token = read_token(self._connection)
-        except sqlite3.Error as error:
-            self._connection.close()
-            os.close(self._lock)
-            raise store_error(self.path, error) from error
+            self._resources = undo.pop_all()
         super().__init__(StoreError(str(self.path), "is closed: the daemon ends"))
 
     async def data_version(self) -> int:
@@ -86,8 +82,7 @@ class Store(Database):
     def close(self) -> None:
         """See the base class; unlocks the state directory."""
         super().close()
-        self._connection.close()
-        os.close(self._lock)
+        self._resources.close()
 
     def _commit(self, batch: Sequence[Call]) -> list[Any]:
         try:
@@ -97,7 +92,7 @@ class Store(Database):
         except Exception as error:
             with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled back by itself
                 self._connection.execute("ROLLBACK")
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _OF_ONE_CALL:
                 raise store_error(self.path, error) from error
             raise
         return results
@@ -131,27 +126,18 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
     """
     path = state_dir / DATABASE_NAME
     try:
-        if not path.exists():
-            return None
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
-        with _closing_on_error(connection):
-            if _check_version(connection, path):
-                return connection
-        connection.close()
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
+        with contextlib.ExitStack() as undo, _store_errors(path):
+            if not path.exists():
+                return None
+            uri = f"{path.resolve().as_uri()}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)
+            undo.callback(connection.close)
+            if not _check_version(connection, path):
+                return None
+            undo.pop_all()
+            return connection
     except OSError as error:
         raise StoreError(str(path), error.strerror or str(error)) from error
-    return None
-
-
-@contextlib.contextmanager
-def _closing_on_error(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
 
 
 def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -165,20 +151,19 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
     path = state_dir / DATABASE_NAME
     if not path.exists():
         return None
-    try:
-        with contextlib.closing(
-            sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=_Connection)
-        ) as connection:
-            if not _check_version(connection, path):
-                return None
-            _check_migrated(connection, path)
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.execute("BEGIN IMMEDIATE")
-            result = work(connection)
-            connection.execute("COMMIT")
-            return result
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
+    with _store_errors(path), contextlib.closing(_connect(path)) as connection:
+        version = _check_version(connection, path)
+        if not version:
+            return None
+        if version < len(MIGRATIONS):
+            raise StoreUnusable(
+                str(path), "was made by an older dropscribe", "start this version's daemon once"
+            )
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("BEGIN IMMEDIATE")
+        result = work(connection)
+        connection.execute("COMMIT")
+        return result
 
 
 def is_migrated(connection: Connection) -> bool:
@@ -189,33 +174,20 @@ def is_migrated(connection: Connection) -> bool:
     return version >= len(MIGRATIONS)
 
 
-def _check_migrated(connection: sqlite3.Connection, path: Path) -> None:
-    if not is_migrated(connection):
-        raise StoreUnusable(str(path), "was made by an older dropscribe", "start this version's daemon once")
+def _connect(path: Path, **options: Any) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=_Connection, **options)
 
 
-def _open_database(path: Path) -> sqlite3.Connection:
-    make_private_file(path)
-    try:
-        connection = sqlite3.connect(
-            path,
-            timeout=_BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-            factory=_Connection,
-        )
-        with _closing_on_error(connection):
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA journal_size_limit = 16777216")
-            connection.execute("PRAGMA temp_store = MEMORY")
-            _check_version(connection, path)
-            _migrate(connection)
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
-    return connection
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make commits durable, and bring the schema up to this version."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA journal_size_limit = 16777216")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for number in range(_check_version(connection, path), len(MIGRATIONS)):
+        script = resources.files("dropscribe.queue.sql").joinpath(MIGRATIONS[number]).read_text("utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -230,29 +202,11 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for number in range(version, len(MIGRATIONS)):
-        script = resources.files("dropscribe.queue.sql").joinpath(MIGRATIONS[number]).read_text("utf-8")
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
-
-
-_OF_THE_FILE = {
-    sqlite3.SQLITE_AUTH,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_READONLY,
+_OF_ONE_CALL = {
+    *(0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE),
+    *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISUSE),
 }
-"""Result codes about the database file or its disk, not about one statement's values."""
+"""Result codes about one statement or its values; the others are about the database file or its disk."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -273,3 +227,12 @@ def store_error(path: Path, error: Exception) -> StoreError:
             "answers that were kept in it would be transcribed again",
         )
     return StoreError(str(path), str(error), "look at the disk and the permissions of state_dir")
+
+
+@contextlib.contextmanager
+def _store_errors(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors as those of the database at *path*."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import LIVE_STATES, JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
-from dropscribe.queue.cluster.nodes import read_nodes
 from dropscribe.queue.embedded.store import is_migrated
-from dropscribe.queue.model import NOT_MOVABLE, FolderStats, Stats
+from dropscribe.queue.model import NOT_MOVABLE, FolderStats, NodeStats, Stats
 from dropscribe.queue.sql import hold_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.queue.sql.database import is_shared, marks
@@ -54,6 +53,12 @@ def read_stats(
         pauses=read_current_pauses(db, now),
         removed={folder: n for folder, n in read_live_counts(db).items() if folder not in plan.chains},
     )
+
+
+def read_nodes(db: Connection) -> list[NodeStats]:
+    """Every node, by name."""
+    columns = "name, host, role, version, started_at, beat_at, in_flight"
+    return [NodeStats(*row) for row in db.execute(f"SELECT {columns} FROM nodes ORDER BY name")]
 
 
 def read_live_counts(db: Connection) -> dict[str, int]:

@@ -21,34 +21,22 @@ AttemptJob = Callable[[Job], Awaitable[Outcome]]
 Safe to call again from any point. It raises nothing but CancelledError on purpose; any other exception is
 a bug, and the attempt counts as failed.
 
-Polled jobs: where the provider takes the audio and works on it by itself, the call returns
-:class:`~dropscribe.core.model.AtProvider` with the provider's job id. The engine stores the id durably before
-the next call, frees the slot, and calls again at the time of the next poll with :attr:`Job.remote` set, also
-after a restart. Such a call holds no slot, must not upload, and returns AtProvider again while there is no
-answer; a Retry without an attempt polls later too. ResultStored, Withdrawn, or a Retry with an attempt end
-the remote job. At most ``POLLING_SLOTS`` polls run at once, and at most ``ProviderLimits.remote_jobs`` jobs
-are at one provider.
+A provider may work on the audio by itself: the call returns :class:`~dropscribe.core.model.AtProvider` with
+the provider's job id, which is stored before the next call. The job then holds no slot, and is polled, also
+after a restart: the call has :attr:`Job.remote` set, must not upload, and returns AtProvider again while
+there is no answer. ResultStored, Withdrawn, or a Retry with an attempt end the remote job.
 """
 
 POLLING_SLOTS = 16
+"""Polls at once at most."""
 
 PublishJob = Callable[[Job], Awaitable[Outcome]]
-"""Writes the files of a job with a stored result, which holds no slot of a provider.
-
-Safe to call again from any point: it checks the files on disk before each step. Exceptions as above.
-"""
+"""Writes the files of a job with a stored result, which holds no slot of a provider. As above."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderLimits:
-    """The limits of one provider.
-
-    Attributes:
-        provider: Its name.
-        slots: Attempts in flight at most; at least 1.
-        requests_per_minute: Starts in any 60 seconds at most, or None.
-        remote_jobs: Jobs that the provider works on by itself at most; they hold no slot.
-    """
+    """The most attempts in flight, starts a minute, and jobs that the provider works on by itself."""
 
     provider: str
     slots: int
@@ -58,12 +46,7 @@ class ProviderLimits:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A provider asked for a break (Retry-After, 429, 503); afterwards one job probes it.
-
-    Attributes:
-        since: Unix seconds.
-        until: Unix seconds; at most ``LONGEST_PAUSE_SECONDS`` after it was asked for.
-    """
+    """A provider asked for a break (Retry-After, 429, 503); afterwards one job probes it. Unix seconds."""
 
     provider: str
     since: float
@@ -83,8 +66,7 @@ STUCK = "publishing"
 refuse its files."""
 
 HANGS = "hangs"
-"""Cause of :meth:`FolderGate.close <dropscribe.queue.admission.FolderGate.close>` for a folder whose disk
-does not answer."""
+"""Cause to close a folder whose disk does not answer."""
 
 LONGEST_PAUSE_SECONDS = 3600.0
 
@@ -94,10 +76,8 @@ class Plan:
     """The folders and providers that the engine may claim jobs for, replaced as a whole at a reload.
 
     Attributes:
-        providers: Their limits, by name.
         chains: Folder → its providers in order; folders not in here are left alone.
         strict_order: Folders whose jobs wait for their first provider, held or not.
-        budgets: Of providers and folders that have one.
         zone: Time zone of the days and months of budgets; None is the system's.
         served: Folders whose mounts this node has; None is all.
         retry: Retry limits, for jobs that a crash or a bug interrupted.
@@ -136,12 +116,11 @@ def build_plan(config: Config) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class CachedResult:
-    """An answer of the result cache.
+    """An answer of the result cache, with the rule of the file that was transcribed.
 
     Attributes:
-        document: The transcript's whole JSON document, of the file that was transcribed.
-        folder: That file's rule.
-        filed: Where its audio was put, absolute; None while that is not known (any more).
+        document: The transcript's whole JSON document.
+        filed: Where that file's audio was put, absolute; None while that is not known (any more).
         kept_at: Unix seconds when it arrived.
     """
 
@@ -184,19 +163,12 @@ class FolderStats:
 
 
 SILENT_SECONDS = 25.0
-"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere.
-
-The same for procrastinate's workers, which fetch tickets. Both have missed five."""
+"""A node or a procrastinate worker without a heartbeat for this long, five of them, is silent."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """One node, as its row says. Times are Unix seconds by the server's clock.
-
-    Attributes:
-        name: Unique in the cluster.
-        role: all, watch or work.
-    """
+    """One node of a cluster, as its row says. Times are Unix seconds by the server's clock."""
 
     name: str
     host: str

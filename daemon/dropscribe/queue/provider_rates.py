@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause
-from dropscribe.queue.sql import hold_rows
+from dropscribe.queue.sql import hold_rows, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dropscribe.queue.model import ProviderLimits
     from dropscribe.queue.retrying_database import RetryingDatabase
+    from dropscribe.queue.sql.database import Connection
 
 _WINDOW_SECONDS = 60.0
 
@@ -75,15 +76,12 @@ class ProviderRates:
         for each in limits:
             self._limiters[each.provider].limit(each.requests_per_minute)
 
-    @property
-    def longest_window_seconds(self) -> float:
-        """Starts longer ago than this count for no limit."""
-        return max((each.window_seconds for each in self._limiters.values()), default=0.0)
-
-    def recall(self, starts: Iterable[tuple[str, float]]) -> None:
-        """Count the requests of an earlier run: (provider, Unix seconds), oldest first."""
+    def recall(self, db: Connection) -> None:
+        """Take over the pauses and the recent requests of an earlier run."""
+        self.pauses = hold_rows.read_pauses(db)
         now, monotonic = self._database.now(), time.monotonic()
-        for provider, at in starts:
+        longest_seconds = max((each.window_seconds for each in self._limiters.values()), default=0.0)
+        for provider, at in rows.read_recent_starts(db, now - longest_seconds):
             if limiter := self._limiters.get(provider):
                 limiter.started(monotonic - max(0.0, now - at))
 

@@ -23,7 +23,7 @@ RETRY_SECONDS = 2.0
 
 
 class Signals:
-    """Wakes the dispatcher, and reports that the status may have changed.
+    """Signals between the parts of a queue.
 
     Attributes:
         wake: Set when the dispatcher should look at the queue again.
@@ -50,7 +50,6 @@ class RetryingDatabase:
 
     Attributes:
         database: The database itself, whose calls fail at once.
-        signals: Of the parts of this queue to each other.
         trouble: Why transactions wait, or None.
     """
 

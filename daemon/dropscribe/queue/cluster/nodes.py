@@ -1,9 +1,9 @@
 """The nodes of a cluster: heartbeats, and the recovery of the jobs of nodes that are gone.
 
 Each node has one row, with its last heartbeat by the server's clock. Every node recovers the jobs of others;
-no particular one is needed. A job in flight belongs to its node while that node sends heartbeats:
-procrastinate's own heartbeat ends while a worker still finishes its jobs, so it only reveals lost tickets that
-no worker has begun.
+no particular one is needed. A job in flight belongs to its node while that node sends heartbeats.
+Procrastinate's own heartbeat ends while a worker still finishes its jobs, so it only reveals lost tickets
+that no worker has begun.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A row of ``jobs`` is authoritative; issuing writes row and ticket in one transaction. A ticket is void once
 its row no longer names it; a worker that fetches it does nothing. The number of tickets is bounded, because
-each fetch of procrastinate scans all waiting jobs: 100,000 jobs of a paused queue slow every other queue down
-(docs/design/queue.md).
+each fetch of procrastinate scans all waiting jobs (docs/design/queue.md).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from dropscribe.queue.cluster.postgres import PostgresConnection
 from dropscribe.queue.sql import budget_usage, claims, hold_rows, result_rows, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from dropscribe.core.model import Hold, Job
     from dropscribe.core.routing import Route
@@ -67,9 +66,8 @@ def issue_tickets(
     holds = hold_rows.read_holds(db)
     stops = stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
     for stop in stops:
-        hold_rows.void_scope(
-            db, stop.scope
-        )  # a job of another node may have spent it since the tickets were issued
+        # A job of another node may have spent it since the tickets were issued.
+        hold_rows.void_scope(db, stop.scope)
     new = [
         *_to_transcribe(db, plan, holds, stops, now),
         *_due_now(db, plan, POLL, rows.AT_PROVIDER, now),
@@ -118,34 +116,25 @@ def _to_transcribe(
     held = {hold.scope for hold in holds} | stopped
     providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folders = {scope.name for scope in held if scope.kind is ScopeKind.FOLDER}
-    found = db.execute(
-        "SELECT lane, folder, count(*) FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL GROUP BY 1, 2"
-    )
-    issued = {(kind, folder): n for kind, folder, n in found}
-    waiting = _waiting(db, issued)
+    tickets = f"SELECT lane, folder FROM jobs WHERE {rows.QUEUED} AND ticket IS NOT NULL"
+    issued = Counter(db.execute(tickets).fetchall())
+    with_ticket = Counter(folder for _, folder in issued.elements())
+    # No search is made in folders where all queued jobs have tickets.
+    queued = db.execute("SELECT folder, n FROM counts WHERE state = 'queued'").fetchall()
+    waiting = {folder for folder, n in queued if n > with_ticket[folder]}
     remote = Counter(rows.read_at_provider(db).values())
     for name, limits in plan.providers.items():
         if name not in providers:
             for route in routes_for(name, plan.chains, providers, folders, plan.strict_order):
-                issued_there = issued.get((name, route.folder), 0)
-                most = min(WINDOW * limits.slots, limits.remote_jobs - remote.get(name, 0))
-                room = most - issued_there
+                before = issued[name, route.folder]
+                room = min(WINDOW * limits.slots, limits.remote_jobs - remote[name]) - before
                 if room > 0 and route.folder in waiting:
                     # Later, the more tickets of its folder are before it: slots go round the folders.
-                    for place, (_, job_id) in enumerate(_due(db, name, route, now, room), issued_there):
+                    for place, (_, job_id) in enumerate(_due(db, name, route, now, room), before):
                         yield _ticket(job_id, name, route.folder, priority=-place)
     for hold in holds:
         if hold.next_probe_at <= now and hold.scope not in stopped and not _is_probed(db, hold.scope):
             yield from _probe(db, plan, hold.scope, providers, {each.name for each in stopped})
-
-
-def _waiting(db: Connection, issued: Mapping[tuple[str, str], int]) -> set[str]:
-    """Folders with queued jobs that have no ticket; no search is made in the others."""
-    counts = db.execute("SELECT folder, n FROM counts WHERE state = 'queued'").fetchall()
-    by_folder: dict[str, int] = {}
-    for (_, folder), n in issued.items():
-        by_folder[folder] = by_folder.get(folder, 0) + n
-    return {folder for folder, n in counts if n > by_folder.get(folder, 0)}
 
 
 def _due(db: Connection, provider: str, route: Route, now: float, limit: int) -> list[tuple[float, int]]:
@@ -165,8 +154,8 @@ def _is_probed(db: Connection, scope: Scope) -> bool:
     """Whether a job of the held provider or folder has a ticket or an attempt."""
     column, lane = ("provider", "lane") if scope.kind is ScopeKind.PROVIDER else ("folder", "folder")
     found = db.execute(
-        f"SELECT 1 FROM jobs WHERE state = 'transcribing' AND remote_id = '' AND {column} = ? UNION ALL"
-        f" SELECT 1 FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL AND {lane} = ? LIMIT 1",
+        f"SELECT 1 FROM jobs WHERE {rows.TRANSCRIBING} AND {column} = ? UNION ALL"
+        f" SELECT 1 FROM jobs WHERE {rows.QUEUED} AND ticket IS NOT NULL AND {lane} = ? LIMIT 1",
         (scope.name, scope.name),
     )
     return found.fetchone() is not None
@@ -176,14 +165,14 @@ def _probe(
     db: Connection, plan: Plan, scope: Scope, held_providers: Collection[str], stopped: Collection[str]
 ) -> list[Ticket]:
     """The job that may try whether a hold is over, due or not: one that is untried, else the oldest."""
+    is_provider = scope.kind is ScopeKind.PROVIDER
+    names = [scope.name] if is_provider else plan.providers.keys() - held_providers
     candidates: list[tuple[float, int, str, str]] = []
     for name in plan.providers:
-        if name in stopped or (scope.kind is ScopeKind.PROVIDER and name != scope.name):
-            continue
-        if scope.kind is ScopeKind.FOLDER and name in held_providers:
+        if name in stopped or name not in names:
             continue
         for route in routes_for(name, plan.chains, held_providers, stopped, plan.strict_order):
-            if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
+            if is_provider or route.folder == scope.name:
                 if untried := claims.newest_untried(db, claims.queues_of(name, (route,)), "ticket IS NULL"):
                     return [_ticket(untried, name, route.folder)]
                 candidates += [(*found, name, route.folder) for found in _due(db, name, route, math.inf, 1)]

@@ -113,9 +113,7 @@ class EmbeddedDispatcher:
             # Probed at once: the restart may follow a new key or a repair, which the rows do not know.
             holds = [replace(hold, next_probe_at=self._database.now()) for hold in hold_rows.read_holds(db)]
             admission.holds.replace_holds(holds)
-            admission.rates.pauses = hold_rows.read_pauses(db)
-            since = self._database.now() - admission.rates.longest_window_seconds
-            admission.rates.recall(rows.read_recent_starts(db, since))
+            admission.rates.recall(db)
             admission.in_flight.at_provider = rows.read_at_provider(db)
             return cut_off
 

@@ -28,8 +28,7 @@ def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
     for folder, does_ask in asks.items():
         mark = mark_of(db, folder)
         if does_ask and mark is None:
-            has_run = db.execute("SELECT 1 FROM counts WHERE folder = ? LIMIT 1", (folder,)).fetchone()
-            _write_mark(db, folder, _RELEASED if has_run else repr(now))
+            _write_mark(db, folder, _RELEASED if _has_run(db, folder) else repr(now))
         elif not does_ask and mark not in {None, _RELEASED}:
             release(db, folder)
 
@@ -51,10 +50,11 @@ def is_before(mark: str | None, ctime: float) -> bool:
 
 def is_first_start(db: Connection | None, folder: str) -> bool:
     """Whether *folder* has no mark yet, and has never had a job."""
-    if db is None:
-        return True
-    has_run = db.execute("SELECT 1 FROM counts WHERE folder = ? LIMIT 1", (folder,)).fetchone()
-    return mark_of(db, folder) is None and has_run is None
+    return db is None or (mark_of(db, folder) is None and not _has_run(db, folder))
+
+
+def _has_run(db: Connection, folder: str) -> bool:
+    return db.execute("SELECT 1 FROM counts WHERE folder = ? LIMIT 1", (folder,)).fetchone() is not None
 
 
 def release(db: Connection, folder: str) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dropscribe.queue.sql.database import marks
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterable
@@ -43,27 +45,27 @@ def put(db: sqlite3.Connection, new: Notification, recipients: Iterable[str]) ->
         if waiting >= MOST_WAITING:
             full.append(recipient)
             continue
-        row = (recipient, new.event_id, new.at, new.at, new.content)
         db.execute(
-            "INSERT INTO outbox (recipient, event_id, at, due_at, content) VALUES (?, ?, ?, ?, ?)", row
+            "INSERT INTO outbox (recipient, event_id, at, due_at, content) VALUES (?, ?, ?, ?, ?)",
+            (recipient, new.event_id, new.at, new.at, new.content),
         )
     return full
 
 
 def read_due(db: sqlite3.Connection, recipient: str, now: float, most: int) -> list[Notification]:
     """At most *most* notifications that are due, in the order in which they happened."""
-    sql = (
+    due = db.execute(
         "SELECT id, event_id, at, content, tries FROM outbox WHERE recipient = ? AND due_at <= ?"
-        " ORDER BY id LIMIT ?"
+        " ORDER BY id LIMIT ?",
+        (recipient, now, most),
     )
-    return [Notification(*row) for row in db.execute(sql, (recipient, now, most))]
+    return [Notification(*row) for row in due]
 
 
 def first_due(db: sqlite3.Connection, recipient: str) -> float | None:
     """When the next notification is due; None where none waits."""
     row = db.execute("SELECT min(due_at) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
-    due_at: float | None = row[0]
-    return due_at
+    return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
 def delete(db: sqlite3.Connection, notifications: Iterable[Notification]) -> None:
@@ -83,6 +85,5 @@ def begin(db: sqlite3.Connection, recipients: Collection[str], now: float, oldes
     After a clock was set back, none waits for a time by the old clock.
     """
     db.execute("UPDATE outbox SET due_at = min(due_at, ?), at = min(at, ?)", (now, now))
-    marks = ", ".join("?" * len(recipients))
-    sql = f"DELETE FROM outbox WHERE recipient NOT IN ({marks}) OR at < ?"
-    return db.execute(sql, (*recipients, oldest_at)).rowcount
+    stale = f"DELETE FROM outbox WHERE recipient NOT IN ({marks(recipients)}) OR at < ?"
+    return db.execute(stale, (*recipients, oldest_at)).rowcount

@@ -56,12 +56,6 @@ def read_answer(db: Connection, key: AnswerKey, since: float) -> CachedResult | 
         return None  # the recording is transcribed, and its answer takes this one's place
 
 
-def prune_now_and_then(db: Connection, job_id: int, before: float) -> None:
-    """As :func:`prune`, at every eighth job: its cost is shared, and a batch takes more than come."""
-    if job_id % 8 == 0:
-        prune(db, before)
-
-
 def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
     """Delete the oldest while they are older than *before* or all take too much; a batch a call.
 
@@ -69,8 +63,10 @@ def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
         How many were deleted; fewer than ``PRUNE_BATCH`` when no more have to be.
     """
     for gone in range(PRUNE_BATCH):
-        row = db.execute("SELECT id, kept_at FROM ledger ORDER BY kept_at LIMIT 1").fetchone()
-        if row is None or (row[1] >= before and _total_bytes(db) <= most_bytes):
+        row = db.execute(
+            "SELECT id, kept_at, (SELECT bytes FROM ledger_total) FROM ledger ORDER BY kept_at LIMIT 1"
+        ).fetchone()
+        if row is None or (row[1] >= before and row[2] <= most_bytes):
             return gone
         db.execute("DELETE FROM ledger WHERE id = ?", (row[0],))
     return PRUNE_BATCH
@@ -79,8 +75,3 @@ def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
 def forget(db: Connection, sha256: str) -> int:
     """Delete every answer to the audio with this digest; returns how many there were."""
     return db.execute("DELETE FROM ledger WHERE sha256 = ?", (sha256,)).rowcount
-
-
-def _total_bytes(db: Connection) -> int:
-    total: int = db.execute("SELECT bytes FROM ledger_total").fetchone()[0]
-    return total

@@ -36,7 +36,7 @@ def queue_kind(request, monkeypatch):
     if kind == "postgres":
         house.CLUSTER_DSN.append(request.getfixturevalue("postgres_dsn"))
         # A file that is gone is believed to be gone at once: there is no other node here.
-        monkeypatch.setattr("dropscribe.queue.cluster.intake.YOUNG_SECONDS", 0.0)
+        monkeypatch.setattr("dropscribe.queue.sql.intake_queries.YOUNG_SECONDS", 0.0)
     yield kind
     house.CLUSTER_DSN.clear()
 

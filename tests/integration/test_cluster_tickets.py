@@ -33,7 +33,7 @@ from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.engine import QueueState
 from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
-from dropscribe.queue.sql import claims, hold_rows, result_rows, rows, transactions
+from dropscribe.queue.sql import claims, hold_rows, intake_queries, result_rows, rows, transactions
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
@@ -414,14 +414,14 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 )
 def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
     """Unless it is so young that a share may not show its file yet, or a node has drawn it."""
-    inbox, now = ClusterIntake(QueueState(store).admission, store), store.now()
+    now = store.now()
     row = {"state": "queued", "code": "", "received_at": -100.0, "ticket": None} | row
 
     def look(db):
         job_id = db.execute(JOB, (b"a.wav", b"a", row["state"], "n1")).fetchone()[0]
         changes = "UPDATE jobs SET received_at = ?, code = ?, ticket = ? WHERE id = ?"
         db.execute(changes, (now + row["received_at"], row["code"], row["ticket"], job_id))
-        return inbox.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone")
+        return intake_queries.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone")
 
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
 

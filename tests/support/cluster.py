@@ -42,12 +42,13 @@ if once := quick.pop("once", 0.0):
     daemon.ONCE_HORIZON_SECONDS = once
 if quick:
     from dropscribe.queue import model
-    from dropscribe.queue.cluster import intake, nodes
+    from dropscribe.queue.cluster import nodes
+    from dropscribe.queue.sql import intake_queries
     for module, name, short in (
         (nodes, "BEAT_SECONDS", "beat"),
         (model, "SILENT_SECONDS", "silent"),
         (nodes, "LOOK_SECONDS", "look"),
-        (intake, "YOUNG_SECONDS", "young"),
+        (intake_queries, "YOUNG_SECONDS", "young"),
     ):
         assert hasattr(module, name), name
         setattr(module, name, quick[short])

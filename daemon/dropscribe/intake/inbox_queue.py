@@ -82,7 +82,7 @@ class InboxQueue:
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
         """End the jobs of files that are gone, except those in flight and those with a stored result."""
         places = [rows.split_path(path) for path in paths]
-        ended = self._store.call(lambda db: self._engine.intake.withdraw(db, folder, places, reason)).result()
+        ended = self._store.call(lambda db: intake_queries.withdraw(db, folder, places, reason)).result()
         for place in ended:
             log.info("job.withdrawn", folder=folder, path=rows.join_path(*place), reason=reason)
         self._engine.signals.wake_from_thread(self._loop)

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.sql.database import Connection
 
-YOUNG_SECONDS = 90.0
-"""A row this young is not withdrawn: a network file system may not show its file to every node yet."""
-
-MISSED_SECONDS = 10.0
-"""The same for one whose file an attempt has looked for in vain: another node filed it just before."""
-
 ENOUGH_ROWS = 200
 """After this many new rows the planner's statistics are collected once."""
 
@@ -64,15 +58,6 @@ class ClusterIntake:
         submitted = self._store.call(write).result()
         reached("submitted")
         return submitted
-
-    def withdraw(
-        self, db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str
-    ) -> list[tuple[bytes, bytes]]:
-        """End waiting jobs whose files are gone, unless they are young; returns the places of the others."""
-        which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END"
-        now = self._store.now()
-        latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
-        return intake_queries.withdraw(db, folder, places, reason, which, latest)
 
     def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
         """Nothing: other nodes may still have the rule under its old name."""

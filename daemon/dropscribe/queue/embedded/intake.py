@@ -42,12 +42,6 @@ class EmbeddedIntake:
             return jobs
         return [replace(job, folder=self._renamed.get(job.folder, job.folder)) for job in jobs]
 
-    def withdraw(
-        self, db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str
-    ) -> list[tuple[bytes, bytes]]:
-        """End waiting jobs whose files are gone; returns the places of those that ended."""
-        return intake_queries.withdraw(db, folder, places, reason)
-
     def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
         """Give the live jobs of renamed rules, old → new name, to the new names, now and when more come.
 

@@ -38,7 +38,8 @@ def lock_state_dir(state_dir: Path) -> int:
             str(state_dir), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
         ) from error
     try:
-        _make_private(state_dir)
+        with contextlib.suppress(PermissionError):  # another user's directory is left alone
+            state_dir.chmod(0o700)
         _take_lock(descriptor)
     except BlockingIOError:
         os.close(descriptor)
@@ -61,12 +62,6 @@ def _take_lock(descriptor: int) -> None:
             return
         time.sleep(_LOCK_GAP_SECONDS)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _make_private(state_dir: Path) -> None:
-    """Deny access to other users: transcripts wait in here. Another user's directory is left alone."""
-    with contextlib.suppress(PermissionError):
-        state_dir.chmod(0o700)
 
 
 def make_private_file(path: Path) -> None:

@@ -97,7 +97,7 @@ class Database(ABC):
 
     def __init__(self, closed: StoreError) -> None:
         self._closed = closed
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()  # None ends the thread
         self._asking, self._is_closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
         self._thread.start()
@@ -154,7 +154,12 @@ class Database(ABC):
     def _write(self) -> None:
         is_open = True
         while is_open:
-            batch, is_open = self._next_batch()
+            waiting = [self._calls.get()]
+            with contextlib.suppress(queue.Empty):
+                while waiting[-1] is not None and len(waiting) < _BATCH_CALLS:
+                    waiting.append(self._calls.get_nowait())
+            batch = [call for call in waiting if call is not None]
+            is_open = len(batch) == len(waiting)
             if batch:
                 _settle_all(batch, self._commit_or_split(batch))
 
@@ -167,20 +172,6 @@ class Database(ABC):
             if len(batch) == 1 or type(error) in {StoreFull, StoreBusy}:
                 return [(None, error)] * len(batch)
         return [result for call in batch for result in self._commit_or_split([call])]
-
-    def _next_batch(self) -> tuple[list[Call], bool]:
-        """(calls that wait, whether more may come)."""
-        calls: list[Call] = []
-        call = self._calls.get()
-        while call is not None:
-            calls.append(call)
-            if len(calls) >= _BATCH_CALLS:
-                return calls, True
-            try:
-                call = self._calls.get_nowait()
-            except queue.Empty:
-                return calls, True
-        return calls, False
 
 
 def _settle_all(batch: Sequence[Call], results: Sequence[Result]) -> None:

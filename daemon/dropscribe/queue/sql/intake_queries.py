@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, LiveRow, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog
+from dropscribe.queue.sql.database import is_shared
 from dropscribe.queue.sql.rows import (
     LIVE,
     inode_of_row,
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import NewJob
     from dropscribe.queue.sql.database import Connection
+
+YOUNG_SECONDS = 90.0
+"""In a cluster, a row this young is not withdrawn: a share may not show its file to every node yet."""
+
+MISSED_SECONDS = 10.0
+"""The same for one whose file an attempt has looked for in vain: another node filed it just before."""
 
 _ROWS_AT_ONCE = 64
 _COLUMNS = (
@@ -141,26 +148,22 @@ def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
 
 
 def withdraw(
-    db: Connection,
-    folder: str,
-    places: Sequence[tuple[bytes, bytes]],
-    reason: str,
-    which: str = "TRUE",
-    values: Sequence[object] = (),
+    db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str
 ) -> list[tuple[bytes, bytes]]:
-    """End queued jobs whose files are gone; returns the places of those that ended.
+    """End queued jobs whose files are gone, in a cluster unless they are young; returns the places of these.
 
     A job in flight is left to its attempt, and one with a stored result to its publication: its file may have
     been moved to its place already.
-
-    Args:
-        which: A further condition, where an engine has its own; a constant of the caller's.
     """
-    at_place = f"folder = ? AND directory = ? AND name = ? AND {which}"
+    which, ages = "folder = ? AND directory = ? AND name = ?", ()
+    if is_shared(db):
+        which += (
+            " AND extract(epoch FROM clock_timestamp()) - received_at"
+            " > CASE WHEN code = 'missing' THEN ? ELSE ? END"
+        )
+        ages = (min(MISSED_SECONDS, YOUNG_SECONDS), YOUNG_SECONDS)
     return [
-        ended
-        for place in places
-        for ended in withdraw_queued(db, reason, at_place, (folder, *place, *values))
+        ended for place in places for ended in withdraw_queued(db, reason, which, (folder, *place, *ages))
     ]
 
 

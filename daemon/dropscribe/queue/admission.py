@@ -23,14 +23,11 @@ if TYPE_CHECKING:
 
 
 class InFlight:
-    """Registry of attempts, polls and publications under way, in memory alone.
+    """Registry of attempts, polls and publications under way, by job id; in memory alone.
 
     Attributes:
-        tasks: By job.
         uploads: Jobs that hold a slot of their provider.
-        polling: Jobs at a provider that are being polled.
-        publishing: Jobs with a stored result.
-        at_provider: Jobs that providers work on by themselves, polled now or later: id → provider.
+        at_provider: Providers of jobs that they work on by themselves, polled now or later.
     """
 
     def __init__(self, signals: Signals) -> None:
@@ -133,10 +130,6 @@ class Admission:
 
     Attributes:
         plan: Folders, providers and limits of the config; swapped by :meth:`replan`.
-        in_flight: The jobs in flight.
-        folders: The closed folders.
-        rates: Rate limits and pauses of the providers.
-        holds: Holds and spent budgets.
     """
 
     def __init__(self, database: RetryingDatabase) -> None:

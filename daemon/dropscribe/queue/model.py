@@ -62,8 +62,7 @@ NOT_MOVABLE = "not_movable"
 """Code of a file that waits because it cannot be moved out of its sub-folder, or to its place."""
 
 STUCK = "publishing"
-"""Cause of :meth:`FolderGate.close <dropscribe.queue.folder_gate.FolderGate.close>` for a rule whose folders
-refuse its files."""
+"""Cause to close a folder whose places refuse its files."""
 
 HANGS = "hangs"
 """Cause to close a folder whose disk does not answer."""
@@ -135,14 +134,13 @@ class FolderStats:
     """Counts of one folder's jobs by state and cause of waiting; each live job is counted once.
 
     Attributes:
-        oldest_received_at: Unix seconds, of the oldest live job, or None.
         maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
         suspect: Done so far with a warning that speaks against the transcript's text.
         backlog: Of the held ones, those that wait for ``dropscribe release``.
         at_provider: Uploaded; the provider works on them and is polled.
-        at_provider_since: Unix seconds, since when the oldest of those is there, or None.
+        at_provider_since: Unix seconds, of the oldest of those.
         stuck: Those that cannot be moved, each of them counted above too.
-        stuck_reason: Of one of them, with the path and the remedy; "" where there is none.
+        stuck_reason: Of one of them, with the path and the remedy.
     """
 
     queued: int = 0
@@ -189,8 +187,7 @@ class Stats:
 
     Attributes:
         in_flight: Attempts under way by provider, on all nodes.
-        nodes: The nodes of the cluster; None for the embedded engine.
-        pauses: By provider.
+        nodes: None for the embedded engine.
         removed: Live jobs of rules that the config no longer has, by folder.
     """
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import math
 import time
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,14 +36,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 BEAT_SECONDS = 5.0
-
 NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
 
+LOOK_SECONDS = 5.0
 _FORGOTTEN_SECONDS = 7 * 86_400.0
 _NAME_BYTES, _DIGEST_LETTERS = 63, 8
-
-LOOK_SECONDS = 5.0
 
 _RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AND remote_id <> '')"
 """Publications and polls: another node continues them as they are."""
@@ -96,7 +94,7 @@ def beat(db: Connection, node: NodeStats) -> None:
         "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
         " host = excluded.host, role = excluded.role, version = excluded.version,"
         " started_at = excluded.started_at, beat_at = excluded.beat_at, in_flight = excluded.in_flight",
-        (node.name, node.host, node.role, node.version, node.started_at, node.beat_at, node.in_flight),
+        astuple(node),
     )
     db.execute("DELETE FROM nodes WHERE beat_at < ?", (node.beat_at - _FORGOTTEN_SECONDS,))
 

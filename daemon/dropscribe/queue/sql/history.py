@@ -29,16 +29,16 @@ class JobRecord:
 
     Attributes:
         path: Relative to the inbox.
-        provider: Of the attempt that runs or ran last, or "".
-        pin: The provider that it stays with after an ambiguous attempt, or "".
-        code: Why the last attempt, or the last try to publish, failed; "" where none did.
+        provider: Of the attempt that runs or ran last.
+        pin: The provider that it stays with after an ambiguous attempt.
+        code: Why the last attempt, or the last try to publish, failed.
         filed: Absolute path of the audio in done or failed; None while the job lives. Where this node lacks
             its root it begins with "//" and the root's name (``cluster/postgres``).
         tries: Every attempt, oldest first.
-        remote_id: The provider's id of the job that it runs for this one, or "".
+        remote_id: The provider's id of the job that it runs for this one.
         remote_at: When that id was stored, Unix seconds.
-        node: The node that has it, or had it last, in a cluster; "" if none had.
-        lane: The provider whose next free slot it has a ticket for; "" without one.
+        node: The node that has it, or had it last, in a cluster.
+        lane: The provider whose next free slot it has a ticket for.
     """
 
     id: int

@@ -171,6 +171,9 @@ class Database(ABC):
             # A disk that is full and a file that is locked refuse the calls one by one, too.
             if len(batch) == 1 or type(error) in {StoreFull, StoreBusy}:
                 return [(None, error)] * len(batch)
+            import structlog  # noqa: PLC0415  # as above
+
+            structlog.get_logger().debug("batch.split", calls=len(batch), reason=repr(error))
         return [result for call in batch for result in self._commit_or_split([call])]
 
 

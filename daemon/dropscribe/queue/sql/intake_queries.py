@@ -155,7 +155,8 @@ def withdraw(
     A job in flight is left to its attempt, and one with a stored result to its publication: its file may have
     been moved to its place already.
     """
-    which, ages = "folder = ? AND directory = ? AND name = ?", ()
+    which = "folder = ? AND directory = ? AND name = ?"
+    ages: tuple[float, ...] = ()
     if is_shared(db):
         which += (
             " AND extract(epoch FROM clock_timestamp()) - received_at"

@@ -43,6 +43,7 @@ def as_nobody():
     """This process with another user's rights meanwhile."""
     for command in ("status", "plan", "list", "retry", "why", "release", "forget"):
         importlib.import_module(f"dropscribe.cli.commands.{command}")
+    importlib.import_module("dropscribe.service.process")  # main() loads it before the command
     os.seteuid(NOBODY)
     try:
         yield

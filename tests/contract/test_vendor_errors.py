@@ -45,7 +45,7 @@ PULSE = [
         "Missing required",
     ),
     (401, {"message": "Unauthorized: No tokens provided"}, ProviderUnusable, "http_401", "Unauthorized"),
-    (401, {"error": "unauthorized"}, ProviderUnusable, "http_401", "unauthorized"),
+    (401, {"error": "unauthorized"}, ProviderUnusable, "http_401", "unauthorized (check its key)"),
     (403, {"error": "plan does not include model"}, ProviderUnusable, "http_403", "plan"),
     (413, {"error": "File size exceeds 250MB.", "request_id": "r"}, AudioRejected, "http_413", "File size"),
     (429, {"error": "Rate limit exceeded."}, TemporaryFailure, "http_429", "Rate limit"),

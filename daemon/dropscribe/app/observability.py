@@ -145,6 +145,7 @@ class Health:
                 raise
             # The old socket may block the new one: 0.0.0.0:P cannot be bound beside 127.0.0.1:P.
             await old.close()
+            self._listener = None
             try:
                 return await self._listen(config)
             except ListenError:

@@ -82,6 +82,7 @@ ACCOUNT_WORDS = (
 )
 """The same in the words of vendors that give no code; looked for where the status says nothing better."""
 
+_REMEDIES = {401: "check its key", 402: "check its account's credit", 403: "check what its key may do"}
 _WORDS_COUNT_IN = frozenset({400, 403, 422, 429})
 
 _STATUSES = {
@@ -200,8 +201,10 @@ class Classifier:
             facts[flag] = True
         if make is TemporaryFailure:
             facts["retry_after_seconds"] = retry_after_seconds(answer.headers, time.time())
-        reason = self.redactor.reason(message or f"HTTP {answer.status}")
-        return make(self.redactor.reason(code), reason, **facts)
+        reason = message or f"HTTP {answer.status}"
+        if kind is Kind.UNUSABLE and answer.status in _REMEDIES:
+            reason += f" ({_REMEDIES[answer.status]})"
+        return make(self.redactor.reason(code), self.redactor.reason(reason), **facts)
 
 
 def _redirect_target(location: str) -> str:

@@ -23,23 +23,14 @@ _HOMES = ("/home", "/root", "/run/user")
 
 @dataclass(frozen=True, slots=True)
 class UnitSandbox:
-    """The settings of a unit that decide which folders it can use (systemd.exec(5)).
+    """The settings of a unit that decide which folders it can use (systemd.exec(5))."""
 
-    Attributes:
-        config: The config file that the unit's environment names, or "".
-        is_read_only: Whether all folders but *writable* are read-only (``ProtectSystem=strict``).
-        hides_homes: Whether /home, /root and /run/user are hidden or read-only.
-        writable: Paths of ``ReadWritePaths=`` and ``BindPaths=``.
-        bound: Paths of ``BindPaths=`` alone.
-        forbids_machine_code: ``MemoryDenyWriteExecute=``, under which the embedded engine cannot run.
-    """
-
-    config: str
-    is_read_only: bool
-    hides_homes: bool
-    writable: tuple[str, ...]
-    bound: tuple[str, ...]
-    forbids_machine_code: bool
+    config: str  # The config file that the unit's environment names, or ""
+    is_read_only: bool  # Whether all folders but *writable* are read-only (``ProtectSystem=strict``)
+    hides_homes: bool  # Whether /home, /root and /run/user are hidden or read-only
+    writable: tuple[str, ...]  # Paths of ``ReadWritePaths=`` and ``BindPaths=``
+    bound: tuple[str, ...]  # Paths of ``BindPaths=`` alone
+    forbids_machine_code: bool  # ``MemoryDenyWriteExecute=``, under which the embedded engine cannot run
 
     def refusal(self, path: Path) -> str:
         """Reason why the unit cannot write to *path*, with the remedy; "" if it can."""

@@ -124,19 +124,13 @@ def _status_below(root: bytes, path: bytes) -> os.stat_result:
 
 @dataclass(slots=True)
 class Progress:
-    """Progress of the attempt at a recording; written by its provider, read by the page.
-
-    Attributes:
-        heard_seconds: The engine on this machine has recognised the recording up to here.
-        piece: Number of the piece that is being sent, from 1; 0 where it is sent as it is.
-        pieces: Of a recording that is sent in pieces, their number.
-    """
+    """Progress of the attempt at a recording; written by its provider, read by the page."""
 
     total_bytes: int
     sent_bytes: int = 0
-    heard_seconds: float | None = None
-    piece: int = 0
-    pieces: int = 0
+    heard_seconds: float | None = None  # The engine on this machine has recognised the recording up to here
+    piece: int = 0  # Number of the piece that is being sent, from 1; 0 where it is sent as it is
+    pieces: int = 0  # Of a recording that is sent in pieces, their number
 
 
 def _owner_name(uid: int) -> str:

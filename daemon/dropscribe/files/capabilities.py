@@ -48,18 +48,12 @@ class Move(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Capabilities of one mount.
-
-    Attributes:
-        links: Hard links work.
-        same_inode: Two names of one file show one inode number.
-        move: How a file is moved within the mount.
-    """
+    """Capabilities of one mount."""
 
     file_system: str
-    links: bool
-    same_inode: bool
-    move: Move
+    links: bool  # Hard links work
+    same_inode: bool  # Two names of one file show one inode number
+    move: Move  # How a file is moved within the mount
 
     @property
     def is_safe(self) -> bool:

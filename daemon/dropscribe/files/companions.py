@@ -31,14 +31,10 @@ UNSEEN_WRITER_SECONDS = 5.0
 
 
 class FoundCompanion(NamedTuple):
-    """A companion file with its content, if that is JSON.
-
-    Attributes:
-        content: Its JSON value, alone in a tuple; None where it is no JSON within the limits.
-    """
+    """A companion file with its content, if that is JSON."""
 
     file: Companion
-    content: tuple[Any] | None
+    content: tuple[Any] | None  # Its JSON value, alone in a tuple; None where it is no JSON within the limits
 
 
 def find_companions(

@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 
 class FoundContent(NamedTuple):
-    """The file found at a recording's path.
+    """The file found at a recording's path."""
 
-    Attributes:
-        snapshot: Of a file with the recording's bytes; None if its bytes differ.
-        inode: Of the file; None if there is none.
-        is_forbidden: There is a file, and it may not be read.
-    """
-
-    snapshot: FileSnapshot | None = None
-    inode: int | None = None
-    is_forbidden: bool = False
+    snapshot: FileSnapshot | None = None  # Of a file with the recording's bytes; None if its bytes differ
+    inode: int | None = None  # Of the file; None if there is none
+    is_forbidden: bool = False  # There is a file, and it may not be read
 
 
 def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> FoundContent:

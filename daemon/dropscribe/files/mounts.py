@@ -33,21 +33,15 @@ class MountKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mounted file system and how intake must treat it.
-
-    Attributes:
-        name: For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex.
-        leases: Reliability of its read leases as a sign of writers.
-        stable_inodes: An inode number names the same file for as long as it exists, remounts included.
-        caches_attributes: stat may be a minute old (NFS without noac).
-    """
+    """One mounted file system and how intake must treat it."""
 
     device: int
     kind: MountKind
-    name: str
-    leases: LeaseSupport = LeaseSupport.NONE
+    name: str  # For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex
+    leases: LeaseSupport = LeaseSupport.NONE  # Reliability of its read leases as a sign of writers
+    # An inode number names the same file for as long as it exists, remounts included.
     stable_inodes: bool = False
-    caches_attributes: bool = False
+    caches_attributes: bool = False  # stat may be a minute old (NFS without noac)
 
     @property
     def has_reliable_leases(self) -> bool:

@@ -35,18 +35,12 @@ def may_act_as_owner() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Owner and mode for a new file.
-
-    Attributes:
-        owner: (uid, gid), taken where the system allows it.
-        is_audio: A copy of audio keeps its mode as it is.
-        inherits_list: A new file may get an access control list from its folder.
-    """
+    """Owner and mode for a new file."""
 
     mode: int
-    owner: tuple[int, int]
-    is_audio: bool = False
-    inherits_list: bool = True
+    owner: tuple[int, int]  # (uid, gid), taken where the system allows it
+    is_audio: bool = False  # A copy of audio keeps its mode as it is
+    inherits_list: bool = True  # A new file may get an access control list from its folder
 
     @classmethod
     def of_audio(cls, status: os.stat_result) -> Permissions:

@@ -28,46 +28,29 @@ _LONGEST_RETRY_SECONDS = 60.0
 
 @dataclass(slots=True)
 class CompanionState:
-    """State of one recording's companions at the last probe.
+    """State of one recording's companions at the last probe."""
 
-    Attributes:
-        since: Monotonic time from which the recording waits for them.
-        snapshots: At the last probe; None for a companion that was not there.
-        changed_at: Monotonic time of their last observed change.
-    """
-
-    since: float
+    since: float  # Monotonic time from which the recording waits for them
+    # At the last probe; None for a companion that was not there.
     snapshots: list[FileSnapshot | None] | None = None
-    changed_at: float = 0.0
+    changed_at: float = 0.0  # Monotonic time of their last observed change
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One file that has been noticed.
+    """One file that has been noticed."""
 
-    Attributes:
-        changed_at: Monotonic time of the last observed change.
-        snapshot: Of the last look, or None before the first.
-        deadline: Monotonic time of the next look; 0 while none is planned.
-        is_fresh: A hint came since the last look, so that a change is expected.
-        first_seen_at: Unix seconds.
-        needed_seconds: Quiet time that the file needs, where :attr:`cause` is a quiet time.
-        looks: Looks in a row that ended with the same cause; each makes the next wait longer.
-        note: Details of the cause: owner and mode, the system's error, the other file's name.
-        companions: Since the file itself is complete; None before.
-    """
-
-    changed_at: float
-    snapshot: FileSnapshot | None = None
-    deadline: float = 0.0
-    is_fresh: bool = True
-    first_seen_at: float = field(default_factory=time.time)
+    changed_at: float  # Monotonic time of the last observed change
+    snapshot: FileSnapshot | None = None  # Of the last look, or None before the first
+    deadline: float = 0.0  # Monotonic time of the next look; 0 while none is planned
+    is_fresh: bool = True  # A hint came since the last look, so that a change is expected
+    first_seen_at: float = field(default_factory=time.time)  # Unix seconds
     seen: Seen = Seen.FOUND
     cause: Cause = Cause.FIRST_LOOK
-    needed_seconds: float = 0.0
-    looks: int = 0
-    note: str = ""
-    companions: CompanionState | None = None
+    needed_seconds: float = 0.0  # Quiet time that the file needs, where :attr:`cause` is a quiet time
+    looks: int = 0  # Looks in a row that ended with the same cause; each makes the next wait longer
+    note: str = ""  # Details of the cause: owner and mode, the system's error, the other file's name
+    companions: CompanionState | None = None  # Since the file itself is complete; None before
 
     def note_probe(self, result: ProbeResult, now: float) -> None:
         """Record the result of a probe and the changes since the previous one."""

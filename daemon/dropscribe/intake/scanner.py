@@ -44,20 +44,14 @@ _FULL_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class InboxContext:
-    """One inbox.
-
-    Attributes:
-        root: The inbox, absolute.
-        taking: The names that are taken and entered.
-        note_progress: Called when the file system has answered, so that a long step is distinguished from a
-            hanging one.
-    """
+    """One inbox."""
 
     rule: FolderRule
-    root: bytes
-    taking: Taking
+    root: bytes  # The inbox, absolute
+    taking: Taking  # The names that are taken and entered
     queue: InboxQueue
     mounts: MountCache
+    # Called when the file system has answered, so that a long step is distinguished from a hanging one.
     note_progress: Callable[[], None]
 
 

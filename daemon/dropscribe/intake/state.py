@@ -88,37 +88,23 @@ def _describe_writer(unchanged_seconds: float, needed_seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InboxState:
-    """One inbox at one instant.
-
-    Attributes:
-        reason: Why it is not available, "" if it is.
-        is_undecided: It is not available, and it will soon be known whether another daemon has it.
-        watch: How it is watched: by events, or by listing it often.
-        settling: Files noticed and not yet handed over, except blocked ones.
-        blocked: Files that may not be read.
-        waiting: Up to :data:`MOST_WAITING` of both.
-        scanned_once: The first listing since the inbox became available has ended.
-        quiet_deadline: Monotonic time when the last of the files that only wait for quiet will have been
-            quiet for long enough; None if there is none.
-        found_without_hint: Files found by a listing without a hint, after the first listing.
-        overflows: How often hints were lost.
-        file_system: "ext4", "nfs4", …; "" until it is known.
-        oldest_settling_at: Unix seconds when the oldest waiting file was first seen.
-    """
+    """One inbox at one instant."""
 
     available: bool
-    reason: str = ""
-    is_undecided: bool = False
-    watch: Literal["native", "poll"] = "poll"
-    settling: int = 0
-    blocked: int = 0
-    waiting: tuple[WaitingFile, ...] = ()
-    scanned_once: bool = False
+    reason: str = ""  # Why it is not available, "" if it is
+    is_undecided: bool = False  # It is not available, and it will soon be known whether another daemon has it
+    watch: Literal["native", "poll"] = "poll"  # How it is watched: by events, or by listing it often
+    settling: int = 0  # Files noticed and not yet handed over, except blocked ones
+    blocked: int = 0  # Files that may not be read
+    waiting: tuple[WaitingFile, ...] = ()  # Up to :data:`MOST_WAITING` of both
+    scanned_once: bool = False  # The first listing since the inbox became available has ended
+    # Monotonic time when the last of the files that only wait for quiet will have been quiet for long enough;
+    # None if there is none.
     quiet_deadline: float | None = None
-    found_without_hint: int = 0
-    overflows: int = 0
-    file_system: str = ""
-    oldest_settling_at: float | None = None
+    found_without_hint: int = 0  # Files found by a listing without a hint, after the first listing
+    overflows: int = 0  # How often hints were lost
+    file_system: str = ""  # "ext4", "nfs4", …; "" until it is known
+    oldest_settling_at: float | None = None  # Unix seconds when the oldest waiting file was first seen
 
 
 class Reporter:

@@ -52,17 +52,12 @@ _PAUSE_WINDOWS = 5
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """An encoding for re-encoded recordings: mono, 16 kHz.
-
-    Attributes:
-        suffix: Of the upload's name, with its dot.
-        most_bytes_per_second: Upper bound of the size of one second.
-    """
+    """An encoding for re-encoded recordings: mono, 16 kHz."""
 
     container: str
     codec: str
-    suffix: str
-    most_bytes_per_second: int
+    suffix: str  # Of the upload's name, with its dot
+    most_bytes_per_second: int  # Upper bound of the size of one second
     options: tuple[tuple[str, str], ...] = ()
 
     def most_bytes(self, seconds: float) -> int:
@@ -81,29 +76,19 @@ OPUS = Format("ogg", "libopus", ".ogg", 4_400, (("b", "32000"), ("vbr", "off"), 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A part of a recording that is transcribed apart.
+    """A part of a recording that is transcribed apart."""
 
-    Attributes:
-        track: Number of the audio track.
-        channel: None is the mix of all.
-        speaker: Label of its words; None if it is the only source.
-    """
-
-    track: int = 0
-    channel: int | None = None
-    speaker: str | None = None
+    track: int = 0  # Number of the audio track
+    channel: int | None = None  # None is the mix of all
+    speaker: str | None = None  # Label of its words; None if it is the only source
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The encoding, cuts and sources of one recording.
-
-    Attributes:
-        longest_seconds: Of a piece; infinite where nothing limits it.
-    """
+    """The encoding, cuts and sources of one recording."""
 
     format: Format
-    longest_seconds: float
+    longest_seconds: float  # Of a piece; infinite where nothing limits it
     sources: tuple[Source, ...] = (Source(),)
 
 

@@ -30,22 +30,15 @@ TURN_PAUSE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The result of one piece.
+    """The result of one piece."""
 
-    Attributes:
-        start: Seconds from the start of the recording.
-        end: As *start*.
-        source: The track or channel that it is a piece of.
-        answer: The provider's, its times from the piece's start; None where it refused the piece.
-        code: The refusal's code; else "".
-        jumps: (seconds from the piece's start, seconds by which the recording's clock jumps there).
-    """
-
-    start: float
-    end: float
-    source: Source
+    start: float  # Seconds from the start of the recording
+    end: float  # As *start*
+    source: Source  # The track or channel that it is a piece of
+    # The provider's, its times from the piece's start; None where it refused the piece.
     answer: Transcript | None
-    code: str = ""
+    code: str = ""  # The refusal's code; else ""
+    # (seconds from the piece's start, seconds by which the recording's clock jumps there).
     jumps: tuple[tuple[float, float], ...] = ()
 
     @property

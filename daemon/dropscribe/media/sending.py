@@ -85,17 +85,14 @@ class Decoding:
 
 @dataclass(slots=True)
 class PieceByPiece:
-    """One attempt.
-
-    Attributes:
-        wait_for_turn: Waits until a named provider's rate allows another request; None does not wait.
-    """
+    """One attempt."""
 
     provider: Provider
     config: ProviderConfig
     spool: Spool
     decoding: Decoding
     fit: Fit
+    # Waits until a named provider's rate allows another request; None does not wait.
     wait_for_turn: WaitForTurn | None = None
     _parts: list[Answered] = field(default_factory=list)
     _refusal: AudioRejected | None = None

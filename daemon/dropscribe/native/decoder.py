@@ -41,39 +41,25 @@ _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One encoded piece.
-
-    Attributes:
-        start: Seconds on the file's clock.
-        end: As *start*.
-        jumps: (seconds from the piece's start, seconds by which the file's clock jumps there).
-        file: Open, without a name; None for a piece that was to be skipped.
-    """
+    """One encoded piece."""
 
     number: int
-    start: float
-    end: float
-    file: BinaryIO | None
+    start: float  # Seconds on the file's clock
+    end: float  # As *start*
+    file: BinaryIO | None  # Open, without a name; None for a piece that was to be skipped
+    # (seconds from the piece's start, seconds by which the file's clock jumps there).
     jumps: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeRequest:
-    """Order to encode a track or channel, in pieces.
+    """Order to encode a track or channel, in pieces."""
 
-    Attributes:
-        track: Number of the audio track.
-        channel: None for the mix of all.
-        cuts: Seconds of sound at which pieces end.
-        skipped: Numbers of pieces that are not needed.
-        container: FFmpeg's name, as *codec*.
-    """
-
-    track: int
-    channel: int | None
-    cuts: Sequence[float]
-    skipped: Collection[int]
-    container: str
+    track: int  # Number of the audio track
+    channel: int | None  # None for the mix of all
+    cuts: Sequence[float]  # Seconds of sound at which pieces end
+    skipped: Collection[int]  # Numbers of pieces that are not needed
+    container: str  # FFmpeg's name, as *codec*
     codec: str
     options: Sequence[tuple[str, str]] = ()
 

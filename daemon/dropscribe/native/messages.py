@@ -25,17 +25,11 @@ class ConnectionLost(Exception):
 
 
 class Message(NamedTuple):
-    """One message.
+    """One message."""
 
-    Attributes:
-        kind: The name of an operation, or of a part of its answer.
-        body: Plain JSON values.
-        payload: Binary data.
-    """
-
-    kind: str
-    body: dict[str, Any]
-    payload: bytes = b""
+    kind: str  # The name of an operation, or of a part of its answer
+    body: dict[str, Any]  # Plain JSON values
+    payload: bytes = b""  # Binary data
 
 
 def send(connection: socket.socket, message: Message, descriptor: int | None = None) -> None:

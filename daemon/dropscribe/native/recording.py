@@ -36,12 +36,9 @@ _HEAD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RawForm:
-    """Encoding of a file without a header.
+    """Encoding of a file without a header."""
 
-    Attributes:
-        encoding: FFmpeg's name of the codec: "pcm_s16le", "adpcm_ima_oki", or of a headerless format: "gsm".
-    """
-
+    # FFmpeg's name of the codec: "pcm_s16le", "adpcm_ima_oki", or of a headerless format: "gsm".
     encoding: str = "pcm_s16le"
     sample_rate_hz: int = SAMPLE_RATE_HZ
     channels: int = 1
@@ -86,44 +83,29 @@ def _has_header(head: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One audio file as its headers describe it.
+    """One audio file as its headers describe it."""
 
-    Attributes:
-        container: wav, mp3, flac, ogg, webm, mp4 (m4a too), mov, 3gp, matroska, or FFmpeg's own name.
-        codec: FFmpeg's name of the audio's codec ("pcm_s16le", "opus").
-        channels: 1 for mono.
-        seconds: Of the audio track, or None if no header has it, or an impossible one.
-        has_video: It has moving pictures, not only a cover.
-        recorded_at: ISO 8601, with a zone only if the file states it; None if the file has no time.
-        tracks: Numbers of the audio tracks to transcribe, the default track first: those that are not
-            silent, or the default track alone where all are.
-    """
-
-    container: str
-    codec: str
-    channels: int
-    seconds: float | None = None
-    has_video: bool = False
+    container: str  # wav, mp3, flac, ogg, webm, mp4 (m4a too), mov, 3gp, matroska, or FFmpeg's own name
+    codec: str  # FFmpeg's name of the audio's codec ("pcm_s16le", "opus")
+    channels: int  # 1 for mono
+    seconds: float | None = None  # Of the audio track, or None if no header has it, or an impossible one
+    has_video: bool = False  # It has moving pictures, not only a cover
+    # ISO 8601, with a zone only if the file states it; None if the file has no time.
     recorded_at: str | None = None
+    # Numbers of the audio tracks to transcribe, the default track first: those that are not silent, or the
+    # default track alone where all are.
     tracks: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Measurements of one audio track.
+    """Measurements of one audio track."""
 
-    Attributes:
-        sound_seconds: Length of the decoded sound, gaps of the file's clock left out.
-        end_seconds: When it ends on the file's clock.
-        channels_differ: A second channel holds something else than the first.
-        is_whole: False where the look ended early, at a sound or at an error.
-        loudness: Mean square of each window of 0.1 s, in its loudest channel; 1.0 is full scale.
-    """
-
-    sound_seconds: float
-    end_seconds: float
-    channels_differ: bool
-    is_whole: bool
+    sound_seconds: float  # Length of the decoded sound, gaps of the file's clock left out
+    end_seconds: float  # When it ends on the file's clock
+    channels_differ: bool  # A second channel holds something else than the first
+    is_whole: bool  # False where the look ended early, at a sound or at an error
+    # Mean square of each window of 0.1 s, in its loudest channel; 1.0 is full scale.
     loudness: Sequence[float]
 
     @property

@@ -67,20 +67,14 @@ print(folder)
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """One speech model, not loaded.
+    """One speech model, not loaded."""
 
-    Attributes:
-        name: The model's name in the transcript.
-        origin: Its source, in words for ``check``.
-        directory: Its folder; None for a model that is joined or fetched at the first load.
-        parts: Files that make up ``model.bin`` when joined; the model's other files lie beside the first.
-        sha256: Of each file, by its name; empty for a model that the user supplied.
-    """
-
-    name: str
-    origin: str
-    directory: Path | None = None
+    name: str  # The model's name in the transcript
+    origin: str  # Its source, in words for ``check``
+    directory: Path | None = None  # Its folder; None for a model that is joined or fetched at the first load
+    # Files that make up ``model.bin`` when joined; the model's other files lie beside the first.
     parts: tuple[Path, ...] = ()
+    # Of each file, by its name; empty for a model that the user supplied.
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -46,17 +46,12 @@ _CODE_KEYS = ("code", "error_code", "err_code", "type", "status")
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error's body, read from any of the shapes in docs/design/providers.md.
+    """An error's body, read from any of the shapes in docs/design/providers.md."""
 
-    Attributes:
-        code: The provider's own word for it, or "".
-        signs: The ``has:…`` signs of its shape, then codes and types in lower case; tables match these.
-        message: In the provider's words, not yet fit for a log.
-    """
-
-    code: str
+    code: str  # The provider's own word for it, or ""
+    # The ``has:…`` signs of its shape, then codes and types in lower case; tables match these.
     signs: tuple[str, ...]
-    message: str
+    message: str  # In the provider's words, not yet fit for a log
 
 
 class TooLarge(ValueError):

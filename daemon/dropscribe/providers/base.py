@@ -67,12 +67,9 @@ class LinkProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A job at a provider that has no result yet.
+    """A job at a provider that has no result yet."""
 
-    Attributes:
-        error: Why the provider could not be asked; None where it says that it works on the job.
-    """
-
+    # Why the provider could not be asked; None where it says that it works on the job.
     error: ProviderError | None = None
 
 

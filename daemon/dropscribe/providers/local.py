@@ -54,18 +54,13 @@ _RAW_FIELDS = {"encoding": "encoding", "sample_rate": "sample_rate_hz", "channel
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
-    """One rule's parameters, ready for the engine.
+    """One rule's parameters, ready for the engine."""
 
-    Attributes:
-        language: Lower-case code without a region ("en" for "en-GB"); None to detect it.
-        options: Keyword arguments of ``WhisperModel.transcribe``, our defaults included.
-        asked: Names of the options that the user sets.
-        raw: Set by any of encoding, sample_rate and channels; applies to files without a header.
-    """
-
-    language: str | None = None
+    language: str | None = None  # Lower-case code without a region ("en" for "en-GB"); None to detect it
+    # Keyword arguments of ``WhisperModel.transcribe``, our defaults included.
     options: dict[str, Any] = field(default_factory=dict)
-    asked: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()  # Names of the options that the user sets
+    # Set by any of encoding, sample_rate and channels; applies to files without a header.
     raw: RawForm = field(default_factory=RawForm)
 
 

@@ -113,15 +113,10 @@ _LONGEST_WAIT_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """Turns answers into errors.
+    """Turns answers into errors."""
 
-    Attributes:
-        redactor: Makes reasons fit for logs.
-        table: The vendor's own rows. A sign of several words is looked for in the error's message.
-    """
-
-    redactor: Redactor
-    table: Table
+    redactor: Redactor  # Makes reasons fit for logs
+    table: Table  # The vendor's own rows. A sign of several words is looked for in the error's message.
 
     def error(self, answer: Answer) -> ProviderError:
         """The error for *answer*, whose status is not 2xx."""

@@ -24,23 +24,16 @@ SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF00
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The fields in which an answer has its words or segments; of several the first with a value counts.
-
-    Attributes:
-        times: The start, and the end or, with *has_lengths*, the length.
-        scale: Makes the times seconds.
-        probability: Makes a probability of a confidence.
-        said: Makes a string of a text.
-    """
+    """The fields in which an answer has its words or segments; of several the first with a value counts."""
 
     text: tuple[str, ...] = ("text",)
-    times: tuple[str, str] = ("start", "end")
+    times: tuple[str, str] = ("start", "end")  # The start, and the end or, with *has_lengths*, the length
     has_lengths: bool = False
-    scale: float = 1.0
+    scale: float = 1.0  # Makes the times seconds
     confidence: tuple[str, ...] = ("confidence",)
-    probability: Callable[[Any], float | None] = values.probability
+    probability: Callable[[Any], float | None] = values.probability  # Makes a probability of a confidence
     speaker: tuple[str, ...] = ("speaker",)
-    said: Callable[[Any], str] = values.text_of
+    said: Callable[[Any], str] = values.text_of  # Makes a string of a text
 
     def words(self, items: Any, speaker: str | None = None) -> tuple[Word, ...]:
         """The words in a list of *items*; *speaker* speaks those that name none."""

@@ -51,15 +51,10 @@ class PlaceRefused(OSError):
 
 
 class Target(NamedTuple):
-    """A folder that files go to, open.
+    """A folder that files go to, open."""
 
-    Attributes:
-        folder: None where there is none yet, or it cannot be opened.
-        name_max_bytes: The longest name that fits there.
-    """
-
-    folder: int | None
-    name_max_bytes: int
+    folder: int | None  # None where there is none yet, or it cannot be opened
+    name_max_bytes: int  # The longest name that fits there
 
     def close(self) -> None:
         """Close the folder."""

@@ -43,31 +43,18 @@ class CopyNeeded(DropscribeError):
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
-    """The files to put in place for one job.
+    """The files to put in place for one job."""
 
-    Attributes:
-        inbox: Absolute path of the inbox.
-        path: The audio's path below it.
-        snapshot: The audio as it settled; anything else at the path is not moved.
-        stable_inodes: Whether inode numbers tell files apart there.
-        sha256: The audio's digest, for checking a copy; "" where it was never read.
-        output_names: The reserved names.
-        files: (file name, content) of the sidecars, in order.
-        token: Distinguishes hidden names of this store and job from all others.
-        ctime_ns: Its st_ctime_ns when it was read; None where it is not compared.
-        ignores_writers: The audio is moved even while a process has it open for writing.
-    """
-
-    inbox: bytes
-    path: bytes
-    snapshot: FileSnapshot
-    stable_inodes: bool
-    sha256: str
-    output_names: OutputNames
-    files: tuple[tuple[bytes, bytes], ...]
-    token: str
-    ignores_writers: bool = False
-    ctime_ns: int | None = None
+    inbox: bytes  # Absolute path of the inbox
+    path: bytes  # The audio's path below it
+    snapshot: FileSnapshot  # The audio as it settled; anything else at the path is not moved
+    stable_inodes: bool  # Whether inode numbers tell files apart there
+    sha256: str  # The audio's digest, for checking a copy; "" where it was never read
+    output_names: OutputNames  # The reserved names
+    files: tuple[tuple[bytes, bytes], ...]  # (file name, content) of the sidecars, in order
+    token: str  # Distinguishes hidden names of this store and job from all others
+    ignores_writers: bool = False  # The audio is moved even while a process has it open for writing
+    ctime_ns: int | None = None  # Its st_ctime_ns when it was read; None where it is not compared
 
     @property
     def audio(self) -> bytes:

@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
 
 class FreeNames(NamedTuple):
-    """Names that were free in ``done`` or ``failed`` when they were looked for.
-
-    Attributes:
-        number: Their collision number.
-    """
+    """Names that were free in ``done`` or ``failed`` when they were looked for."""
 
     plan: OutputPlan
-    number: int
+    number: int  # Their collision number
     names: OutputNames
 
 
@@ -71,32 +67,20 @@ def _is_taken(folder: int, name: bytes) -> bool:
 
 
 class OpenRequest(NamedTuple):
-    """A recording to be opened.
+    """A recording to be opened."""
 
-    Attributes:
-        inbox: Its inbox.
-        path: Below the inbox.
-        done: The folder of the rule's transcripts.
-        plan: Of its files; None where their names are known only with the answer.
-        executor: For later reads.
-    """
-
-    inbox: bytes
-    path: bytes
-    done: bytes
-    plan: OutputPlan | None
-    executor: Executor
+    inbox: bytes  # Its inbox
+    path: bytes  # Below the inbox
+    done: bytes  # The folder of the rule's transcripts
+    plan: OutputPlan | None  # Of its files; None where their names are known only with the answer
+    executor: Executor  # For later reads
 
 
 class Opened(NamedTuple):
-    """A recording that may be sent.
-
-    Attributes:
-        free: Names that are free for its files, where they are known.
-    """
+    """A recording that may be sent."""
 
     audio: AudioFile
-    free: FreeNames | None
+    free: FreeNames | None  # Names that are free for its files, where they are known
 
 
 def open_together(requests: Sequence[OpenRequest]) -> list[Opened | Exception]:

@@ -29,16 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FailedFile:
-    """One audio in ``failed``.
-
-    Attributes:
-        path: Relative to the rule's failed folder.
-        name: Its file name in the inbox.
-    """
+    """One audio in ``failed``."""
 
     rule: FolderRule
-    path: bytes
-    name: bytes
+    path: bytes  # Relative to the rule's failed folder
+    name: bytes  # Its file name in the inbox
 
     @property
     def root(self) -> bytes:

@@ -72,22 +72,15 @@ LONGEST_PAUSE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The folders and providers that the engine may claim jobs for, replaced as a whole at a reload.
-
-    Attributes:
-        chains: Folder → its providers in order; folders not in here are left alone.
-        strict_order: Folders whose jobs wait for their first provider, held or not.
-        zone: Time zone of the days and months of budgets; None is the system's.
-        served: Folders whose mounts this node has; None is all.
-        retry: Retry limits, for jobs that a crash or a bug interrupted.
-    """
+    """The folders and providers that the engine may claim jobs for, replaced as a whole at a reload."""
 
     providers: Mapping[str, ProviderLimits]
-    chains: Mapping[str, Sequence[str]]
-    strict_order: Collection[str] = ()
+    chains: Mapping[str, Sequence[str]]  # Folder → its providers in order; folders not in here are left alone
+    strict_order: Collection[str] = ()  # Folders whose jobs wait for their first provider, held or not
     budgets: Mapping[Scope, Budget] = field(default_factory=dict)
-    zone: tzinfo | None = None
-    served: Collection[str] | None = None
+    zone: tzinfo | None = None  # Time zone of the days and months of budgets; None is the system's
+    served: Collection[str] | None = None  # Folders whose mounts this node has; None is all
+    # Retry limits, for jobs that a crash or a bug interrupted.
     retry: RetryLimits = field(default_factory=RetryLimits)
 
 
@@ -115,33 +108,17 @@ def build_plan(config: Config) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class CachedResult:
-    """An answer of the result cache, with the rule of the file that was transcribed.
+    """An answer of the result cache, with the rule of the file that was transcribed."""
 
-    Attributes:
-        document: The transcript's whole JSON document.
-        filed: Where that file's audio was put, absolute; None while that is not known (any more).
-        kept_at: Unix seconds when it arrived.
-    """
-
-    document: bytes
+    document: bytes  # The transcript's whole JSON document
     folder: str
-    filed: bytes | None
-    kept_at: float
+    filed: bytes | None  # Where that file's audio was put, absolute; None while that is not known (any more)
+    kept_at: float  # Unix seconds when it arrived
 
 
 @dataclass(frozen=True, slots=True)
 class FolderStats:
-    """Counts of one folder's jobs by state and cause of waiting; each live job is counted once.
-
-    Attributes:
-        maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
-        suspect: Done so far with a warning that speaks against the transcript's text.
-        backlog: Of the held ones, those that wait for ``dropscribe release``.
-        at_provider: Uploaded; the provider works on them and is polled.
-        at_provider_since: Unix seconds, of the oldest of those.
-        stuck: Those that cannot be moved, each of them counted above too.
-        stuck_reason: Of one of them, with the path and the remedy.
-    """
+    """Counts of one folder's jobs by state and cause of waiting; each live job is counted once."""
 
     queued: int = 0
     transcribing: int = 0
@@ -151,13 +128,13 @@ class FolderStats:
     done: int = 0
     failed: int = 0
     oldest_received_at: float | None = None
-    maybe_paid_twice: int = 0
-    suspect: int = 0
-    backlog: int = 0
-    at_provider: int = 0
-    at_provider_since: float | None = None
-    stuck: int = 0
-    stuck_reason: str = ""
+    maybe_paid_twice: int = 0  # Attempts so far whose answer may have been paid for and was lost
+    suspect: int = 0  # Done so far with a warning that speaks against the transcript's text
+    backlog: int = 0  # Of the held ones, those that wait for ``dropscribe release``
+    at_provider: int = 0  # Uploaded; the provider works on them and is polled
+    at_provider_since: float | None = None  # Unix seconds, of the oldest of those
+    stuck: int = 0  # Those that cannot be moved, each of them counted above too
+    stuck_reason: str = ""  # Of one of them, with the path and the remedy
 
 
 SILENT_SECONDS = 25.0
@@ -183,18 +160,13 @@ class NodeStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The whole queue at one instant.
-
-    Attributes:
-        in_flight: Attempts under way by provider, on all nodes.
-        nodes: None for the embedded engine.
-        removed: Live jobs of rules that the config no longer has, by folder.
-    """
+    """The whole queue at one instant."""
 
     folders: Mapping[str, FolderStats]
     holds: Sequence[Hold]
-    in_flight: Mapping[str, int] = field(default_factory=dict)
+    in_flight: Mapping[str, int] = field(default_factory=dict)  # Attempts under way by provider, on all nodes
     accounts: Sequence[Account] = ()
-    nodes: Sequence[NodeStats] | None = None
+    nodes: Sequence[NodeStats] | None = None  # None for the embedded engine
     pauses: Mapping[str, Pause] = field(default_factory=dict)
+    # Live jobs of rules that the config no longer has, by folder.
     removed: Mapping[str, int] = field(default_factory=dict)

@@ -44,20 +44,14 @@ _ASK_OTHERS = "ask on a node that has it"
 
 @dataclass(slots=True)
 class Explanation:
-    """The answer to ``why``.
+    """The answer to ``why``."""
 
-    Attributes:
-        state: The state in the counts of ``status`` (queued, held, …, done, failed), or ``withdrawn``,
-            ``not_taken``, ``unavailable``, ``unknown``.
-        words: Sentences, the most important first.
-        remedy: A step for the user, or "".
-        record: The job that they are about, or None.
-    """
-
+    # The state in the counts of ``status`` (queued, held, …, done, failed), or ``withdrawn``, ``not_taken``,
+    # ``unavailable``, ``unknown``.
     state: str
-    words: list[str] = field(default_factory=list)
-    remedy: str = ""
-    record: JobRecord | None = None
+    words: list[str] = field(default_factory=list)  # Sentences, the most important first
+    remedy: str = ""  # A step for the user, or ""
+    record: JobRecord | None = None  # The job that they are about, or None
 
 
 def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None, Explanation]:

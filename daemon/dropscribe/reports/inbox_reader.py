@@ -44,19 +44,12 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One name in an inbox.
+    """One name in an inbox."""
 
-    Attributes:
-        path: Relative to the inbox.
-        status: From ``lstat``; None where it could not be had.
-        reason: Why the rule does not take it; None where it does.
-        is_unlistable: It is a folder that cannot be listed.
-    """
-
-    path: bytes
-    status: os.stat_result | None
-    reason: str | None
-    is_unlistable: bool = False
+    path: bytes  # Relative to the inbox
+    status: os.stat_result | None  # From ``lstat``; None where it could not be had
+    reason: str | None  # Why the rule does not take it; None where it does
+    is_unlistable: bool = False  # It is a folder that cannot be listed
 
     def identities(self) -> tuple[bytes, ...]:
         """Keys under which the queue may know the file: with and without its inode."""

@@ -15,16 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path inside one of a rule's folders.
-
-    Attributes:
-        part: The folder's key: inbox, done or failed.
-        path: Relative to that folder, bytes; never empty.
-    """
+    """A path inside one of a rule's folders."""
 
     rule: FolderRule
-    part: str
-    path: bytes
+    part: str  # The folder's key: inbox, done or failed
+    path: bytes  # Relative to that folder, bytes; never empty
 
     @property
     def root(self) -> bytes:

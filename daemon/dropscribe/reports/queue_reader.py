@@ -57,28 +57,17 @@ NOT_MOUNTED = "left to other nodes: it lies beneath none of this node's queue.ro
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """Snapshot of the queue and of the daemons that work on it.
+    """Snapshot of the queue and of the daemons that work on it."""
 
-    Attributes:
-        db: Read-only; None where no daemon has run yet.
-        is_running: Whether a daemon works on the queue; in a cluster, on any node.
-        is_here: Whether a daemon has this config's state directory.
-        live: The status file of this machine's daemon; {} if there is none.
-        now: Unix seconds by the queue's clock.
-        stops: Budgets that are spent.
-        nodes: Of the cluster; None for this machine's own queue.
-        ahead_seconds: How far the queue's clock is ahead of this machine's.
-        not_mounted: Names of the rules whose folders this node of a cluster does not have.
-    """
-
-    db: Connection | None
-    is_running: bool
-    is_here: bool
-    live: dict[str, Any]
-    now: float
-    stops: Sequence[Hold] = ()
-    nodes: Sequence[NodeStats] | None = None
-    ahead_seconds: float = 0.0
+    db: Connection | None  # Read-only; None where no daemon has run yet
+    is_running: bool  # Whether a daemon works on the queue; in a cluster, on any node
+    is_here: bool  # Whether a daemon has this config's state directory
+    live: dict[str, Any]  # The status file of this machine's daemon; {} if there is none
+    now: float  # Unix seconds by the queue's clock
+    stops: Sequence[Hold] = ()  # Budgets that are spent
+    nodes: Sequence[NodeStats] | None = None  # Of the cluster; None for this machine's own queue
+    ahead_seconds: float = 0.0  # How far the queue's clock is ahead of this machine's
+    # Names of the rules whose folders this node of a cluster does not have.
     not_mounted: frozenset[str] = frozenset()
 
     def live_of(self, folder: str) -> dict[str, Any]:

@@ -34,18 +34,12 @@ _BACKLOG_WORDS = "waits until it is released (backlog: ask)"
 
 @dataclass(frozen=True, slots=True)
 class ListedState:
-    """The state of one listed file.
+    """The state of one listed file."""
 
-    Attributes:
-        word: As ``status`` counts it: queued, deferred, held, transcribing, at_provider, publishing, done
-            or failed.
-        code: Of the hold that a held file waits for; otherwise of its last failure, or "".
-        reason: The same in words.
-    """
-
+    # As ``status`` counts it: queued, deferred, held, transcribing, at_provider, publishing, done or failed.
     word: str
-    code: str
-    reason: str
+    code: str  # Of the hold that a held file waits for; otherwise of its last failure, or ""
+    reason: str  # The same in words
 
 
 class ListedStates:

@@ -33,15 +33,12 @@ MOST_SENTENCES = 3
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence that has some of the words.
-
-    Attributes:
-        start: Seconds from the start of the audio to the first of them; None where nothing is timed.
-        spans: Where the words are: (first letter, past the last letter), in order and apart.
-    """
+    """A sentence that has some of the words."""
 
     text: str
+    # Seconds from the start of the audio to the first of them; None where nothing is timed.
     start: float | None
+    # Where the words are: (first letter, past the last letter), in order and apart.
     spans: list[tuple[int, int]]
 
 
@@ -55,13 +52,10 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One page of a search.
-
-    Attributes:
-        older_than: Where the next page begins, for *before_id* of :func:`search`; None on the last page.
-    """
+    """One page of a search."""
 
     files: list[FoundFile]
+    # Where the next page begins, for *before_id* of :func:`search`; None on the last page.
     older_than: int | None = None
 
 

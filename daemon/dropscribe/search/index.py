@@ -51,17 +51,11 @@ COMMIT;
 
 @dataclass(slots=True)
 class IndexProgress:
-    """Progress of a node's indexing.
+    """Progress of a node's indexing."""
 
-    Attributes:
-        ended_at: Jobs that ended before this time (Unix seconds) are indexed.
-        swept_id: The sweep has looked at all jobs up to this id.
-        swept_at: When the last sweep came to its end.
-    """
-
-    ended_at: float = 0.0
-    swept_id: int = 0
-    swept_at: float = 0.0
+    ended_at: float = 0.0  # Jobs that ended before this time (Unix seconds) are indexed
+    swept_id: int = 0  # The sweep has looked at all jobs up to this id
+    swept_at: float = 0.0  # When the last sweep came to its end
 
 
 class TranscriptIndex:

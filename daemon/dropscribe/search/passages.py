@@ -37,14 +37,10 @@ class BrokenPassages(Exception):
 
 @dataclass(slots=True)
 class Passage:
-    """A sentence, or a part of one.
+    """A sentence, or a part of one."""
 
-    Attributes:
-        text: One line, in NFC.
-        starts: Seconds: of each word between spaces, or one for the whole, or none.
-    """
-
-    text: str
+    text: str  # One line, in NFC
+    # Seconds: of each word between spaces, or one for the whole, or none.
     starts: list[float] = field(default_factory=list)
 
     def start_at(self, letter: int) -> float | None:

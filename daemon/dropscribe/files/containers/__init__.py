@@ -39,17 +39,12 @@ _LYRICS_BYTES = 15
 
 
 class _Kind(NamedTuple):
-    """One container.
-
-    Attributes:
-        magics: Bytes that its files have at *magic_at*.
-        forms: Bytes 8 to 12, where other containers begin with the same bytes.
-    """
+    """One container."""
 
     examine: Callable[[ReadAt, int], Completeness]
     suffixes: str
-    magics: tuple[bytes, ...]
-    forms: tuple[bytes, ...] = ()
+    magics: tuple[bytes, ...]  # Bytes that its files have at *magic_at*
+    forms: tuple[bytes, ...] = ()  # Bytes 8 to 12, where other containers begin with the same bytes
     magic_at: int = 0
 
     def is_of(self, head: bytes) -> bool:

@@ -29,20 +29,14 @@ _NEW_RUN_SECONDS = 0.05
 
 @dataclass(slots=True)
 class EncodedPiece:
-    """One encoded piece.
-
-    Attributes:
-        start: Seconds on the file's clock.
-        end: As *start*; of the last piece, the real end.
-        jumps: (seconds from the piece's start, seconds by which the file's clock jumps there).
-        is_written: False for one that was to be skipped.
-    """
+    """One encoded piece."""
 
     number: int
-    start: float
-    end: float
+    start: float  # Seconds on the file's clock
+    end: float  # As *start*; of the last piece, the real end
+    # (seconds from the piece's start, seconds by which the file's clock jumps there).
     jumps: list[tuple[float, float]] = field(default_factory=list)
-    is_written: bool = True
+    is_written: bool = True  # False for one that was to be skipped
 
 
 def encoded_pieces(

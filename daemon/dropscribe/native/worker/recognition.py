@@ -116,15 +116,10 @@ def _may_write_code() -> bool:
 
 @dataclass(slots=True)
 class SpokenLanguage:
-    """Language of a recording: given, detected, or still open.
+    """Language of a recording: given, detected, or still open."""
 
-    Attributes:
-        settled: Language to give to the model from the next block on; None lets it detect.
-        changes: The recording is in several languages, so that no block settles the language.
-    """
-
-    settled: str | None
-    changes: bool
+    settled: str | None  # Language to give to the model from the next block on; None lets it detect
+    changes: bool  # The recording is in several languages, so that no block settles the language
     _best: tuple[float, str] | None = None
 
     def learn(self, info: Any) -> None:
@@ -148,20 +143,14 @@ class SpokenLanguage:
 
 @dataclass(slots=True)
 class Recognition:
-    """One recording on its way through one model.
+    """One recording on its way through one model."""
 
-    Attributes:
-        model: As :func:`load_model` returns it.
-        request: "name" of the model; "language", None to detect it; "options", keyword arguments of
-            ``WhisperModel.transcribe``; "asked", the names of those that the user sets.
-        progress: Called with "decoding" or "recognising" as work goes on.
-        heard: Called with the seconds of the recording that are recognised.
-    """
-
-    model: Any
+    model: Any  # As :func:`load_model` returns it
+    # "name" of the model; "language", None to detect it; "options", keyword arguments of
+    # ``WhisperModel.transcribe``; "asked", the names of those that the user sets.
     request: Mapping[str, Any]
-    progress: Callable[[str], None]
-    heard: Callable[[float], None]
+    progress: Callable[[str], None]  # Called with "decoding" or "recognising" as work goes on
+    heard: Callable[[float], None]  # Called with the seconds of the recording that are recognised
     _language: SpokenLanguage = field(init=False)
     _loudest_dbfs: float = SILENCE_DBFS
     _text: list[str] = field(default_factory=list)

@@ -50,38 +50,24 @@ Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A piece of sound.
+    """A piece of sound."""
 
-    Attributes:
-        at_seconds: When it begins, on the file's clock.
-        samples: (channels, samples).
-        weights: Of each channel in a mix to mono; they add up to 1.
-        follows: It continues the stretch before it without a break.
-    """
-
-    at_seconds: float
-    samples: Samples
+    at_seconds: float  # When it begins, on the file's clock
+    samples: Samples  # (channels, samples)
     rate_hz: int
-    weights: Samples
-    follows: bool
+    weights: Samples  # Of each channel in a mix to mono; they add up to 1
+    follows: bool  # It continues the stretch before it without a break
 
 
 @dataclass(slots=True)
 class Track:
-    """One pass over one audio track of an open file.
-
-    Attributes:
-        form: Of content without a header.
-        number: Of the track.
-        progress: Called every minute of sound.
-        warning: "" so far, "truncated_audio" when decoding ended in an error, "damaged_audio" when it
-            went on after one.
-    """
+    """One pass over one audio track of an open file."""
 
     descriptor: int
-    form: RawForm | None = None
-    number: int = 0
-    progress: Callable[[], None] = lambda: None
+    form: RawForm | None = None  # Of content without a header
+    number: int = 0  # Of the track
+    progress: Callable[[], None] = lambda: None  # Called every minute of sound
+    # "" so far, "truncated_audio" when decoding ended in an error, "damaged_audio" when it went on after one.
     warning: str = ""
     _stretches: int = 0
     _gain: float = 1.0

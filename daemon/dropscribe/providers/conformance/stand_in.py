@@ -28,17 +28,12 @@ SPOKEN = "Hello there, this is what was said."
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Answer to one request in place of the vendor's documented one.
-
-    Attributes:
-        body: A text, or a value that is sent as JSON.
-        close: Close the connection after the request, without an answer.
-    """
+    """Answer to one request in place of the vendor's documented one."""
 
     status: int = 200
-    body: Any = ""
+    body: Any = ""  # A text, or a value that is sent as JSON
     headers: Mapping[str, str] = field(default_factory=dict)
-    close: bool = False
+    close: bool = False  # Close the connection after the request, without an answer
 
 
 @dataclass(frozen=True, slots=True)

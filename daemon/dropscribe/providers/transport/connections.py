@@ -28,18 +28,12 @@ HIGHEST_PORT = 65_535
 
 
 class Target(NamedTuple):
-    """The target of a request.
-
-    Attributes:
-        at: The same URL for httpcore.
-        host: The header of that name.
-        login: Header for a user and password that the URL has.
-    """
+    """The target of a request."""
 
     url: httpx.URL
-    at: httpcore.URL
-    host: str
-    login: Mapping[str, str]
+    at: httpcore.URL  # The same URL for httpcore
+    host: str  # The header of that name
+    login: Mapping[str, str]  # Header for a user and password that the URL has
 
 
 @lru_cache(maxsize=64)  # a provider is asked again and again at one URL

@@ -69,17 +69,11 @@ class EncodingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer; of an error answer only the beginning.
+    """A complete answer; of an error answer only the beginning."""
 
-    Attributes:
-        status: 200 or above.
-        headers: By names in lower case; values of one name are joined by commas.
-        body: Without its content encoding.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    status: int  # 200 or above
+    headers: Mapping[str, str]  # By names in lower case; values of one name are joined by commas
+    body: bytes = field(repr=False)  # Without its content encoding
 
     @property
     def content_type(self) -> str:

@@ -24,23 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One request, with or without an audio file.
+    """One request, with or without an audio file."""
 
-    Attributes:
-        url: With its whole query.
-        headers: Including the key's, hence no repr.
-        audio: Streamed between *before* and *after*.
-        before: The form's bytes ahead of the audio, or the whole body.
-        after: The form's closing bytes.
-        is_base64: Whether the audio is sent in base64, as a JSON string can hold it.
-    """
-
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    audio: AudioFile | None = field(default=None, repr=False)
-    before: bytes = field(default=b"", repr=False)
-    after: bytes = field(default=b"", repr=False)
-    is_base64: bool = False
+    url: str  # With its whole query
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # Including the key's, hence no repr
+    audio: AudioFile | None = field(default=None, repr=False)  # Streamed between *before* and *after*
+    before: bytes = field(default=b"", repr=False)  # The form's bytes ahead of the audio, or the whole body
+    after: bytes = field(default=b"", repr=False)  # The form's closing bytes
+    is_base64: bool = False  # Whether the audio is sent in base64, as a JSON string can hold it
 
     @property
     def size_bytes(self) -> int:

@@ -40,40 +40,28 @@ _OLDEST = (
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """The jobs that one provider can start now.
-
-    Attributes:
-        limit: Jobs at most.
-        is_probe: Take an untried job, else the oldest even if it is not due yet: it probes a hold.
-        in_flight: Folder → its uploads to this provider that are under way; folders with fewer go first.
-        turns: Folder → when it had its last slot, as a growing number; of equals the least goes first.
-        most_large: Further uploads of ``LARGE_BYTES`` and more that may start: they never have all slots.
-    """
+    """The jobs that one provider can start now."""
 
     provider: str
     routes: tuple[Route, ...]
-    limit: int
-    is_probe: bool = False
+    limit: int  # Jobs at most
+    is_probe: bool = False  # Take an untried job, else the oldest even if it is not due yet: it probes a hold
+    # Folder → its uploads to this provider that are under way; folders with fewer go first.
     in_flight: Mapping[str, int] = field(default_factory=dict)
+    # Folder → when it had its last slot, as a growing number; of equals the least goes first.
     turns: Mapping[str, int] = field(default_factory=dict)
+    # Further uploads of ``LARGE_BYTES`` and more that may start: they never have all slots.
     most_large: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most jobs that one claim may take.
+    """The most jobs that one claim may take."""
 
-    Attributes:
-        suspects: Jobs in flight that may have crashed the daemon.
-        polls: Jobs at providers at most.
-        publications: Jobs with a stored result at most; 0 does not look for any.
-        hanging: Folders of which nothing is published.
-    """
-
-    suspects: int
-    polls: int
-    publications: int
-    hanging: Collection[str] = ()
+    suspects: int  # Jobs in flight that may have crashed the daemon
+    polls: int  # Jobs at providers at most
+    publications: int  # Jobs with a stored result at most; 0 does not look for any
+    hanging: Collection[str] = ()  # Folders of which nothing is published
 
 
 def claim(

@@ -61,16 +61,11 @@ def read_token(db: Connection) -> str:
 
 
 class Call(NamedTuple):
-    """One transaction that waits.
+    """One transaction that waits."""
 
-    Attributes:
-        work: Its function, called with the connection.
-        future: Takes its result, or its error.
-        loop: The event loop of *future*; None where that may be settled in the writer's thread.
-    """
-
-    work: Callable[[Any], Any]
-    future: Future[Any] | asyncio.Future[Any]
+    work: Callable[[Any], Any]  # Its function, called with the connection
+    future: Future[Any] | asyncio.Future[Any]  # Takes its result, or its error
+    # The event loop of *future*; None where that may be settled in the writer's thread.
     loop: asyncio.AbstractEventLoop | None = None
 
     def settle(self, result: Any, error: BaseException | None) -> None:
@@ -88,12 +83,9 @@ class Database(ABC):
 
     Args:
         closed: The error of calls after :meth:`close`.
-
-    Attributes:
-        token: Distinguishes this queue's temp names from any other's.
     """
 
-    token: str
+    token: str  # Distinguishes this queue's temp names from any other's
 
     def __init__(self, closed: StoreError) -> None:
         self._closed = closed

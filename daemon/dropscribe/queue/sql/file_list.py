@@ -44,41 +44,25 @@ _POSITION = "position(? IN {}) > 0"
 
 @dataclass(frozen=True, slots=True)
 class FileFilter:
-    """A selection of jobs to list.
+    """A selection of jobs to list."""
 
-    Attributes:
-        folders: Names of rules; empty means all.
-        states: Job states; empty means all but withdrawn ones.
-        since: Unix seconds; jobs that ended or arrived earlier are left out. None means all.
-        text: Part of the file's name or of its folder's path, in the same case; "" means all.
-        provider: Of the last attempt; "" means all.
-        code: The error code of the last attempt; "" means all.
-        before_id: Only jobs with a smaller id: the next page. None means from the newest.
-    """
-
-    folders: Sequence[str] = ()
-    states: Sequence[JobState] = ()
+    folders: Sequence[str] = ()  # Names of rules; empty means all
+    states: Sequence[JobState] = ()  # Job states; empty means all but withdrawn ones
+    # Unix seconds; jobs that ended or arrived earlier are left out. None means all.
     since: float | None = None
-    text: str = ""
-    provider: str = ""
-    code: str = ""
-    before_id: int | None = None
+    text: str = ""  # Part of the file's name or of its folder's path, in the same case; "" means all
+    provider: str = ""  # Of the last attempt; "" means all
+    code: str = ""  # The error code of the last attempt; "" means all
+    before_id: int | None = None  # Only jobs with a smaller id: the next page. None means from the newest.
 
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """One job, as a list shows it.
-
-    Attributes:
-        path: Relative to the inbox.
-        filed: Absolute path of the audio in done or failed, or None.
-        at_provider_since: When the provider took it to work on it by itself; None where it does not.
-        pin: The provider that it is assigned to, :data:`~dropscribe.core.routing.BACKLOG`, or "".
-    """
+    """One job, as a list shows it."""
 
     id: int
     folder: str
-    path: bytes
+    path: bytes  # Relative to the inbox
     size_bytes: int
     state: JobState
     provider: str
@@ -88,9 +72,10 @@ class ListedFile:
     attempts: int
     code: str
     reason: str
-    filed: bytes | None
+    filed: bytes | None  # Absolute path of the audio in done or failed, or None
+    # When the provider took it to work on it by itself; None where it does not.
     at_provider_since: float | None
-    pin: str
+    pin: str  # The provider that it is assigned to, :data:`~dropscribe.core.routing.BACKLOG`, or ""
 
 
 def read_files(db: Connection, wanted: FileFilter, limit: int) -> list[ListedFile]:

@@ -25,44 +25,32 @@ _OF_CLUSTERS = ", node, lane"
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One job, as stored.
-
-    Attributes:
-        path: Relative to the inbox.
-        provider: Of the attempt that runs or ran last.
-        pin: The provider that it stays with after an ambiguous attempt.
-        code: Why the last attempt, or the last try to publish, failed.
-        filed: Absolute path of the audio in done or failed; None while the job lives. Where this node lacks
-            its root it begins with "//" and the root's name (``cluster/postgres``).
-        tries: Every attempt, oldest first.
-        remote_id: The provider's id of the job that it runs for this one.
-        remote_at: When that id was stored, Unix seconds.
-        node: The node that has it, or had it last, in a cluster.
-        lane: The provider whose next free slot it has a ticket for.
-    """
+    """One job, as stored."""
 
     id: int
     folder: str
-    path: bytes
+    path: bytes  # Relative to the inbox
     size_bytes: int
     mtime_ns: int
     state: JobState
-    provider: str
-    pin: str
+    provider: str  # Of the attempt that runs or ran last
+    pin: str  # The provider that it stays with after an ambiguous attempt
     received_at: float
     due_at: float
     attempts: int
     ambiguous: int
     crashes: int
-    code: str
+    code: str  # Why the last attempt, or the last try to publish, failed
     reason: str
     ended_at: float | None
+    # Absolute path of the audio in done or failed; None while the job lives. Where this node lacks its root
+    # it begins with "//" and the root's name (``cluster/postgres``).
     filed: bytes | None
-    tries: tuple[Attempt, ...]
-    remote_id: str
-    remote_at: float | None
-    node: str = ""
-    lane: str = ""
+    tries: tuple[Attempt, ...]  # Every attempt, oldest first
+    remote_id: str  # The provider's id of the job that it runs for this one
+    remote_at: float | None  # When that id was stored, Unix seconds
+    node: str = ""  # The node that has it, or had it last, in a cluster
+    lane: str = ""  # The provider whose next free slot it has a ticket for
 
     @property
     def filed_here(self) -> bytes | None:
@@ -141,17 +129,12 @@ def count_before(db: Connection, record: JobRecord) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DoneJob:
-    """A job whose file is done.
-
-    Attributes:
-        path: Relative to the inbox.
-        filed: As :attr:`JobRecord.filed`.
-    """
+    """A job whose file is done."""
 
     id: int
     folder: str
-    path: bytes
-    filed: bytes
+    path: bytes  # Relative to the inbox
+    filed: bytes  # As :attr:`JobRecord.filed`
     ended_at: float
 
 

@@ -21,20 +21,13 @@ MOST_WAITING = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One event on its way to one recipient.
-
-    Attributes:
-        event_id: The same at every try and for every recipient.
-        at: When it happened, Unix seconds.
-        content: A JSON object, ASCII.
-        tries: Deliveries that failed.
-    """
+    """One event on its way to one recipient."""
 
     id: int
-    event_id: str
-    at: float
-    content: str
-    tries: int = 0
+    event_id: str  # The same at every try and for every recipient
+    at: float  # When it happened, Unix seconds
+    content: str  # A JSON object, ASCII
+    tries: int = 0  # Deliveries that failed
 
 
 def put(db: sqlite3.Connection, new: Notification, recipients: Iterable[str]) -> list[str]:

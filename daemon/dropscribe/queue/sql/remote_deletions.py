@@ -14,17 +14,12 @@ DELETION_LEASE_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteDeletion:
-    """One job to delete.
-
-    Attributes:
-        remote_id: The provider's id of the job.
-        tries: Begun so far, this one included.
-    """
+    """One job to delete."""
 
     id: int
     provider: str
-    remote_id: str
-    tries: int
+    remote_id: str  # The provider's id of the job
+    tries: int  # Begun so far, this one included
 
 
 def take_due_deletion(db: Connection, now: float) -> RemoteDeletion | None:

@@ -184,15 +184,11 @@ def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: flo
 
 @dataclass(slots=True)
 class Ended:
-    """How much ended in a stretch of time.
-
-    Attributes:
-        seconds: Length of the recordings that are done, as far as it is known.
-    """
+    """How much ended in a stretch of time."""
 
     done: int = 0
     failed: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # Length of the recordings that are done, as far as it is known
 
 
 def read_ended(db: Connection, folder_names: Sequence[str], starts: Sequence[float]) -> list[Ended]:

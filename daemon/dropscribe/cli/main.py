@@ -59,8 +59,7 @@ def _age_seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} {words}") from error
 
 
-_MOST_FILES = 10**9
-"""More than any queue has; databases take no integer above 2**63 - 1."""
+_MOST_FILES = 10**9  # More than any queue has; databases take no integer above 2**63 - 1
 
 
 def _file_limit(text: str) -> int:

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from typing import Self
 
-BLOCK_BYTES = 512 * 1024
-"""Bytes of one read: the memory of an upload of any length."""
-
+BLOCK_BYTES = 512 * 1024  # Bytes of one read: the memory of an upload of any length
 READ_SECONDS = 30.0
 """A read that takes longer ends the attempt, so that a mount that hangs keeps no provider's slot."""
 

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 JSON_BYTES = 1024 * 1024
-JSON_DEPTH = 50
-"""Larger or deeper JSON is moved, but not read."""
-
+JSON_DEPTH = 50  # Larger or deeper JSON is moved, but not read
 UNSEEN_WRITER_SECONDS = 5.0
 """Where writers cannot be detected, a file that changed within this time may be incomplete."""
 

@@ -94,8 +94,7 @@ class FileName(NamedTuple):
         return FileName(self.folder, name)
 
 
-IsExpected = Callable[[FileName], bool]
-"""Whether the file at a name is the one that is meant."""
+IsExpected = Callable[[FileName], bool]  # whether the file at a name is the one that is meant
 
 
 def rename(source: FileName, target: FileName) -> None:

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-AVAILABLE_SECONDS = 2.0
-"""Interval of the checks for the inbox, whether it is available or not."""
-
+AVAILABLE_SECONDS = 2.0  # Interval of the checks for the inbox, whether it is available or not
 TAKEN = "another dropscribe has it"
 
 _TAKEN_SECONDS = 0.25  # another daemon may be about to end

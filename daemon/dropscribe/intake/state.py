@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 200
 
-BLOCKED_WORDS = "may not be read: "
-"""Begins the sentence of a file that the daemon may not read."""
-
-UNLISTABLE_WORDS = "cannot be listed: "
-"""Begins the sentence of a folder that the daemon cannot list."""
+BLOCKED_WORDS = "may not be read: "  # Begins the sentence of a file that the daemon may not read
+UNLISTABLE_WORDS = "cannot be listed: "  # Begins the sentence of a folder that the daemon cannot list
 
 _SENTENCES = {
     Cause.FIRST_LOOK: "to be looked at",
@@ -39,9 +36,7 @@ _BEFORE_QUIET = {
     Cause.INCOMPLETE: "its header says that more is to come; ",
 }
 _REPORT_SECONDS = 0.1
-_PAUSE_PER_SECOND = 20.0
-"""Pause between two snapshots, as a multiple of the time that the last one took."""
-
+_PAUSE_PER_SECOND = 20.0  # Pause between two snapshots, as a multiple of the time that the last one took
 _FEW_FILES = 500  # up to so many are summarized at every step; more only at intervals
 
 

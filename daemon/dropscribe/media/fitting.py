@@ -43,11 +43,8 @@ SHORTEST_PIECE_SECONDS = 5.0
 
 _HEADER_BYTES = 16_384
 
-SEARCH_SECONDS = 60.0
-"""Distance around its target within which a cut looks for a pause; less in short pieces."""
-
-_PAUSE_WINDOWS = 5
-"""A cut wants half a second of quiet: the gap inside a word's plosive is shorter."""
+SEARCH_SECONDS = 60.0  # Distance around its target within which a cut looks for a pause; less in short pieces
+_PAUSE_WINDOWS = 5  # a cut wants half a second of quiet: the gap inside a word's plosive is shorter
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,7 @@ MISSING_AUDIO = "missing_audio"
 SPEAKERS_APART = "speakers_per_piece"
 """Warning: each piece has its own speaker labels; part_1_speaker_0 may or may not be part_2_speaker_0."""
 
-TURN_PAUSE_SECONDS = 1.0
-"""In a call, a pause of this length ends a speaker's turn."""
+TURN_PAUSE_SECONDS = 1.0  # in a call, a pause of this length ends a speaker's turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,7 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
-MAX_HEADER_BYTES = 256 * 2**20
-"""The transcript of a week of speech, with its words."""
-
+MAX_HEADER_BYTES = 256 * 2**20  # the transcript of a week of speech, with its words
 MAX_PAYLOAD_BYTES = 16 * 2**20
 
 _PREFIX = struct.Struct("<II")

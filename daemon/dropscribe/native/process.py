@@ -22,9 +22,7 @@ from dropscribe.native.messages import ConnectionLost, Message, receive, send
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-START_SECONDS = 180.0
-"""For loading the native libraries, on a slow disk as well."""
-
+START_SECONDS = 180.0  # For loading the native libraries, on a slow disk as well
 _END_SECONDS = 5.0
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 _PREFIXES = ("CUDA_", "NVIDIA_", "CT2_", "MKL_", "DYLD_", "LC_", "COVERAGE_")

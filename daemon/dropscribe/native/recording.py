@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SAMPLE_RATE_HZ = 16_000
-"""Sample rate of speech models; providers resample higher rates."""
-
-WINDOW_SECONDS = 0.1
-"""Loudness is measured in windows of this length."""
-
-SILENCE_DBFS = -200.0
-"""Level of digital silence, which has no finite logarithm."""
-
+SAMPLE_RATE_HZ = 16_000  # Sample rate of speech models; providers resample higher rates
+WINDOW_SECONDS = 0.1  # Loudness is measured in windows of this length
+SILENCE_DBFS = -200.0  # Level of digital silence, which has no finite logarithm
 NOT_DETECTED = "language_not_detected_english_only"
 """Warning: the model knows only English, and no language was given."""
 

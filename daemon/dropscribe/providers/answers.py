@@ -39,8 +39,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGE = re.compile(rb"<(?:!doctype|\?xml|html|head|body|title|meta|script)\b", re.IGNORECASE)
 _MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
-_DETAIL_KEYS = ("detail", "validation_errors")
-"""Keys that may have details beside the first of those."""
+_DETAIL_KEYS = ("detail", "validation_errors")  # keys that may have details beside the first of those
 _CODE_KEYS = ("code", "error_code", "err_code", "type", "status")
 
 

@@ -42,8 +42,7 @@ _MP4_FAMILY = frozenset({".m4a", ".m4v", ".mp4", ".mov", ".3gp", ".3g2"})
 _FAMILIES = (_MP4_FAMILY, frozenset({".webm", ".mkv", ".mka"}))
 """Containers that cannot be told apart by their first bytes: there a fitting suffix decides."""
 
-_TAGGED = frozenset({".mp3", ".aac", ".flac"})
-"""An ID3 tag may stand before each of these."""
+_TAGGED = frozenset({".mp3", ".aac", ".flac"})  # an ID3 tag may stand before each of these
 
 _OPENAI_NAMES = {
     **dict.fromkeys((".mov", ".m4v", ".3gp", ".3g2"), ".mp4"),

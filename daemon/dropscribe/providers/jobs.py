@@ -47,9 +47,7 @@ JOB_SECONDS = 86400.0
 UNUSABLE_SECONDS = 600.0
 """A key or a path that is refused for so long is not a passing fault: polling within a request ends then."""
 
-NO_RESULT = "no_result"
-"""The code of a poll that found no result of a job that is done."""
-
+NO_RESULT = "no_result"  # the code of a poll that found no result of a job that is done
 SERVER_ERROR = "server_error"
 """The code for a job that failed by the vendor's own fault; the file is sent again."""
 

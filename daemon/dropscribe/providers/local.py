@@ -39,8 +39,7 @@ log = structlog.get_logger()
 SILENCE_SECONDS = 3600.0
 """The longest that a worker may be silent: large models on small machines take long for a window of 30 s."""
 
-PROGRESS_SECONDS = 10.0
-"""Time between two log lines about a download."""
+PROGRESS_SECONDS = 10.0  # Time between two log lines about a download
 
 ENGINE_DEFAULTS: dict[str, Any] = {
     "beam_size": 5,

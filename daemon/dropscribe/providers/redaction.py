@@ -22,18 +22,13 @@ if TYPE_CHECKING:
 
 REASON_CHARACTERS = 500
 
-MOST_WORDS = 500_000
-"""Some 50 hours of speech."""
+MOST_WORDS = 500_000  # Some 50 hours of speech
 MOST_SEGMENTS = 100_000
 WORD_CHARACTERS = 1_000
 LABEL_CHARACTERS = 100
 """Limit for a speaker's label, a language or a model's name: a label is repeated with every word and cue."""
-MOST_SECONDS = 1e7
-"""Four months; a later time is not one."""
-
-TOO_MUCH = "answer_truncated"
-"""The warning where words, segments or a text were cut."""
-
+MOST_SECONDS = 1e7  # Four months; a later time is not one
+TOO_MUCH = "answer_truncated"  # the warning where words, segments or a text were cut
 _SECRET_NAME = re.compile(r"key|token|secret|pass|auth|sig|credential", re.IGNORECASE)
 
 

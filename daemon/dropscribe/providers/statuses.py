@@ -52,8 +52,7 @@ class Kind(enum.Enum):
     AMBIGUOUS = AmbiguousFailure, ""
 
 
-Table = dict[tuple[int | None, str | None], Kind]
-"""Kinds by status and sign; None is any."""
+Table = dict[tuple[int | None, str | None], Kind]  # Kinds by status and sign; None is any
 
 ACCOUNT_CODES = (
     # OpenAI, https://platform.openai.com/docs/guides/error-codes, and Azure, which repeats them

@@ -11,9 +11,7 @@ from typing import Any
 
 from dropscribe.core.requests.languages import language_tag
 
-Item = Mapping[str, Any]
-"""A JSON object."""
-
+Item = Mapping[str, Any]  # a JSON object
 _MOST_SPEAKERS = 1_000_000
 _LONGEST_SPEAKER_DIGITS = 7
 

@@ -42,8 +42,7 @@ ANSWER_SECONDS_A_SECOND = 3.0
 _LEAST_BYTES_A_SECOND = 1_000
 """Of any usable recording: a smaller file is not long enough for ANSWER_SECONDS_A_SECOND to count."""
 
-_LARGE_ANSWER_BYTES = 128 * 1024
-"""Reading a larger answer would hold up the event loop for milliseconds."""
+_LARGE_ANSWER_BYTES = 128 * 1024  # Reading a larger answer would hold up the event loop for milliseconds
 
 
 class Vendor(ABC):

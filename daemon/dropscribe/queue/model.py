@@ -27,9 +27,7 @@ after a restart: the call has :attr:`Job.remote` set, must not upload, and retur
 there is no answer. ResultStored, Withdrawn, or a Retry with an attempt end the remote job.
 """
 
-POLLING_SLOTS = 16
-"""Polls at once at most."""
-
+POLLING_SLOTS = 16  # Polls at once at most
 PublishJob = Callable[[Job], Awaitable[Outcome]]
 """Writes the files of a job with a stored result, which holds no slot of a provider. As above."""
 
@@ -61,12 +59,8 @@ def probes_at(hold: Hold, pause: Pause | None) -> float:
 NOT_MOVABLE = "not_movable"
 """Code of a file that waits because it cannot be moved out of its sub-folder, or to its place."""
 
-STUCK = "publishing"
-"""Cause to close a folder whose places refuse its files."""
-
-HANGS = "hangs"
-"""Cause to close a folder whose disk does not answer."""
-
+STUCK = "publishing"  # Cause to close a folder whose places refuse its files
+HANGS = "hangs"  # Cause to close a folder whose disk does not answer
 LONGEST_PAUSE_SECONDS = 3600.0
 
 

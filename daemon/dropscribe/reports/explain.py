@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
 
-_FIRST_LOOK = "to be looked at"
-"""The daemon's first sentence about a new file (intake/state.py)."""
-
+_FIRST_LOOK = "to be looked at"  # the daemon's first sentence about a new file (intake/state.py)
 _NOTHING_THERE = "nothing is there, and the queue has no record of it"
 _ASK_OTHERS = "ask on a node that has it"
 

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.reports.queue_reader import QueueView
 
-_AT_ONCE = 1000
-"""The number of entries that one thread inspects."""
+_AT_ONCE = 1000  # the number of entries that one thread inspects
 
 
 @dataclass(frozen=True, slots=True)

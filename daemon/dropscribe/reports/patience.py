@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 
-ANSWER_SECONDS = 5.0
-"""Limit for a few system calls; a slow share answers them in far less."""
-
-LISTING_SECONDS = 60.0
-"""Limit for the names of one folder, or the status of a thousand files."""
-
+ANSWER_SECONDS = 5.0  # limit for a few system calls; a slow share answers them in far less
+LISTING_SECONDS = 60.0  # limit for the names of one folder, or the status of a thousand files
 _unanswered: dict[Future[Any], bytes] = {}
 """Calls that have not returned within their limit, and their places."""
 

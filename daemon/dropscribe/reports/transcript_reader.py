@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
 
-MOST_DOCUMENT_BYTES = 64 * 1024 * 1024
-"""A larger transcript is not read."""
+MOST_DOCUMENT_BYTES = 64 * 1024 * 1024  # a larger transcript is not read
 
 
 def possible_formats(rule: FolderRule) -> list[str]:

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.queue_reader import QueueView
 
-_SHORT_WAIT_SECONDS = 3.0
-"""Shorter waits for a rate limit are not worth a sentence."""
-
+_SHORT_WAIT_SECONDS = 3.0  # Shorter waits for a rate limit are not worth a sentence
 _LONGEST_WAIT_SECONDS = 366 * 86_400.0
 """A rate limit may be so low that its next request is beyond all calendars."""
 

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.search.passages import Passage
 
 INDEX_NAME = "search.db"
-NEWEST = 2**62
-"""More than any job's id."""
-
+NEWEST = 2**62  # More than any job's id
 MOST_WORD_BYTES = 500_000
 """Of one transcript's distinct words, some 60,000, that are indexed; PostgreSQL takes 1 MiB at most."""
 

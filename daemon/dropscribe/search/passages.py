@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from dropscribe.search.words import Phrase
 
 MOST_PASSAGE_WORDS = 40
-LATEST_SECONDS = 1e7
-"""Later times are ignored."""
-
+LATEST_SECONDS = 1e7  # Later times are ignored
 MOST_PACKED_BYTES = 256 * 1024 * 1024
 """Of one transcript's passages, uncompressed: more than any transcript has."""
 

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Phrase = tuple[str, ...]
-"""Words that follow each other."""
-
+Phrase = tuple[str, ...]  # Words that follow each other
 MOST_QUERY_WORDS = 16
 LONGEST_WORD = 64
 
@@ -41,9 +39,7 @@ def _ranges_of_marks() -> str:
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
-_OF_VOWELS = frozenset({0, 103, 118})
-"""Combining classes of vowel signs: none, and those of Thai and Lao."""
-
+_OF_VOWELS = frozenset({0, 103, 118})  # Combining classes of vowel signs: none, and those of Thai and Lao
 _IGNORED_MARKS = frozenset(chr(code) for code in (0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 """Marks without a sound: joiners, and selectors of a form."""
 

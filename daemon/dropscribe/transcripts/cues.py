@@ -32,13 +32,9 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.render import Layout
 
 PAUSE_SECONDS = 0.8
-LONG_PAUSE_SECONDS = 1.5
-"""A longer pause always ends a cue."""
-
+LONG_PAUSE_SECONDS = 1.5  # a longer pause always ends a cue
 SHORTEST_SECONDS = 0.8
-CHARACTERS_PER_SECOND = 21.0
-"""Characters a second: the usual limit of subtitle editors for adult readers."""
-
+CHARACTERS_PER_SECOND = 21.0  # characters a second: the usual limit of subtitle editors for adult readers
 _CLAUSE_ENDS = (",", ";", ":", "，", "、", "；")  # noqa: RUF001 - these are the full-width marks
 
 _start = attrgetter("start")

@@ -10,10 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEARS = range(1971, 2200)
-"""Dates outside are those of clocks that were never set."""
-_MILLISECONDS = 1e11
-"""Unix times from here on are in milliseconds."""
+_YEARS = range(1971, 2200)  # Dates outside are those of clocks that were never set
+_MILLISECONDS = 1e11  # Unix times from here on are in milliseconds
 
 _DIRECTIVES = {
     "Y": r"\d{4}",

@@ -14,16 +14,10 @@ from dropscribe.transcripts.line_breaks import joined
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-PAUSE_SECONDS = 2.0
-"""A longer pause ends a paragraph."""
-
-LONG_PARAGRAPH = 700
-"""Characters after which the end of a sentence and a breath end a paragraph as well."""
-
+PAUSE_SECONDS = 2.0  # a longer pause ends a paragraph
+LONG_PARAGRAPH = 700  # characters after which the end of a sentence and a breath end a paragraph as well
 BREATH_SECONDS = 0.3
-VERY_LONG_PARAGRAPH = 1500
-"""Characters after which the end of a sentence alone ends a paragraph."""
-
+VERY_LONG_PARAGRAPH = 1500  # characters after which the end of a sentence alone ends a paragraph
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - these are the full-width marks
 
 

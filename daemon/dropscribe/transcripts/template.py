@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 CPU_SECONDS = 10
 MEMORY_BYTES = 1 << 30
 OUTPUT_CHARACTERS = 16 << 20
-FAILED = 3
-"""Exit code for a template that cannot be rendered."""
+FAILED = 3  # Exit code for a template that cannot be rendered
 
 
 class TemplateOutputTooLong(Exception):

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Attempt
     from dropscribe.queue.sql.history import JobRecord
 
-_UNSURE = 0.5
-"""Words of less confidence are underlined."""
+_UNSURE = 0.5  # Words of less confidence are underlined
 _MOST_TURN_WORDS = 120
 
 _ENDED_STEPS = {

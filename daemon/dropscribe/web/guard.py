@@ -32,18 +32,13 @@ if TYPE_CHECKING:
 COOKIE = "dropscribe_session"
 SESSION_SECONDS = 30 * 86400
 WRONG_TOKEN_SECONDS = 1.0
-MOST_WRONG_AT_ONCE = 8
-"""Wrong tokens that are being slowed down at once; more are refused without a wait."""
+MOST_WRONG_AT_ONCE = 8  # Wrong tokens that are being slowed down at once; more are refused without a wait
 MOST_REQUESTS = 192
 """Requests for pages, forms and files at once; further connections are kept for the endpoints of programs."""
-SEND_SECONDS = 60.0
-"""How long a client may take to accept one piece of an answer."""
-
+SEND_SECONDS = 60.0  # How long a client may take to accept one piece of an answer
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_OPEN_PATHS = ("/login", "/static/")
-"""Paths served without a token: the login form and its style."""
-
+_OPEN_PATHS = ("/login", "/static/")  # Paths served without a token: the login form and its style
 _PROGRAMS_PATHS = frozenset({"/healthz", "/readyz", "/status", "/metrics"})
 
 _SECURITY_HEADERS = {

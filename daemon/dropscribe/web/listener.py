@@ -33,16 +33,13 @@ if TYPE_CHECKING:
     from dropscribe.web.site import PageSource
 
 MOST_CONNECTIONS = 256
-MOST_UNFINISHED = 32
-"""Connections whose request headers have not arrived; beyond this the oldest is cut off."""
+MOST_UNFINISHED = 32  # Connections whose request headers have not arrived; beyond this the oldest is cut off
 MOST_HEAD_BYTES = 8192
 HEAD_SECONDS = 5.0
 """Limit from the connection, or the end of an answer, to the end of the next request's headers."""
 LAST_BYTES_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 5
-CLOSE_SECONDS = 1.0
-"""How long requests that are being answered get when the listener closes."""
-
+CLOSE_SECONDS = 1.0  # How long requests that are being answered get when the listener closes
 _SOCKET_MODE = 0o660
 
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 _SILENT_WORDS = "the folder's file system does not answer: recording and transcript cannot be shown"
 _FILTERS = ("state", "q", "provider", "since", "code", "before")
 _LONGEST_FILTER = 200
-_NOT_KEPT = frozenset({"before", "did", "n"})
-"""Parts of a query that the links to other pages leave out."""
+_NOT_KEPT = frozenset({"before", "did", "n"})  # Parts of a query that the links to other pages leave out
 
 
 async def overview(site: Site, request: Request) -> Response:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from dropscribe.web.site import FolderCalls
 
 BLOCK_BYTES = 256 * 1024
-READ_SECONDS = 30.0
-"""How long one block may take to read from a slow disk."""
+READ_SECONDS = 30.0  # How long one block may take to read from a slow disk
 
 _MEDIA_TYPES = {
     **dict.fromkeys((".wav", ".w64", ".rf64"), "audio/wav"),

@@ -40,8 +40,7 @@ MOST_UPLOAD_BYTES = 8 * 1024**3
 MOST_FILES = 100
 IDLE_SECONDS = 60.0
 MOST_NAME_BYTES = 200
-MOST_HEADER_BYTES = 8192
-"""Of one header of a part."""
+MOST_HEADER_BYTES = 8192  # of one header of a part
 LEFTOVER_SECONDS = 2 * 86400.0
 """Age from which a hidden file without a writer is left from a crash; a slow upload may take a day."""
 _MODE = 0o660

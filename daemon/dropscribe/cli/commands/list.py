@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 LIST_SCHEMA = "dropscribe.list/1"
 
-_MOST_READ = 10_000
-"""The most transcripts that --suspect reads."""
+_MOST_READ = 10_000  # the most transcripts that --suspect reads
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -39,11 +39,8 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
     from dropscribe.reports.queue_reader import QueueView
 
-_SHORT_WAIT_SECONDS = 2.0
-"""A shorter wait for a provider's rate limit is not told."""
-
-_NEWEST_FAILED = 3
-"""The number of failed files that are named."""
+_SHORT_WAIT_SECONDS = 2.0  # a shorter wait for a provider's rate limit is not told
+_NEWEST_FAILED = 3  # the number of failed files that are named
 
 _FILE_TROUBLES = (
     ("blocked", "file", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),

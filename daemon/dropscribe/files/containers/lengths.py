@@ -12,12 +12,8 @@ from dropscribe.core.settling import Completeness
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ReadAt = Callable[[int, int], bytes]
-"""(offset, count) → at most count bytes, fewer at the end of the file."""
-
-MOST_PARTS = 1024
-"""Chunks, blocks or boxes that are walked before the answer is UNKNOWN."""
-
+ReadAt = Callable[[int, int], bytes]  # (offset, count) → at most count bytes, fewer at the end of the file
+MOST_PARTS = 1024  # Chunks, blocks or boxes that are walked before the answer is UNKNOWN
 _SLIP_BYTES = 44
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _MP4_BOXES = frozenset(

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from dropscribe.native.recording import RawForm
 
 STRETCH_SECONDS = 1.0
-GAP_SECONDS = 0.1
-"""Smaller differences between the clock and the number of samples are rounding and drift."""
-
+GAP_SECONDS = 0.1  # Smaller differences between the clock and the number of samples are rounding and drift
 FILLED_SECONDS = 5.0
 """Longer gaps are not filled: hours of silence that were never recorded would be paid for."""
 

@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from dropscribe.native.recording import RawForm
     from dropscribe.native.worker.samples import Samples
 
-_SAME_WITHIN = 32 / 32768
-"""Largest difference (-60 dBFS) of two channels that a lossy codec has made of one."""
-
-SOUND_DBFS = -60.0
-"""A track without a louder window is silent, if another track has one."""
+_SAME_WITHIN = 32 / 32768  # largest difference (-60 dBFS) of two channels that a lossy codec has made of one
+SOUND_DBFS = -60.0  # a track without a louder window is silent, if another track has one
 
 
 def survey(track: Track, *, until_dbfs: float | None = None) -> Survey:

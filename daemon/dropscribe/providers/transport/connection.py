@@ -9,14 +9,11 @@ import select
 import ssl
 from typing import cast
 
-MOST_UNREAD_BYTES = 256 * 1024
-"""Bytes that arrive beyond this wait at the sender."""
-
+MOST_UNREAD_BYTES = 256 * 1024  # Bytes that arrive beyond this wait at the sender
 _READ_BYTES = 64 * 1024
 _RECORDS_BYTES = 256 * 1024
 
-_TURNS_TO_READ = 3
-"""Turns of the event loop until bytes in the socket are in :attr:`Connection.unread`."""
+_TURNS_TO_READ = 3  # Turns of the event loop until bytes in the socket are in :attr:`Connection.unread`
 
 
 class Connection(asyncio.BufferedProtocol):

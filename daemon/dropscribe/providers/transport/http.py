@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 30.0
 SEND_STALL_SECONDS = 60.0
 ANSWER_BYTES = 64 * 1024 * 1024
-ERROR_ANSWER_BYTES = 64 * 1024
-"""Enough for any error's message; the rest is not read."""
+ERROR_ANSWER_BYTES = 64 * 1024  # Enough for any error's message; the rest is not read
 
 NETWORK_ERRORS = (
     httpcore.NetworkError,
@@ -58,8 +57,7 @@ _OTHER_CHARSET = re.compile(
 """Charsets of text alone: Python also has codecs that compress, or that take quadratic time."""
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
-_STEP_BYTES = 8 * 1024
-"""Decoded at once: each member of a gzip body copies the rest of its step."""
+_STEP_BYTES = 8 * 1024  # Decoded at once: each member of a gzip body copies the rest of its step
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
-PIECE_BYTES = 64 * 1024
-"""A write must make this much progress within httpx's write timeout."""
-
+PIECE_BYTES = 64 * 1024  # a write must make this much progress within httpx's write timeout
 GRACE_SECONDS = 0.25
 """How long the piece in flight may still take once an answer has begun: the answer to a whole request may
 arrive before the last write is known to be complete."""
@@ -30,9 +28,7 @@ arrive before the last write is known to be complete."""
 ANSWER_BODY_BYTES = "answer_body_bytes"
 """Name for get_extra_info: how many bytes arrived after the head of the last answer."""
 
-_NEXT_ADDRESS_SECONDS = 0.25
-"""Delay before a name's next address is tried beside the first."""
-
+_NEXT_ADDRESS_SECONDS = 0.25  # Delay before a name's next address is tried beside the first
 _STATUS_CLASS_AT = len("HTTP/1.1 ")
 _INFORMATIONAL = b"1"
 _END_OF_HEAD = b"\r\n\r\n"

@@ -41,12 +41,8 @@ if TYPE_CHECKING:
     from dropscribe.providers.transport.http import Answer
     from dropscribe.providers.vendor import Params
 
-MOST_ITEMS = 1_000_000
-"""Of words and of segments: an expression can give more than the answer holds."""
-
-MOST_NAMES = 10
-"""Of an answer's own names, in a message."""
-
+MOST_ITEMS = 1_000_000  # of words and of segments: an expression can give more than the answer holds
+MOST_NAMES = 10  # of an answer's own names, in a message
 _SCALES = {"s": 1.0, "ms": 0.001}
 _KINDS = {"account": Kind.UNUSABLE, "file": Kind.REJECTED, "rule": Kind.RULE, "later": Kind.TEMPORARY}
 

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.transport.http import Answer
 
-OPENAI_BODY_BYTES = 26_214_400
-"""OpenAI's limit on the whole form, not on the file."""
+OPENAI_BODY_BYTES = 26_214_400  # OpenAI's limit on the whole form, not on the file
 
 ERRORS: Table = {
     (400, HAS_FILE_PARAM): Kind.REJECTED,
@@ -46,9 +45,7 @@ _NO_FILE = re.compile(
 _TEXT_FORMATS = {"text", "srt", "vtt"}
 
 _NANOSECONDS = 1e-9
-_LONGEST_SECONDS = 1e6
-"""No recording lasts 11 days: a larger time is LocalAI's nanoseconds."""
-
+_LONGEST_SECONDS = 1e6  # No recording lasts 11 days: a larger time is LocalAI's nanoseconds
 _SPEAKER = ("speaker", "speaker_id")  # Mistral has the second
 # whisper.cpp's words are tokens: a leading space says where a word begins, so it stays.
 _WORD = Reading(("word", "text"), confidence=("probability", "confidence"), speaker=_SPEAKER)

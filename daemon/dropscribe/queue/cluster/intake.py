@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.sql.database import Connection
 
-ENOUGH_ROWS = 200
-"""After this many new rows the planner's statistics are collected once."""
+ENOUGH_ROWS = 200  # after this many new rows the planner's statistics are collected once
 
 
 class ClusterIntake:

@@ -35,8 +35,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-SCHEMA = "dropscribe"
-"""Where all tables are, procrastinate's too."""
+SCHEMA = "dropscribe"  # Where all tables are, procrastinate's too
 
 _DEFAULTS = {
     "connect_timeout": 5,

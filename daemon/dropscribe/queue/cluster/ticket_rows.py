@@ -31,18 +31,10 @@ if TYPE_CHECKING:
     from dropscribe.queue.model import Pause, Plan, ProviderLimits
     from dropscribe.queue.sql.database import Connection
 
-WINDOW = 10
-"""Tickets a provider and folder, in multiples of the provider's slots."""
-
-DUE_WINDOW = 64
-"""Tickets for publications, and for polls, issued at once."""
-
-PUBLISH = "?publish"
-"""The kind of tickets for jobs with a stored result; no provider can have this name."""
-
-POLL = "?poll"
-"""The kind of tickets for jobs that a provider works on by itself."""
-
+WINDOW = 10  # Tickets a provider and folder, in multiples of the provider's slots
+DUE_WINDOW = 64  # Tickets for publications, and for polls, issued at once
+PUBLISH = "?publish"  # the kind of tickets for jobs with a stored result; no provider can have this name
+POLL = "?poll"  # the kind of tickets for jobs that a provider works on by itself
 SLOT_LOOK_SECONDS = 0.1
 """Interval at which a node that waits for a slot tries again, in case another node has released one."""
 

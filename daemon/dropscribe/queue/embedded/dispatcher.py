@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
-PUBLISHING_SLOTS = 64
-"""Jobs whose files are being written at once; those of a folder go to its disk together."""
-
+PUBLISHING_SLOTS = 64  # Jobs whose files are being written at once; those of a folder go to its disk together
 _LONGEST_SLEEP_SECONDS = 60.0
 _SEARCH_GAP_SECONDS = 1.0
-_LONGEST_TURN_SECONDS = 1.0
-"""A pause may be ended while a running attempt waits for its next request."""
+_LONGEST_TURN_SECONDS = 1.0  # a pause may be ended while a running attempt waits for its next request
 
 
 class EmbeddedDispatcher:

@@ -29,8 +29,7 @@ SUSPECT_CRASHES = 3
 """A job that was interrupted this often in a row by the end of the daemon runs only while no other such job
 runs: a file that crashes the daemon is found, and other files complete."""
 
-LARGE_BYTES = 256 * 1024 * 1024
-"""An upload of this size may hold a slot for hours."""
+LARGE_BYTES = 256 * 1024 * 1024  # an upload of this size may hold a slot for hours
 
 _OLDEST = (
     f"SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ? AND crashes < ?"

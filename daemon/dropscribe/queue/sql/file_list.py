@@ -32,12 +32,8 @@ _COLUMNS = (
 )
 
 _PART = "folder = ? AND state = ? AND id < ? ORDER BY id DESC"
-_NEWEST = 2**62
-"""More than any job's id."""
-
-MOST_SCANNED = 10_000
-"""Jobs of one folder and state among which one page looks for those that a filter wants."""
-
+_NEWEST = 2**62  # More than any job's id
+MOST_SCANNED = 10_000  # Jobs of one folder and state among which one page looks for those that a filter wants
 _INSTR = "instr({}, ?) > 0"
 _POSITION = "position(? IN {}) > 0"
 

@@ -100,8 +100,7 @@ def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState,
 LATEST = 1e11
 """Unix seconds in the year 5138. Calendars can name the times before it; another program wrote later ones."""
 
-PRUNE_BATCH = 200
-"""Jobs that one transaction deletes at most, so that none gets long."""
+PRUNE_BATCH = 200  # Jobs that one transaction deletes at most, so that none gets long
 
 
 def prune(db: Connection, before: float) -> int:

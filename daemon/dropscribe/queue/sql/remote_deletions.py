@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
-DELETION_LEASE_SECONDS = 600.0
-"""Lease of a deletion that was taken: it is not tried again for this long."""
+DELETION_LEASE_SECONDS = 600.0  # Lease of a deletion that was taken: it is not tried again for this long
 
 
 @dataclass(frozen=True, slots=True)

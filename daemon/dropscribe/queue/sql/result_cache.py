@@ -23,9 +23,7 @@ LEDGER_BYTES = 256 * 1024 * 1024
 MOST_DOCUMENT_BYTES = 256 * 1024 * 1024
 """Of one cached answer, uncompressed: more than any answer that a provider may give makes."""
 
-PRUNE_BATCH = 16
-"""Most entries that one transaction deletes, so that no transaction gets long."""
-
+PRUNE_BATCH = 16  # Most entries that one transaction deletes, so that no transaction gets long
 _QUICK = 1
 
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
 QUARTER_SECONDS = 900
-_LONGEST_SECONDS = 14 * 86_400.0
-"""A longer recording's length is not believed."""
+_LONGEST_SECONDS = 14 * 86_400.0  # a longer recording's length is not believed
 
 
 def read_stats(

@@ -38,6 +38,14 @@ async def test_a_text_is_taken_under_any_type(bench_of, body, kind):
     assert (await bench.provider().transcribe(bench.audio(), TEXT)).text == "hello there"
 
 
+@pytest.mark.parametrize(("kind", "name"), [("openai", "response_format"), ("whisper-asr", "output")])
+async def test_an_answer_to_a_removed_format_is_read(bench_of, kind, name):
+    """The config's null drops a parameter: the answer has the server's own format."""
+    bench = bench_of(kind)
+    bench.emulator.fail(Fault(body=any_answer("hello there")))
+    assert (await bench.provider().transcribe(bench.audio(), {name: []})).text == "hello there"
+
+
 CHARSETS = ["iso-8859-1", '"windows-1252"', "UTF-16", "utf-16le", "utf-8", "zip", "none-such"]
 
 

@@ -42,7 +42,7 @@ _WHOLE_PATHS = (_PATH, "/inference")  # whisper.cpp's server has the second
 _NO_FILE = re.compile(
     r"\bfile\b.*\b(?:required|missing|provide)|\b(?:required|missing|no)\b.*\bfile\b", re.IGNORECASE
 )
-_TEXT_FORMATS = {"text", "srt", "vtt"}
+_TEXT_FORMATS = ("text", "srt", "vtt")  # no sets: null gives a list
 
 _NANOSECONDS = 1e-9
 _LONGEST_SECONDS = 1e6  # No recording lasts 11 days: a larger time is LocalAI's nanoseconds

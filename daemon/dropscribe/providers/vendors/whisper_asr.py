@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.transport.http import Answer
 
-_TEXT_OUTPUTS = {"txt", "vtt", "srt", "tsv"}
+_TEXT_OUTPUTS = ("txt", "vtt", "srt", "tsv")  # no sets: null gives a list
 
 _WORD = Reading(("word",), confidence=("probability", "score"), said=values.stripped)
 _SEGMENT = Reading(confidence=("avg_logprob",), probability=values.probability_of_log, said=values.stripped)

@@ -46,6 +46,15 @@ async def test_an_answer_to_a_removed_format_is_read(bench_of, kind, name):
     assert (await bench.provider().transcribe(bench.audio(), {name: []})).text == "hello there"
 
 
+@pytest.mark.parametrize("kind", ["pulse", "reson8", "deepgram"])
+async def test_a_list_of_candidates_is_no_detected_language(bench_of, kind):
+    """Which of them was spoken is not known where the answer does not say it."""
+    bench = bench_of(kind)
+    bench.emulator.fail(Fault(body=any_answer("hello there")))
+    transcript = await bench.provider().transcribe(bench.audio(), {"language": ["nl", "en"]})
+    assert transcript.language is None
+
+
 CHARSETS = ["iso-8859-1", '"windows-1252"', "UTF-16", "utf-16le", "utf-8", "zip", "none-such"]
 
 

@@ -139,15 +139,19 @@ def word_or_none(value: Any) -> str | None:
 
 
 def language(*told: Any) -> str | None:
-    """The first of *told*, strings or lists of them, that is one language, as a BCP 47 tag.
+    """The first of *told* that is one language, as a BCP 47 tag.
 
-    "multi-eu" and a list of candidates ("nl,en") are requests, not a detected language.
+    "multi-eu" and a list of candidates ("nl,en", ["nl", "en"]) are requests, not a detected language.
     """
-    for value in told:
-        for word in map(word_or_none, value if isinstance(value, list) else [value]):
-            if word and "," not in word and not word.startswith("multi") and (tag := language_tag(word)):
-                return tag
+    for word in map(word_or_none, told):
+        if word and "," not in word and not word.startswith("multi") and (tag := language_tag(word)):
+            return tag
     return None
+
+
+def elements(value: Any) -> list[Any]:
+    """A list; [] for anything else."""
+    return value if isinstance(value, list) else []
 
 
 def mapping(value: Any) -> Item:

@@ -59,7 +59,9 @@ class Azure(Vendor):
         lines = values.text_lines(item.get("text") for item in combined)
         return Transcript(
             values.told_text(lines, "" if has_text else None, parts=phrases),
-            language=values.language(*(item.get("locale") for item in phrases), params.get("locales")),
+            language=values.language(
+                *(item.get("locale") for item in phrases), *values.elements(params.get("locales"))
+            ),
             duration=values.duration(parsed.get("durationMilliseconds"), scale=_MILLISECONDS),
             segments=segments,
             words=_SPOKEN.words_within(phrases, segments),

@@ -43,7 +43,7 @@ class Gladia(JobVendor):
         segments = tuple(map(_UTTERANCE.segment, utterances))
         return Transcript(
             values.told_text(transcription.get("full_transcript"), parts=segments),
-            language=values.language(transcription.get("languages")),
+            language=values.language(*values.elements(transcription.get("languages"))),
             duration=values.duration(values.mapping(result.get("metadata")).get("audio_duration")),
             segments=segments,
             words=_WORD.words_within(utterances, segments),

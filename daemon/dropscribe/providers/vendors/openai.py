@@ -125,7 +125,11 @@ class OpenAI(Vendor):
         scale = _NANOSECONDS if last > _LONGEST_SECONDS else 1.0
         word, segment = replace(_WORD, scale=scale), replace(_SEGMENT, scale=scale)
         segments = tuple(_segment(item, segment) for item in items)
-        told = (parsed.get("detected_language"), parsed.get("language"), parsed.get("languages"))
+        told = (
+            parsed.get("detected_language"),
+            parsed.get("language"),
+            *values.elements(parsed.get("languages")),
+        )
         # OpenAI's name in `usage`, then Mistral's.
         usage = values.first_of(values.mapping(parsed.get("usage")), "seconds", "prompt_audio_seconds")
         return Transcript(

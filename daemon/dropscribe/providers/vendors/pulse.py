@@ -36,7 +36,7 @@ class Pulse(QueryVendor):
             replace(segment, confidence=mean_confidence(word for word in words if _is_within(word, segment)))
             for segment in _UTTERANCE.segments(parsed.get("utterances"))
         )
-        told = [parsed.get("language"), parsed.get("languages"), params.get("language")]
+        told = [parsed.get("language"), *values.elements(parsed.get("languages")), params.get("language")]
         metadata = values.mapping(parsed.get("metadata"))
         return Transcript(
             values.told_text(parsed.get("transcription"), parsed.get("text"), parts=segments or words),

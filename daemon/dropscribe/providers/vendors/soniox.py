@@ -64,7 +64,8 @@ class Soniox(JobVendor):
             # The vendor's own text has the translation between the spoken sentences.
             text if len(tokens) == len(heard) else "".join(map(_text, tokens)),
             language=values.language(
-                *(token.get("language") for token in tokens[:1]), params.get("language_hints")
+                *(token.get("language") for token in tokens[:1]),
+                *values.elements(params.get("language_hints")),
             ),
             segments=segments_of(words),
             words=words,

@@ -149,6 +149,11 @@ def decide_fit(
     by_size = math.inf if provider.max_upload_bytes is None else chosen.seconds_in(provider.max_upload_bytes)
     longest_seconds = min(by_size, provider.max_duration_seconds or math.inf)
     if longest_seconds < SHORTEST_PIECE_SECONDS:
+        if by_size > longest_seconds:
+            reason = (
+                f"max_duration of {provider.name} is below {SHORTEST_PIECE_SECONDS:g} s, the shortest piece"
+            )
+            raise AudioRejected("too_large", reason)
         raise too_large(provider, size_bytes)
     return Fit(chosen, longest_seconds, sources)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from dropscribe.core.model import JobState
 from dropscribe.service import log_lines
 from dropscribe.service.logs import Redactor, configure_logging
 
@@ -129,6 +130,11 @@ def test_a_secret_stays_secret_after_a_reload():
     redactor.learn(["old-key-1"])
     redactor.learn(["new-key-2"])
     assert redactor.clean_text("old-key-1 new-key-2") == "*** ***"
+
+
+def test_a_word_of_an_enumeration_is_plain_text():
+    """Also without any secret: the text forms print only plain strings without quotes."""
+    assert type(Redactor().clean(JobState.DONE)) is str
 
 
 def test_tiny_keys_do_not_mask_everything():

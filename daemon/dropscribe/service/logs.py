@@ -117,7 +117,7 @@ class Redactor:
     def clean(self, value: object) -> Plain:
         """*value* as JSON values. Bytes are paths: bytes that are not UTF-8 become lone surrogates."""
         if isinstance(value, str | bytes):  # first: most logged values
-            return self.clean_text(os.fsdecode(value))
+            return self.clean_text(os.fsdecode(value) if isinstance(value, bytes) else str(value))
         if value is None or isinstance(value, int):
             return value
         if isinstance(value, float):

@@ -75,9 +75,8 @@ class RunResult:
     """The result of ``run --once``."""
 
     failed: int  # files that went to ``failed`` in this run
-    left: (
-        int | None
-    )  # files that wait for something; None if a cluster's database is away and nobody can tell
+    # Files that wait for something; None if a cluster's database is away and nobody can tell.
+    left: int | None
     unavailable: int = 0  # inboxes that are missing or cannot be read
 
 

@@ -29,7 +29,10 @@ there is no answer. ResultStored, Withdrawn, or a Retry with an attempt end the 
 
 POLLING_SLOTS = 16  # Polls at once at most
 PublishJob = Callable[[Job], Awaitable[Outcome]]
-"""Writes the files of a job with a stored result, which holds no slot of a provider. As above."""
+"""Writes the files of a job with a stored result, which holds no slot of a provider.
+
+Safe to call again from any point, because it checks the files on disk before each step; it raises as above.
+"""
 
 
 @dataclass(frozen=True, slots=True)

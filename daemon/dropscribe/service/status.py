@@ -59,8 +59,7 @@ def status_document(
 
     Args:
         stats: The queue's counts and holds.
-        live: As :func:`read_live`; of a daemon that is down only the last state
-            of the inboxes is used.
+        live: As :func:`read_live`; of a daemon that is down only the last state of the inboxes is used.
         running: Whether a daemon has the state directory, or any node of the cluster beats.
         now: Unix seconds by the queue's clock.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 
 import pytest
 
@@ -180,6 +181,25 @@ def test_without_a_daemon_no_report_names_a_retried_file_as_failed(scene, capsys
     assert [failed["file"] for failed in status["newest_failed"]] == [str(audios[2])]
     assert scene.run("list", "--failed", "--json") == 0
     assert [file["place"] for file in json.loads(capsys.readouterr().out)["files"]] == [str(audios[2])]
+
+
+def test_a_terminal_that_hangs_up_leaves_no_moved_file_as_failed(scene, monkeypatch, capsys):
+    """The line about the file cannot be written: it has moved all the same."""
+    audio = fail(scene, "call.wav")
+    with scene.queue() as store:
+        add_job(store, scene, "call.wav", state="failed", ended_at=1.0, filed=os.fsencode(audio))
+
+    def hung_up(text):
+        raise OSError(errno.EIO, "Input/output error", "standard output")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "write", hung_up)
+        assert scene.run("retry", audio) == 74
+    assert tree(scene.root / "inbox") == {"call.wav"}
+    capsys.readouterr()
+    assert scene.run("status", "--json") == 0
+    folder = json.loads(capsys.readouterr().out)["folders"]["calls"]
+    assert (folder["failed"], folder["settling"]) == (0, 1)
 
 
 def test_run_by_root_it_has_the_rights_of_the_daemons_user_alone(scene):

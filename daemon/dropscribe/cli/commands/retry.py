@@ -60,7 +60,8 @@ def execute(options: argparse.Namespace) -> int:
             db = stack.enter_context(view_queue(config)).db
         try:
             chosen, all_found = _choose(options, config, FailedFiles(config, db))
-            moved += filter(_take_back, chosen)
+            for failed in chosen:
+                _take_back(failed, moved)
         finally:
             is_running = _update_queue(config, moved)
     is_complete = all_found and len(moved) == len(chosen)
@@ -95,17 +96,19 @@ def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> 
     return chosen, all_found
 
 
-def _take_back(failed: FailedFile) -> bool:
-    """Move one file back, if that is possible; returns whether it was."""
+def _take_back(failed: FailedFile, moved: list[FailedFile]) -> None:
+    """Move one file back, if that is possible, and add it to *moved*."""
     if reason := unavailable_reason(failed.rule):
-        return _refuse(failed.audio, f"stays where it is: the inbox is unavailable: {reason}")
+        _refuse(failed.audio, f"stays where it is: the inbox is unavailable: {reason}")
+        return
     try:
         target = return_to_inbox(failed)
     except OSError as error:
         place = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
-        return _refuse(failed.audio, f"stays where it is: {error.strerror}{place}")
+        _refuse(failed.audio, f"stays where it is: {error.strerror}{place}")
+        return
+    moved.append(failed)  # first: the queue is updated also where the line cannot be written
     sys.stdout.write(f"{show_path(failed.audio)} -> {show_path(target)}\n")
-    return True
 
 
 def _refuse(path: bytes, reason: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dropscribe.core.settling import Cause, Completeness, Lease, QuietTimes, Seen, Signs, decide
-from dropscribe.files import lease
+from dropscribe.files import lease, mounts
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.mounts import LeaseSupport, lease_support
 from dropscribe.intake.availability import TAKEN, InboxRoot
@@ -271,6 +272,14 @@ def test_lease_support_goes_by_the_file_system(monkeypatch, magic, support):
     """Local file systems, FUSE, and network or unknown ones."""
     monkeypatch.setattr("dropscribe.files.mounts._magic_of", lambda _: magic)
     assert lease_support(0) is support
+
+
+def test_a_mount_without_a_source_is_known(inbox_dir, monkeypatch):
+    """mount(2) takes "" as the source; the kernel shows nothing between the two spaces then."""
+    device = inbox_dir.stat().st_dev
+    line = f"44 27 {os.major(device)}:{os.minor(device)} / /mnt rw - tmpfs  rw,noatime\n"
+    monkeypatch.setattr(mounts, "open", lambda *_: io.BytesIO(line.encode()), raising=False)
+    assert mounts.mount_of(bytes(inbox_dir)).name == "tmpfs"
 
 
 def test_an_error_of_releasing_a_lease_does_not_get_out(inbox_dir, monkeypatch):

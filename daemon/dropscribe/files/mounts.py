@@ -176,5 +176,6 @@ def _described(device: int) -> tuple[str, list[bytes]]:
         lines = [line for line in table if line.split(b" ", 3)[2] == wanted]
     if not lines:
         return "", []
-    name, _, options = lines[-1].partition(b" - ")[2].split()[:3]
+    # Spaces in a field are escaped; between two there may be no source.
+    name, _, options = lines[-1].rstrip().partition(b" - ")[2].split(b" ")[:3]
     return name.decode(errors="replace"), options.split(b",")

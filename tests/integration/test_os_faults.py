@@ -274,7 +274,6 @@ def _forget_pages(db):
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     db.execute("PRAGMA shrink_memory").fetchall()
     db.execute("BEGIN")
-    db.execute("SAVEPOINT one")
 
 
 def _overwrite(path):

@@ -227,6 +227,19 @@ async def test_a_connection_that_failed_is_not_used_again():
     assert server.connections == 2
 
 
+async def test_no_surplus_is_read_as_an_answer_after_one_that_cannot_be_decoded():
+    """The next request has a connection of its own: the surplus may be another file's transcript."""
+    broken = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 7\r\n\r\nno gzip"
+    others = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+    server = Server(broken + others)
+    async with serving(server) as port, transporting() as transport:
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(http.AmbiguousFailure):
+            await _posted(transport, url)
+        assert (await _posted(transport, url)).body == b"{}"
+    assert server.connections == 2
+
+
 async def test_an_answer_in_chunks_and_encoded_is_read():
     """A server may compress what it was asked not to, and give no length."""
     packed = gzip.compress(b"{}")

@@ -233,12 +233,12 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
     except NETWORK_ERRORS:
         if is_success:
             raise  # of an error, the status alone decides; as much of its message as arrives is kept
+    await _close_unless_exact(response, headers)
     content, problem = decoded(bytes(body), headers.get("content-encoding", ""), most_bytes + 1)
     if is_success and max(len(body), len(content)) > most_bytes:
         raise AmbiguousFailure("answer_too_large", f"more than {most_bytes} bytes", status=response.status)
     if is_success and problem:
         raise EncodingError(problem)
-    await _close_unless_exact(response, headers)
     return Answer(response.status, headers, in_utf8(content[:most_bytes], headers.get("content-type", "")))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from dropscribe.files.lease import ignore_sigio
@@ -21,13 +21,16 @@ _OURS = (*_VENDORS, "DROPSCRIBE_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTOR
 
 SLOW_SECONDS = 600
 
+# Before any test is imported: a test takes the profile of the moment at which it is decorated. No test fails
+# because the cores are loaded.
+hypothesis.settings.register_profile(
+    "loaded cores", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("loaded cores")
+
 
 def pytest_collection_modifyitems(items):
-    """No test fails because the cores are loaded: time for the slow ones, no time limits by hypothesis."""
-    if hypothesis := sys.modules.get("hypothesis"):  # imported by the tests that use it
-        calm = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
-        hypothesis.settings.register_profile("loaded cores", **calm)
-        hypothesis.settings.load_profile("loaded cores")
+    """Give the slow ones time."""
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 KEY = "sk_conformance_key"
 AUDIO = b"RIFF\x24\0\0\0WAVEfmt speech"
 SPOKEN = "Hello there, this is what was said."
+_END_SECONDS = 5.0  # Time of the provider's connections to end, once it is closed
+_TURNS_TO_BEGIN = 5  # Turns of the event loop until a connection that was just accepted is served
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,13 @@ class StandIn:
         self._text = SPOKEN
         self._faults: deque[Fault | None] = deque()
         self._stack = contextlib.AsyncExitStack()
+        self._serving: set[asyncio.Task[None] | None] = set()
         self.url = ""
 
     async def __aenter__(self) -> Self:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self._stack.push_async_callback(server.wait_closed)
+        self._stack.push_async_callback(self._end_connections)
         self._stack.callback(server.close)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         return self
@@ -121,7 +125,24 @@ class StandIn:
         """Number of requests with the audio *content*, whole and unchanged."""
         return sum(content in request.body for request in self.requests)
 
+    async def _end_connections(self) -> None:
+        for _ in range(_TURNS_TO_BEGIN):
+            await asyncio.sleep(0)
+        if tasks := [task for task in self._serving if task is not None]:
+            _, left = await asyncio.wait(tasks, timeout=_END_SECONDS)
+            for task in left:
+                task.cancel()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving.add(asyncio.current_task())
+        try:
+            await self._answer(reader, writer)
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        finally:
+            self._serving.discard(asyncio.current_task())
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
             request = await _read(reader)
             self.requests.append(request)

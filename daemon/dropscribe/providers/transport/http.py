@@ -234,7 +234,11 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
         if is_success:
             raise  # of an error, the status alone decides; as much of its message as arrives is kept
     await _close_unless_exact(response, headers)
-    content, problem = decoded(bytes(body), headers.get("content-encoding", ""), most_bytes + 1)
+    encoding = headers.get("content-encoding", "")
+    if encoding and len(body) > _STEP_BYTES:  # a hostile one takes seconds
+        content, problem = await asyncio.to_thread(decoded, bytes(body), encoding, most_bytes + 1)
+    else:
+        content, problem = decoded(bytes(body), encoding, most_bytes + 1)
     if is_success and max(len(body), len(content)) > most_bytes:
         raise AmbiguousFailure("answer_too_large", f"more than {most_bytes} bytes", status=response.status)
     if is_success and problem:

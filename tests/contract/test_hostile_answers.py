@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import threading
 import time
 import zlib
 
@@ -172,6 +173,23 @@ def test_a_cut_member_is_an_error():
     content, problem = decoded(gzip.compress(b"hello ") + gzip.compress(b"you")[:-3], "gzip", 100)
     assert content == b"hello you"
     assert problem
+
+
+async def test_a_large_encoded_answer_does_not_hold_up_the_event_loop(bench, monkeypatch):
+    """A hostile one of many members takes seconds: it is decoded in another thread."""
+    threads = []
+
+    def decode(*args):
+        threads.append(threading.current_thread())
+        return decoded(*args)
+
+    monkeypatch.setattr(http, "decoded", decode)
+    body = gzip.compress(b"x") * 1000
+    bench.emulator.fail(Fault(body=body, headers={"Content-Encoding": "gzip"}))
+    error = await failure_of(bench.provider(), bench.audio())
+    assert error.code == "bad_answer"
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 def test_deflate_is_decoded():

@@ -117,6 +117,28 @@ def test_each_sidecar_is_durable_before_it_has_its_name(tmp_path, publications, 
     _assert_whole(tmp_path)
 
 
+def test_the_sidecars_of_a_batch_are_synced_before_the_first_is_named(tmp_path, publications, monkeypatch):
+    """A name given in between would have each further sync write the folder again."""
+    calls = []
+    fsync, link = os.fsync, os.link
+
+    def record_sync(descriptor):
+        calls.append("sync")
+        fsync(descriptor)
+
+    def record_link(source, target, **folders):
+        if source != b"taken":  # the trial of what the mount can do
+            calls.append("link")
+        link(source, target, **folders)
+
+    monkeypatch.setattr(own_file.os, "fsync", record_sync)
+    monkeypatch.setattr(own_file.os, "link", record_link)
+    publish_together(publications)
+    first_link, last_link = calls.index("link"), len(calls) - 1 - calls[::-1].index("link")
+    assert calls[:first_link].count("sync") >= sum(len(each.files) for each in publications)
+    assert "sync" not in calls[first_link:last_link]
+
+
 def test_no_sidecar_ever_stands_beside_another_file_of_the_audios_name(tmp_path, publications, monkeypatch):
     """A name that was free when it was chosen, hours ago, may have been taken since."""
     named = []

@@ -33,6 +33,7 @@ from dropscribe.intake.inboxes import INTAKE_KEYS
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.backlog import mark_of
 from dropscribe.queue.sql.rows import read_recent_starts
+from dropscribe.web.listener import Listener
 from support.house import digest, make_config, read_json
 from support.inboxes import MemoryQueue, Station, wav
 from support.reloaded import Reloaded
@@ -197,6 +198,32 @@ async def test_a_refused_reload_leaves_everything_as_it_was(tmp_path, monkeypatc
         writer.close()
         (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
         await house.until((tmp_path / "rule0/done/call.wav").exists)
+
+
+async def test_a_listener_that_was_lost_is_opened_by_the_next_reload(tmp_path, monkeypatch):
+    """Another process takes the port while the listener moves between two addresses of it."""
+    port, thieves = _free_port(), []
+    config = make_config(tmp_path, rules={})
+    here = HttpConfig(listen=f"127.0.0.1:{port}", host="127.0.0.1", port=port)
+    token = Secret("0123456789abcdef", "test")
+    everywhere = HttpConfig(listen=f"0.0.0.0:{port}", host="0.0.0.0", port=port, token=token)
+    close = Listener.close
+
+    async def close_and_lose_the_port(listener):
+        await close(listener)
+        thieves.append(socket.create_server(("127.0.0.1", port)))
+
+    async with Reloaded(monkeypatch, replace(config, http=here), lambda _: ScriptedProvider()) as house:
+        with monkeypatch.context() as patch:
+            patch.setattr(Listener, "close", close_and_lose_the_port)
+            assert not await house.reload(replace(config, http=everywhere))
+        (thief,) = thieves
+        thief.close()
+        assert await house.reload(replace(config, http=here))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
+        assert b" 200 " in await reader.readline()
+        writer.close()
 
 
 @pytest.mark.parametrize("error", [AmbiguousFailure("no_answer"), AudioRejected("no", status=415)])

@@ -148,6 +148,30 @@ async def test_calls_that_wait_share_a_transaction_and_fail_alone(tmp_path):
     assert "bad" not in names
 
 
+def test_no_transaction_needs_a_file_outside_the_state_directory(tmp_path):
+    """SQLite would put the journal of a large statement into /var/tmp, which may be full."""
+
+    def write(db):
+        rows = ((f"name {number}", "x" * 100) for number in range(5_000))
+        db.executemany("INSERT INTO facts VALUES (?, ?)", rows)
+        db.execute("UPDATE facts SET value = value || name, name = name || '!' WHERE name LIKE 'name %'")
+        descriptors = os.listdir("/proc/self/fd")
+        return [place for each in descriptors if "etilqs" in (place := _place_of(each))]
+
+    store = Store(tmp_path / "state")
+    try:
+        assert store.call(write).result(30) == []
+    finally:
+        store.close()
+
+
+def _place_of(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
 async def test_a_full_disk_is_told_as_full(tmp_path):
     """SQLite's own word for a full disk becomes StoreFull, and the store works on when there is room."""
     store = Store(tmp_path)

@@ -81,7 +81,13 @@ ACCOUNT_WORDS = (
 )
 """The same in the words of vendors that give no code; looked for where the status says nothing better."""
 
-_REMEDIES = {401: "check its key", 402: "check its account's credit", 403: "check what its key may do"}
+_REMEDIES = {
+    401: "check its key",
+    402: "check its account's credit",
+    403: "check what its key may do",
+    404: "check its url and its model",
+    407: "check the proxy's login",
+}
 _WORDS_COUNT_IN = frozenset({400, 403, 422, 429})
 
 _STATUSES = {

@@ -7,7 +7,10 @@ two inode numbers for two names, closes that are written back late.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -181,3 +184,43 @@ def test_check_tells_of_a_mount_without_a_safe_move(tmp_path, capsys, options, w
     said = "".join(capsys.readouterr())
     assert ("has no move that never overwrites" in said) == warned
     assert os.listdir(tmp_path / "backing") == []
+
+
+TRIAL = """
+import os, signal, sys
+from dropscribe.files import beneath, capabilities
+
+def stop(*_):
+    print("in the trial", flush=True)
+    signal.pause()
+
+capabilities._works = stop
+with beneath.closing(beneath.open_root(os.fsencode(sys.argv[1]))) as folder:
+    capabilities.capabilities_of(folder)
+"""
+
+
+def test_what_a_killed_trial_left_is_removed_by_the_next_one_and_a_running_trial_is_let_be(tmp_path):
+    """At once, not only when it is old: the next trial on the mount may be months away."""
+    with ExitStack() as stack:
+        trials = []
+        for _ in range(2):
+            command = [sys.executable, "-c", TRIAL, str(tmp_path)]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.kill)
+            assert process.stdout.readline() == "in the trial\n"
+            trials.append(process)
+        killed, running = trials
+        killed.kill()
+        killed.wait()
+        try_out(tmp_path)
+        (left,) = (tmp_path / ".dropscribe-trial").iterdir()
+        assert f".{running.pid}." in left.name
+    capabilities._known.clear()
+    try_out(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def try_out(folder):
+    with beneath.closing(beneath.open_root(os.fsencode(folder))) as opened:
+        assert capabilities.capabilities_of(opened).is_safe

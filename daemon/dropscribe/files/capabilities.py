@@ -18,6 +18,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.files.beneath import closing, open_folder, stat_at
@@ -113,7 +114,8 @@ def _try_out(folder: int) -> Capabilities:
         os.mkdir(_TRIALS, 0o700, dir_fd=folder)
     try:
         with closing(open_folder(folder, _TRIALS)) as trials:
-            name = secrets.token_hex(8).encode()
+            _remove_of_ended_processes(trials)
+            name = _own_prefix() + b"%d.%s" % (os.getpid(), secrets.token_hex(4).encode())
             os.mkdir(name, 0o700, dir_fd=trials)
             try:
                 _remove_old(trials, os.stat(name, dir_fd=trials).st_mtime_ns)
@@ -126,8 +128,37 @@ def _try_out(folder: int) -> Capabilities:
             os.rmdir(_TRIALS, dir_fd=folder)
 
 
+def _own_prefix() -> bytes:
+    """Begins the names of the trials of this machine and container, of this trial alone without /proc/sys."""
+    try:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+        return b"%s.%d." % (boot_id, os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        return secrets.token_hex(16).encode() + b"."
+
+
+def _remove_of_ended_processes(trials: int) -> None:
+    """Remove the files of trials that were killed, as far as their processes can be asked for from here."""
+    prefix = _own_prefix()
+    for name in map(os.fsencode, os.listdir(trials)):
+        pid = name.removeprefix(prefix).partition(b".")[0]
+        if name.startswith(prefix) and pid.isdigit() and not _is_another_process(int(pid)):
+            _remove(trials, name)
+
+
+def _is_another_process(pid: int) -> bool:
+    """Whether *pid* is there and not ours: our process runs one trial at a time."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
 def _remove_old(trials: int, now_ns: int) -> None:
-    """Remove the files of killed trials; another process may be running one."""
+    """Remove the files of trials on other machines that were killed; one may be running a trial now."""
     for name in os.listdir(trials):
         status = stat_at(trials, os.fsencode(name))
         if status is not None and now_ns - status.st_mtime_ns > _OLD_NS:

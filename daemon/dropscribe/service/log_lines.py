@@ -116,7 +116,6 @@ class JournalWriter:
     def __init__(self, fallback: TextIO, path: str = JOURNAL_SOCKET) -> None:
         self._fallback = fallback
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     def write(self, fields: Fields) -> None:
         """Log *fields*; on the fallback stream with the priority that journald reads off a line's start."""
@@ -130,29 +129,27 @@ class JournalWriter:
                 self._fallback.write("".join(f"<{priority}>{line}\n" for line in message.split("\n")))
                 self._fallback.flush()
 
-    def close(self) -> None:
-        """Close the socket; safe to call twice."""
-        self._socket.close()
-
     def _send(self, entry: bytes) -> None:
-        try:
-            self._socket.sendto(entry, self._path)
-        except OSError as error:
-            if error.errno not in _TOO_BIG:
-                raise
-            self._send_big(entry)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
+            datagrams.connect(self._path)
+            try:
+                datagrams.send(entry)
+            except OSError as error:
+                if error.errno not in _TOO_BIG:
+                    raise
+                _send_big(datagrams, entry)
 
-    def _send_big(self, entry: bytes) -> None:
-        descriptor = os.memfd_create("dropscribe-journal", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-        try:
-            write_all(descriptor, entry)
-            # journald takes a memfd only when nobody can change it any more.
-            seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
-            self._socket.sendmsg([], rights, 0, self._path)
-        finally:
-            os.close(descriptor)
+
+def _send_big(datagrams: socket.socket, entry: bytes) -> None:
+    descriptor = os.memfd_create("dropscribe-journal", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    try:
+        write_all(descriptor, entry)
+        # journald takes a memfd only when nobody can change it any more.
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        socket.send_fds(datagrams, [], [descriptor])
+    finally:
+        os.close(descriptor)
 
 
 def _journal_entry(message: str, priority: int, fields: Fields) -> bytes:

@@ -1,9 +1,9 @@
 """Configures structlog, at the start and at each reload: destination, format, redaction.
 
-Guarantees: loggers bound before a reload follow it (their level and form change too); a closed or broken
-stream never raises into the code that logs; every line passes the redactor, those of libraries as well. After
-it no value holds a secret that was given to it, nor its escaped forms, also inside exception text; URLs carry
-no query and no password.
+Guarantees: a reload changes level and form of every module's logger; a closed or broken stream never raises
+into the code that logs; every line passes the redactor, those of libraries as well. After it no value holds a
+secret that was given to it, nor its escaped forms, also inside exception text; URLs carry no query and no
+password.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
-_MOST_KEYS = 512
 _SECRET_KEY = re.compile(r"(?:^|[^a-z])(api[_-]?key|authorization|token|password|secret)$", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s@\"'<>]*@", re.IGNORECASE)
 
@@ -60,13 +59,12 @@ def configure_logging(
         secrets: Every key that was loaded; taken out of every value of every line.
     """
     _REDACTOR.learn(secrets)
-    _TARGET.redirect(LEVELS[level], _writer(format, stream or sys.stderr))
+    sink = _Sink(_writer(format, stream or sys.stderr))
     structlog.configure(
         processors=_PROCESSORS,
-        # The level may change under loggers that are cached, so the target holds it and not this class.
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=lambda *_: _TARGET,
-        cache_logger_on_first_use=True,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_: sink,
+        cache_logger_on_first_use=False,  # so that a reload reaches every logger
     )
     root = logging.getLogger()
     if not any(isinstance(handler, _LibraryBridge) for handler in root.handlers):
@@ -82,12 +80,16 @@ class Redactor:
 
     def __init__(self) -> None:
         self._mask = SecretMask()
-        self._keys: dict[str, tuple[str, bool]] = {}
+        self.learn(())
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take *secrets* out of every value from now on."""
         self._mask.learn(secrets)
-        self._keys = {}
+        self._key = functools.lru_cache(maxsize=512)(self._clean_key)  # anew: threads may fill the old one
+
+    def _clean_key(self, key: str) -> tuple[str, bool]:
+        """The clean name of a field, and whether it marks the value as secret."""
+        return self.clean_text(key), _SECRET_KEY.search(key) is not None
 
     def clean_text(self, text: str) -> str:
         """*text* without secrets, and with its URLs cut before the query."""
@@ -103,16 +105,6 @@ class Redactor:
             name, is_secret = self._key(str(key))
             plain[name] = MASK if is_secret and value is not None else self.clean(value)
         return plain
-
-    def _key(self, name: str) -> tuple[str, bool]:
-        """The clean name, and whether it marks its value as secret; cached, because keys recur."""
-        keys = self._keys  # another thread that learns secrets replaces the cache
-        known = keys.get(name)
-        if known is None:
-            known = (self.clean_text(name), _SECRET_KEY.search(name) is not None)
-            if len(keys) < _MOST_KEYS:
-                keys[name] = known
-        return known
 
     def clean(self, value: object) -> Plain:
         """*value* as JSON values. Bytes are paths: bytes that are not UTF-8 become lone surrogates."""
@@ -130,56 +122,29 @@ class Redactor:
         return self.clean_text(f"{type(value).__name__}: {value}" if is_error else str(value))
 
 
-class _StreamWriter:
-    """Text lines on a stream; one that went away (a closed pipe) swallows them."""
+class _Sink:
+    """The logger that structlog wraps: it has a method for each level, all of which write the line."""
 
-    def __init__(self, stream: TextIO, render: Callable[[Fields], str]) -> None:
-        self._stream = stream
-        self._render = render
-
-    def write(self, fields: Fields) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(self._render(fields) + "\n")
-            self._stream.flush()
-
-    def close(self) -> None:
-        """The stream belongs to the caller."""
+    def __init__(self, write: Callable[[Fields], None]) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = write
 
 
-class _Target:
-    """The sink of every bound logger, cached ones included; a reload replaces its writer."""
-
-    def __init__(self) -> None:
-        self._level = LEVELS["info"]
-        self._writer: _StreamWriter | JournalWriter = _StreamWriter(sys.stderr, render_logfmt)
-
-    def redirect(self, level: int, writer: _StreamWriter | JournalWriter) -> None:
-        before, self._level, self._writer = self._writer, level, writer
-        before.close()
-
-    def drop_below(
-        self, _logger: object, method: str, fields: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        name = "error" if method == "exception" else method
-        if LEVELS.get(name, LEVELS["critical"]) < self._level:
-            raise structlog.DropEvent
-        return fields
-
-    def msg(self, fields: Fields) -> None:
-        self._writer.write(fields)
-
-    debug = info = warning = error = critical = exception = msg
-
-
-def _writer(form: str, stream: TextIO) -> _StreamWriter | JournalWriter:
+def _writer(form: str, stream: TextIO) -> Callable[[Fields], None]:
     if form == "journal" or (form == "auto" and is_journal(stream)):
-        return JournalWriter(stream)
+        return JournalWriter(stream).write
+    render: Callable[[Fields], str] = render_logfmt
     if form == "json":
-        return _StreamWriter(stream, render_json)
-    if form == "console" or (form == "auto" and stream.isatty()):
+        render = render_json
+    elif form == "console" or (form == "auto" and stream.isatty()):
         has_colour = stream.isatty() and not os.environ.get("NO_COLOR")
-        return _StreamWriter(stream, functools.partial(render_console, has_colour=has_colour))
-    return _StreamWriter(stream, render_logfmt)
+        render = functools.partial(render_console, has_colour=has_colour)
+
+    def write(fields: Fields) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the stream went away (a closed pipe)
+            stream.write(render(fields) + "\n")
+            stream.flush()
+
+    return write
 
 
 class _LibraryBridge(logging.Handler):
@@ -200,10 +165,8 @@ def _clean(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> t
 
 
 _REDACTOR = Redactor()
-_TARGET = _Target()
-# Never replaced: cached loggers keep this list, and structlog.testing.capture_logs swaps its items.
+# Never replaced: structlog.testing.capture_logs swaps its items.
 _PROCESSORS: list[Any] = [
-    _TARGET.drop_below,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,

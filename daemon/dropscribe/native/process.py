@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core import errors
@@ -29,37 +28,23 @@ _PREFIXES = ("CUDA_", "NVIDIA_", "CT2_", "MKL_", "DYLD_", "LC_", "COVERAGE_")
 _RAISED = ("AudioRejected", "RuleRejected", "ProviderUnusable", "TemporaryFailure")
 
 
-class WorkerDied(Exception):
-    """Raised when a worker ends, or is ended, before it has answered.
-
-    Attributes:
-        phase: The last phase that it reported: "starting", "loading", "decoding", "recognising".
-        cause: "SIGSEGV", "exit status 1", "no progress for 600 s".
-        is_stalled: It made no progress and was killed for it.
-    """
-
-    def __init__(self, phase: str, cause: str, *, is_stalled: bool = False) -> None:
-        super().__init__(f"the worker process ended while {phase}: {cause}")
-        self.phase = phase
-        self.cause = cause
-        self.is_stalled = is_stalled
-
-
 class WorkerBug(Exception):
     """Raised for an unexpected exception in the worker; holds its traceback as text."""
 
 
-def error_of(death: WorkerDied) -> errors.ProviderError:
-    """Error of the recording or of the machine for the death of a worker."""
-    cause = death.cause
-    if death.is_stalled:
-        return errors.TemporaryFailure("worker_stalled", cause)
+def error_of_death(phase: str, cause: str) -> errors.ProviderError:
+    """Error of the recording or of the machine for a worker that ended before it had answered.
+
+    Args:
+        phase: The last one that it reported: "starting", "loading", "decoding", "recognising".
+        cause: "SIGSEGV", "exit status 1".
+    """
     if cause == "SIGKILL":
         reason = "the system ended the worker process, probably because memory ran out"
         return errors.TemporaryFailure("out_of_memory", reason)
-    if death.phase == "starting":
+    if phase == "starting":
         return errors.TemporaryFailure("worker_failed", f"the worker process did not start: {cause}")
-    if death.phase == "loading":
+    if phase == "loading":
         reason = f"the engine crashed before it had read anything ({cause}): it may not suit this machine"
         return errors.ProviderUnusable("engine_crashed", reason)
     if cause == "SIGXCPU":
@@ -74,32 +59,27 @@ class Worker:
         """Start the process; it may read *folders* beside Python's own.
 
         Raises:
-            WorkerDied: It did not start.
+            TemporaryFailure: It did not start.
             ProviderUnusable: Code "engine_missing": its libraries are not there.
         """
         self._phase = "starting"
         self._connection, theirs = socket.socketpair()
-        life_read, life_write = os.pipe()
-        self._life = open(life_write, "wb", buffering=0)  # noqa: SIM115 - close() closes it
         arguments = [str(theirs.fileno()), str(int(has_gpu)), *folders]
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                [sys.executable, "-P", "-m", "dropscribe.native.worker", *arguments],
-                stdin=life_read,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a Ctrl-C on the terminal is the daemon's to handle
-                env=_environment(),
-                cwd="/",
-            )
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                    [sys.executable, "-P", "-m", "dropscribe.native.worker", *arguments],
+                    stdin=subprocess.PIPE,  # nothing is written: the worker ends when the pipe is closed
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # a Ctrl-C on the terminal is the daemon's to handle
+                    env=_environment(),
+                    cwd="/",
+                )
         except BaseException:
             self._connection.close()
-            self._life.close()
             raise
-        finally:
-            theirs.close()
-            os.close(life_read)
         try:
             self._answer(START_SECONDS)
         except BaseException:
@@ -128,8 +108,8 @@ class Worker:
             silence_seconds: Without a message for so long the worker is ended.
 
         Raises:
-            AudioRejected, RuleRejected, ProviderUnusable, TemporaryFailure, OSError: The worker's answer.
-            WorkerDied: No answer.
+            AudioRejected, RuleRejected, ProviderUnusable, TemporaryFailure: The worker's answer, or its end.
+            OSError, MemoryError, WorkerBug: The worker's answer.
         """
         try:
             send(self._connection, Message(operation, dict(arguments)), descriptor)
@@ -155,7 +135,8 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         self._connection.close()
-        self._life.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _answer(self, seconds: float) -> Message:
         self._connection.settimeout(seconds)
@@ -164,7 +145,8 @@ class Worker:
                 message = receive(self._connection)
             except TimeoutError:
                 self.close()
-                raise WorkerDied(self._phase, f"no progress for {seconds:.0f} s", is_stalled=True) from None
+                reason = f"no progress for {seconds:.0f} s"
+                raise errors.TemporaryFailure("worker_stalled", reason) from None
             except ConnectionLost:
                 raise self._death() from None
             if message.kind != "phase":
@@ -174,14 +156,14 @@ class Worker:
             raise _error(message.body)
         return message
 
-    def _death(self) -> WorkerDied:
+    def _death(self) -> errors.ProviderError:
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self.close()
-            return WorkerDied(self._phase, "it sent an invalid message")
+            return error_of_death(self._phase, "it sent an invalid message")
         names = {-number: number.name for number in signal.Signals}
-        return WorkerDied(self._phase, names.get(status, f"exit status {status}"))
+        return error_of_death(self._phase, names.get(status, f"exit status {status}"))
 
 
 class Cancellation:
@@ -233,16 +215,15 @@ class WorkerPool:
         self._folders = tuple(folders)
         self._idle_seconds = idle_seconds
         self._has_gpu = has_gpu
-        self._idle: list[tuple[float, Worker]] = []
+        self._idle: dict[Worker, threading.Timer] = {}
         self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
 
     @contextlib.contextmanager
     def worker(self, cancellation: Cancellation) -> Iterator[Worker]:
         """A worker for one request or several; after an exception it is ended and not used again.
 
         Raises:
-            ProviderError: The worker's death as :func:`error_of`; TemporaryFailure if it was cancelled.
+            ProviderError: The worker's; TemporaryFailure if the work was cancelled.
         """
         try:
             worker = self._take() or Worker(self._folders, has_gpu=self._has_gpu)
@@ -255,21 +236,25 @@ class WorkerPool:
             except BaseException:
                 worker.close()
                 raise
-        except WorkerDied as death:
-            raise (interrupted() if cancellation.is_requested else error_of(death)) from death
+        except errors.ProviderError as error:
+            if cancellation.is_requested:  # this ended the worker, whatever its end looks like
+                raise interrupted() from error
+            raise
         self._give_back(worker)
 
     def close(self) -> None:
         """End the idle workers; those at work are ended when they are done. Safe to call twice."""
         self._idle_seconds = 0.0
-        self._end_idle()
+        for worker in tuple(self._idle):
+            self._end(worker)
 
     def _take(self) -> Worker | None:
         while True:
             with self._lock:
                 if not self._idle:
                     return None
-                _, worker = self._idle.pop()
+                worker, timer = self._idle.popitem()
+            timer.cancel()
             if worker.is_alive:
                 return worker
             worker.close()
@@ -278,28 +263,18 @@ class WorkerPool:
         with self._lock:
             is_kept = self._idle_seconds > 0 and worker.is_alive
             if is_kept:
-                self._idle.append((time.monotonic(), worker))
-                self._start_timer()
+                timer = self._idle[worker] = threading.Timer(self._idle_seconds, self._end, [worker])
+                timer.daemon = True
+                timer.start()
         if not is_kept:
             worker.close()
 
-    def _start_timer(self) -> None:
-        if self._timer is None:
-            self._timer = threading.Timer(self._idle_seconds, self._end_idle)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _end_idle(self) -> None:
+    def _end(self, worker: Worker) -> None:
+        """End an idle worker; nothing if it is at work again."""
         with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            limit = time.monotonic() - self._idle_seconds
-            ended = [worker for since, worker in self._idle if since <= limit]
-            self._idle = [(since, worker) for since, worker in self._idle if since > limit]
-            if self._idle:
-                self._start_timer()
-        for worker in ended:
+            timer = self._idle.pop(worker, None)
+        if timer is not None:
+            timer.cancel()
             worker.close()
 
 

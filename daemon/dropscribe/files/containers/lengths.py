@@ -48,7 +48,7 @@ def _judge_data(start: int, count: int, size_bytes: int, slip_bytes: int = _SLIP
     return Completeness.NEARLY if missing_bytes > 0 else Completeness.COMPLETE
 
 
-def _chunks(
+def chunks(
     read_at: ReadAt, first_at: int, header: str, align: int = 1, counted_bytes: int = 0
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, start of the content and its length for each chunk, up to one with a negative length.
@@ -72,7 +72,7 @@ def _chunks(
 def examine_wav(read_at: ReadAt, size_bytes: int) -> Completeness:
     """WAV, and its 64-bit forms RF64 and BW64 (EBU Tech 3306)."""
     long_data_bytes = 0
-    for name, start, count in _chunks(read_at, 12, "<4sI", align=2):
+    for name, start, count in chunks(read_at, 12, "<4sI", align=2):
         if name == b"ds64":
             (long_data_bytes,) = unpack("<Q", read_at, start + 8)
         if name == b"data":
@@ -82,7 +82,7 @@ def examine_wav(read_at: ReadAt, size_bytes: int) -> Completeness:
 
 def examine_aiff(read_at: ReadAt, size_bytes: int) -> Completeness:
     """AIFF and AIFF-C: the sound data chunk SSND states its length."""
-    for name, start, count in _chunks(read_at, 12, ">4sI", align=2):
+    for name, start, count in chunks(read_at, 12, ">4sI", align=2):
         if name == b"SSND":
             # 8 bytes of it are offset and block size; a recorder writes it first, without any sound.
             return _judge_data(start + 8, count - 8, size_bytes)
@@ -91,7 +91,7 @@ def examine_aiff(read_at: ReadAt, size_bytes: int) -> Completeness:
 
 def examine_caf(read_at: ReadAt, size_bytes: int) -> Completeness:
     """Core Audio Format: 64-bit chunks; a data chunk of length -1 goes to the end of the file."""
-    for name, start, count in _chunks(read_at, 8, ">4sq"):
+    for name, start, count in chunks(read_at, 8, ">4sq"):
         if name == b"data" and count != -1:
             return _judge_data(start + 4, count - 4, size_bytes)  # 4 bytes of it are a number of edits
     return Completeness.UNKNOWN
@@ -99,7 +99,7 @@ def examine_caf(read_at: ReadAt, size_bytes: int) -> Completeness:
 
 def examine_w64(read_at: ReadAt, size_bytes: int) -> Completeness:
     """Sony Wave64: chunk names are GUIDs, lengths have 64 bits and include the header of 24 bytes."""
-    for name, start, count in _chunks(read_at, 40, "<16sQ", align=8, counted_bytes=24):
+    for name, start, count in chunks(read_at, 40, "<16sQ", align=8, counted_bytes=24):
         if name == _W64_DATA:
             return _judge_data(start, count, size_bytes)
     return Completeness.UNKNOWN
@@ -116,7 +116,7 @@ def examine_asf(read_at: ReadAt, size_bytes: int) -> Completeness:
     header_bytes, parts = unpack("<QI", read_at, 16)
     if header_bytes > size_bytes:
         return Completeness.INCOMPLETE
-    for name, start, _ in islice(_chunks(read_at, 30, "<16sQ", counted_bytes=24), parts):
+    for name, start, _ in islice(chunks(read_at, 30, "<16sQ", counted_bytes=24), parts):
         if name == _ASF_FILE_PROPERTIES:
             (file_bytes,) = unpack("<Q", read_at, start + 16)
             (flags,) = unpack("<I", read_at, start + 64)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import av
 
 from dropscribe.core.errors import AudioRejected
+from dropscribe.files.containers.lengths import chunks, unpack
 from dropscribe.native.recording import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RawForm, Recording
 
 if TYPE_CHECKING:
@@ -115,26 +116,26 @@ def _understates_length(descriptor: int) -> bool:
 
     After the samples there may be further chunks: a name of four printable characters and a size.
     """
-    size_bytes, position = os.fstat(descriptor).st_size, 12
-    start = os.pread(descriptor, position, 0)
+    size_bytes = os.fstat(descriptor).st_size
+
+    def read_at(offset: int, count: int) -> bytes:
+        return os.pread(descriptor, count, offset)
+
+    def is_chunk(position: int) -> bool:
+        name, count = unpack("<4sI", read_at, position)
+        is_name = all(32 <= byte < 127 for byte in name)
+        return is_name and position + 8 + count <= size_bytes + 1
+
+    start = read_at(0, 12)
     if start[:4] != b"RIFF" or start[8:] != b"WAVE":
         return False
-    for _ in range(1024):
-        head = os.pread(descriptor, 8, position)
-        if len(head) < 8:
-            return False
-        name, count = struct.unpack("<4sI", head)
-        position += 8 + count + (count & 1)
-        if name == b"data":
-            is_known = 0 < count < 2**32 - 1
-            return is_known and size_bytes - position > _SPARE_BYTES and not _is_chunk(descriptor, position)
+    with suppress(struct.error):  # the file ends before its samples
+        for name, position, count in chunks(read_at, 12, "<4sI", align=2):
+            end = position + count + count % 2
+            if name == b"data":
+                is_known = 0 < count < 2**32 - 1
+                return is_known and size_bytes - end > _SPARE_BYTES and not is_chunk(end)
     return False
-
-
-def _is_chunk(descriptor: int, position: int) -> bool:
-    name, count = struct.unpack("<4sI", os.pread(descriptor, 8, position))
-    is_name = all(32 <= byte < 127 for byte in name)
-    return is_name and position + 8 + count <= os.fstat(descriptor).st_size + 1
 
 
 def check_shape(rate_hz: int, channels: int) -> None:

@@ -17,6 +17,7 @@ from dropscribe.app.housekeeping import remove_broken_uploads
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import Progress
+from dropscribe.files.threads import DaemonThreads
 from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener
 from dropscribe.web.file_views import turns_of
@@ -693,17 +694,11 @@ async def test_the_daemon_looks_for_broken_uploads(scene):
     """Only where uploads are on."""
     hidden_upload(scene, 1).write_bytes(b"x")
     os.utime(hidden_upload(scene, 1), (0, 0))
-    site = Site(scene)
-    off = asyncio.create_task(remove_broken_uploads(lambda: site.config))
-    await asyncio.sleep(0)
+    threads = DaemonThreads(1, "uploads")
+    await remove_broken_uploads(Site(scene).config, threads)
     assert hidden_upload(scene, 1).exists()
-    site = Site(scene, uploads=True)
-    on = asyncio.create_task(remove_broken_uploads(lambda: site.config))
-    async with asyncio.timeout(30):
-        while hidden_upload(scene, 1).exists():  # noqa: ASYNC110  # the disk has no event for it
-            await asyncio.sleep(0.01)
-    off.cancel()
-    on.cancel()
+    await remove_broken_uploads(Site(scene, uploads=True).config, threads)
+    assert not hidden_upload(scene, 1).exists()
 
 
 async def test_uploads_are_off_unless_the_config_says_so(scene):

@@ -19,15 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe import __version__
-from dropscribe.app.housekeeping import (
-    change_token,
-    delete_due,
-    delete_remote_jobs,
-    keep_search_index,
-    notice_releases,
-    prune_queue,
-    remove_broken_uploads,
-)
+from dropscribe.app.housekeeping import Housekeeping, change_token
 from dropscribe.app.observability import Health
 from dropscribe.app.reload import (
     Reloader,
@@ -38,13 +30,12 @@ from dropscribe.app.reload import (
 )
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_running_pointer
-from dropscribe.core.errors import DropscribeError, StoreAway, StoreBusy, StoreError
+from dropscribe.core.errors import DropscribeError, StoreAway, StoreBusy
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.intake.inboxes import Inboxes
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.runtime_config import build_runtime
-from dropscribe.providers.base import JobProvider
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
@@ -67,7 +58,6 @@ log = structlog.get_logger()
 ONCE_HORIZON_SECONDS = 60.0  # ``run --once`` waits for retries that are due within this time
 _ONCE_LOOK_SECONDS = 0.1
 _QUEUE_AWAY_SECONDS = 2.0  # wait between two attempts to reach a cluster's unavailable database
-LAST_DELETIONS_SECONDS = 10.0  # limit of the last deletions at providers; the next start does the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +173,7 @@ class Daemon:
             token=engine.store.token,
             jitter=random.random,
         )
+        self.housekeeping = Housekeeping(engine, lambda: self.handler.runtime)
 
     def _failed_root(self, folder: str) -> bytes | None:
         rule = self.config.folders.get(folder)
@@ -207,11 +198,7 @@ class Daemon:
                     self._reload_when_asked(reloader),
                     self.health.run(),
                     self.handler.budgets.watch(),
-                    notice_releases(self.engine, lambda: self.config),
-                    prune_queue(self.engine, lambda: self.config),
-                    delete_remote_jobs(self.engine, lambda: self.providers),
-                    remove_broken_uploads(lambda: self.config),
-                    keep_search_index(self.engine, lambda: self.config),
+                    self.housekeeping.run(),
                 )
                 side = [group.create_task(part) for part in parts]
                 keep_running_config(config)
@@ -255,19 +242,12 @@ class Daemon:
         for task in side:
             task.cancel()
         await self.health.close()
-        await self._delete_last()
+        await self.housekeeping.delete_last()
         for provider in self.providers.values():
             await provider.close()
         self.handler.close()
         log.info("daemon.stopped", **asdict(result))
         return result
-
-    async def _delete_last(self) -> None:
-        """Delete the last files' recordings at their providers: ``run --once`` may have no next start."""
-        if any(isinstance(provider, JobProvider) for provider in self.providers.values()):
-            with contextlib.suppress(TimeoutError, StoreError):
-                async with asyncio.timeout(LAST_DELETIONS_SECONDS):
-                    await delete_due(self.engine, self.providers)
 
     def _page_source(self) -> PageSource:
         from dropscribe.web.site import PageSource  # noqa: PLC0415  # with Jinja2: 4 MiB

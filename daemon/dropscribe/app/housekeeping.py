@@ -7,6 +7,7 @@ MOST_TRIES times with growing waits, also after a restart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -25,9 +26,11 @@ from dropscribe.search.indexer import Indexer
 from dropscribe.service.status import LIVE_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from concurrent.futures import Executor
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
     from dropscribe.queue.sql.remote_deletions import RemoteDeletion
@@ -36,6 +39,7 @@ log = structlog.get_logger()
 
 PRUNE_LOOK_SECONDS = 3600.0
 DELETION_LOOK_SECONDS = 5.0
+LAST_DELETIONS_SECONDS = 10.0  # limit of the last deletions at providers; the next start does the rest
 MOST_TRIES = 12
 _FIRST_WAIT_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 6 * 3600.0
@@ -50,26 +54,100 @@ CLUSTER_LOOK_SECONDS = 5
 """Interval after which a cluster's node assumes a change, because other nodes do not announce theirs."""
 
 
-async def prune_queue(engine: Engine, config: Callable[[], Config]) -> None:
-    """Delete old cached answers and ended jobs until cancelled, one small batch per transaction."""
-    while True:
-        has_more = False
+class Housekeeping:
+    """The recurring work of a daemon. Each task has its own interval; none ends the daemon if it fails.
+
+    Args:
+        runtime: Returns the current one.
+    """
+
+    def __init__(self, engine: Engine, runtime: Callable[[], RuntimeConfig]) -> None:
+        self._engine = engine
+        self._runtime = runtime
+        self._threads = DaemonThreads(2, "housekeeping")  # one for uploads, one for the search index
+        self._version: int | None = None  # of the database, when it was looked at last
+        self._indexer = Indexer()
+        self._indexed: object = None  # change_token when all was indexed
+        self._sweep_at, self._trouble = 0.0, ""
+
+    async def run(self) -> None:
+        """Do all of it until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for task in (
+                _repeat(self._prune, PRUNE_LOOK_SECONDS, "queue.not_pruned"),
+                _repeat(self._delete_remote_jobs, DELETION_LOOK_SECONDS, "remote_jobs.not_deleted"),
+                _repeat(self._notice_releases, RELEASE_LOOK_SECONDS, "release.not_noticed"),
+                _repeat(self._remove_uploads, UPLOAD_LOOK_SECONDS, "uploads.not_removed"),
+                _repeat(self._index, INDEX_LOOK_SECONDS, "search.not_indexed"),
+            ):
+                group.create_task(task)
+
+    async def delete_last(self) -> None:
+        """Delete the last files' recordings at their providers: ``run --once`` may have no next start."""
+        with contextlib.suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(LAST_DELETIONS_SECONDS):
+                await self._delete_remote_jobs()
+
+    async def _prune(self) -> float | None:
+        """Delete old cached answers and ended jobs, one small batch per transaction."""
+        config = self._runtime().config
+        has_more = await self._engine.prune(config.ledger_keep_seconds, config.history_keep_seconds)
+        return PRUNE_GAP_SECONDS if has_more else None
+
+    async def _delete_remote_jobs(self) -> None:
+        """Delete remote jobs that are due, if any provider has jobs."""
+        providers = self._runtime().providers
+        if any(isinstance(provider, JobProvider) for provider in providers.values()):
+            await delete_due(self._engine, providers)
+
+    async def _notice_releases(self) -> None:
+        """Wake the dispatcher soon after a command has written to the database.
+
+        Only while some rule has ``backlog: ask``: other rules need no release.
+        """
+        if any(rule.backlog == "ask" for rule in self._runtime().config.folders.values()):
+            before, self._version = self._version, await self._engine.store.data_version()
+            if self._version != before:
+                self._engine.signals.wake.set()
+
+    async def _remove_uploads(self) -> None:
+        await remove_broken_uploads(self._runtime().config, self._threads)
+
+    async def _index(self) -> float | None:
+        """Index a batch of finished files in a thread of its own; publishing never waits."""
+        config = self._runtime().config
+        token, began = change_token(config), time.monotonic()
+        if token == self._indexed and began < self._sweep_at:
+            return None
+        has_more, reason = False, ""
         try:
-            has_more = await engine.prune(config().ledger_keep_seconds, config().history_keep_seconds)
-        except StoreError as error:
-            log.debug("queue.not_pruned", reason=error.reason)
-        await asyncio.sleep(PRUNE_GAP_SECONDS if has_more else PRUNE_LOOK_SECONDS)
+            step = asyncio.get_running_loop().run_in_executor(self._threads, self._indexer.step, config)
+            has_more = await step
+        except (StoreError, sqlite3.Error, OSError) as error:
+            reason = str(error)
+        except Exception as error:  # a transcript that breaks the index does not end the daemon
+            reason = repr(error)
+            log.exception("search.bug")
+        if reason and reason != self._trouble:
+            log.warning("search.not_indexed", reason=reason)
+        self._trouble = reason
+        self._indexed = None if has_more else token
+        if not has_more:
+            self._sweep_at = began + INDEX_SWEEP_SECONDS
+            return None
+        took = time.monotonic() - began
+        return took / INDEX_BUSY_SHARE if self._engine.in_flight else took
 
 
-async def delete_remote_jobs(engine: Engine, providers: Callable[[], Mapping[str, Provider]]) -> None:
-    """Delete remote jobs that are due, until cancelled; idle while no provider has jobs."""
+async def _repeat(step: Callable[[], Awaitable[float | None]], look_seconds: float, event: str) -> None:
+    """Call *step* until cancelled; it returns the seconds until its next call, None for *look_seconds*."""
     while True:
-        if any(isinstance(provider, JobProvider) for provider in providers().values()):
-            try:
-                await delete_due(engine, providers())
-            except StoreError as error:
-                log.debug("remote_jobs.not_deleted", reason=error.reason)
-        await asyncio.sleep(DELETION_LOOK_SECONDS)
+        wait_seconds = None
+        try:
+            wait_seconds = await step()
+        except StoreError as error:
+            log.debug(event, reason=error.reason)
+        await asyncio.sleep(look_seconds if wait_seconds is None else wait_seconds)
 
 
 async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
@@ -101,36 +179,11 @@ async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDel
     await engine.store.do(lambda db: remote_deletions.finish_deletion(db, deletion))
 
 
-async def notice_releases(engine: Engine, config: Callable[[], Config]) -> None:
-    """Wake the dispatcher soon after a command has written to the database, until cancelled.
-
-    Runs only while some rule has ``backlog: ask``: other rules need no release.
-    """
-    seen: int | None = None
-    while True:
-        await asyncio.sleep(RELEASE_LOOK_SECONDS)
-        if not any(rule.backlog == "ask" for rule in config().folders.values()):
-            continue
-        try:
-            version = await engine.store.data_version()
-        except StoreError as error:
-            log.debug("release.not_noticed", reason=error.reason)
-            continue
-        if version != seen:
-            engine.signals.wake.set()
-        seen = version
-
-
-async def remove_broken_uploads(config: Callable[[], Config]) -> None:
-    """Remove uploads to the page that a crash cut off, now and every few hours, until cancelled."""
-    threads = DaemonThreads(1, "uploads")
-    while True:
-        http = config().http
-        for rule in config().folders.values() if http and http.uploads else ():
-            count = await asyncio.get_running_loop().run_in_executor(threads, _remove_uploads_of, rule)
-            if count:
-                log.info("uploads.removed", folder=rule.name, count=count)
-        await asyncio.sleep(UPLOAD_LOOK_SECONDS)
+async def remove_broken_uploads(config: Config, threads: Executor) -> None:
+    """Remove uploads to the page that a crash cut off."""
+    for rule in config.folders.values() if config.http and config.http.uploads else ():
+        if count := await asyncio.get_running_loop().run_in_executor(threads, _remove_uploads_of, rule):
+            log.info("uploads.removed", folder=rule.name, count=count)
 
 
 def _remove_uploads_of(rule: FolderRule) -> int:
@@ -157,34 +210,3 @@ def _mark_of(path: os.PathLike[str]) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
-
-
-async def keep_search_index(engine: Engine, config: Callable[[], Config]) -> None:
-    """Index finished files, batch by batch in a separate thread, until cancelled; publishing never waits."""
-    threads, indexer = DaemonThreads(1, "search"), Indexer()
-    seen: object = None
-    trouble, sweep_at = "", 0.0
-    while True:
-        token, began = change_token(config()), time.monotonic()
-        has_more = False
-        if token != seen or began >= sweep_at:
-            seen, reason = token, ""
-            try:
-                step = asyncio.get_running_loop().run_in_executor(threads, indexer.step, config())
-                has_more = await step
-            except (StoreError, sqlite3.Error, OSError) as error:
-                reason = str(error)
-            except Exception as error:  # a transcript that breaks the index does not end the daemon
-                reason = repr(error)
-                log.exception("search.bug")
-            if reason and reason != trouble:
-                log.warning("search.not_indexed", reason=reason)
-            trouble = reason
-            if not has_more:
-                sweep_at = began + INDEX_SWEEP_SECONDS
-        took = time.monotonic() - began
-        if not has_more:
-            await asyncio.sleep(INDEX_LOOK_SECONDS)
-        else:
-            seen = None
-            await asyncio.sleep(took / INDEX_BUSY_SHARE if engine.in_flight else took)

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dropscribe.service.apprise_notifier import compose, quiet_until
 from dropscribe.service.notifications import retry_seconds
+from dropscribe.service.outbound import compose, quiet_until
 
 AT = "2026-11-21T05:00:00Z"
 

@@ -28,11 +28,10 @@ from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.sql import outbox
 from dropscribe.queue.sql.outbox import Notification
-from dropscribe.service import apprise_notifier as people_module
 from dropscribe.service import notifications as module
-from dropscribe.service.apprise_notifier import AppriseNotifier, compose
+from dropscribe.service import outbound as people_module
 from dropscribe.service.notifications import DeliveryLoop, Notifications
-from dropscribe.service.outbound import Webhook
+from dropscribe.service.outbound import AppriseNotifier, Webhook, compose
 from dropscribe.service.reporter import Reporter
 from support.daemon_process import Installation, wait_until
 from support.emulator import Emulator, Fault
@@ -371,7 +370,7 @@ async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeyp
     config, _ = parse_config(text, folder=tmp_path, environ={})
     (courier,) = _build_notifications(config, store)._couriers
     now = datetime(2026, 11, 21, 21, 30, tzinfo=UTC).timestamp()
-    assert courier._recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
+    assert courier.recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
 
 
 @pytest.mark.slow

@@ -11,10 +11,9 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.core.errors import ListenError
-from dropscribe.service.apprise_notifier import AppriseNotifier
 from dropscribe.service.hooks import Hooks, RetriedHook
 from dropscribe.service.notifications import Notifications
-from dropscribe.service.outbound import Heartbeat, Webhook
+from dropscribe.service.outbound import AppriseNotifier, Heartbeat, Webhook
 from dropscribe.service.reporter import Reporter
 
 if TYPE_CHECKING:

@@ -68,7 +68,6 @@ class Notifications:
 
     def __init__(self, store: Store, recipients: Sequence[Recipient]) -> None:
         self._store = store
-        self._recipients = recipients
         self._couriers = [DeliveryLoop(store, recipient) for recipient in recipients]
 
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
@@ -76,7 +75,7 @@ class Notifications:
 
         *payload* must be JSON values, without any transcript or secret.
         """
-        names = [recipient.name for recipient in self._recipients if recipient.wants(event)]
+        names = [each.recipient.name for each in self._couriers if each.recipient.wants(event)]
         if not names:
             return
         event_id, now = uuid.uuid4().hex, time.time()
@@ -106,7 +105,7 @@ class Notifications:
                 await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
 
     async def _drop_outdated(self) -> None:
-        names, now = [recipient.name for recipient in self._recipients], time.time()
+        names, now = [each.recipient.name for each in self._couriers], time.time()
         try:
             forgotten = await self._store.do(lambda db: outbox.begin(db, names, now, now - GIVE_UP_SECONDS))
         except StoreError as error:
@@ -133,9 +132,8 @@ class DeliveryLoop:
 
     def __init__(self, store: Store, recipient: Recipient) -> None:
         self._store = store
-        self._recipient = recipient
-        self._one_at_a_time = asyncio.Lock()
-        self._under_way: set[asyncio.Task[float]] = set()
+        self.recipient = recipient
+        self._delivery: asyncio.Task[float] | None = None
         self._is_last_chance = False
         self.news = asyncio.Event()  # set when a letter was put
 
@@ -162,32 +160,31 @@ class DeliveryLoop:
     async def _round(self) -> float:
         """Make one delivery at most; returns the seconds until the next look, infinite to wait for news.
 
-        A reload or the end does not cut it off, because a message in a thread would be sent twice.
+        A reload or the end does not cut it off, because a message in a thread would be sent twice. Then the
+        next call waits for it.
         """
-        task = asyncio.create_task(self._deliver_due())
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        if self._delivery is None or self._delivery.done():
+            self._delivery = asyncio.create_task(self._deliver_due())
+        return await asyncio.shield(self._delivery)
 
     async def _deliver_due(self) -> float:
-        recipient = self._recipient
-        async with self._one_at_a_time:
-            due_at = await self._store.do(lambda db: outbox.first_due(db, recipient.name))
-            if due_at is None:
-                return math.inf
-            now = time.time()
-            not_before = recipient.not_before(due_at, now, is_last_chance=self._is_last_chance)
-            if (begin_at := max(due_at, not_before)) > now:
-                return begin_at - now
-            letters = await self._store.do(
-                lambda db: outbox.read_due(db, recipient.name, now, recipient.most_at_once)
-            )
-            try:
-                reason = await recipient.deliver(letters)
-            except Exception as error:  # noqa: BLE001 - a notification that fails must not end the daemon
-                reason = type(error).__name__
-            await self._settle(letters, reason)
-            return math.inf if reason and self._is_last_chance else 0.0
+        recipient = self.recipient
+        due_at = await self._store.do(lambda db: outbox.first_due(db, recipient.name))
+        if due_at is None:
+            return math.inf
+        now = time.time()
+        not_before = recipient.not_before(due_at, now, is_last_chance=self._is_last_chance)
+        if (begin_at := max(due_at, not_before)) > now:
+            return begin_at - now
+        letters = await self._store.do(
+            lambda db: outbox.read_due(db, recipient.name, now, recipient.most_at_once)
+        )
+        try:
+            reason = await recipient.deliver(letters)
+        except Exception as error:  # noqa: BLE001 - a notification that fails must not end the daemon
+            reason = type(error).__name__
+        await self._settle(letters, reason)
+        return math.inf if reason and self._is_last_chance else 0.0
 
     async def _settle(self, letters: list[Notification], reason: str) -> None:
         if not reason:
@@ -204,7 +201,7 @@ class DeliveryLoop:
             outbox.defer(db, again, due_at)
 
         await self._store.do(write)
-        recipient = self._recipient.kind
+        recipient = self.recipient.kind
         if too_old:
             log.error("notification.given_up", recipient=recipient, count=len(too_old), reason=reason)
         if again:

@@ -1,8 +1,10 @@
-"""Requests to the admin's urls: the heartbeat to a monitor, and the webhook as a recipient of notifications.
+"""Requests to the admin's urls: the heartbeat to a monitor; webhook and apprise, which receive notifications.
 
 Guarantees: no redirect is followed; an answer's body is not read; urls, which work like passwords, and
 secrets are neither logged nor kept in the outbox; a monitor that is away costs one log line, not one a ping;
-a receiver that drops events whose id it has seen gets each once.
+a receiver that drops events whose id it has seen gets each once. The apprise library (the extra ``notify``)
+is imported when the first message is sent and not before; a message comes at most once a ``batch``, the first
+one PROMPT_SECONDS after its event, none in the quiet hours.
 """
 
 from __future__ import annotations
@@ -10,22 +12,37 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
+import logging
+import socket
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dropscribe import __version__
+from dropscribe.core.text.printing import escape_text
 from dropscribe.providers.transport.http_library import httpx
 from dropscribe.service.notifications import Recipient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import tzinfo
 
     from dropscribe.queue.sql.outbox import Notification
 
 PING_SECONDS = 10.0
 WEBHOOK_SECONDS = 15.0
+PROMPT_SECONDS = 10.0
+"""Events within this time of the first go into one message: one full disk fails many files."""
+
+MOST_AT_ONCE = 1000
+MOST_FAILURES = 10  # a message lists up to this many failures one by one, and more of them as counts by kind
+MOST_LINES = 60
+_CHATTY = ("apprise", "urllib3", "requests")
+"""Loggers that would write messages and urls; apprise itself answers only yes or no."""
 
 log = structlog.get_logger()
 
@@ -51,11 +68,7 @@ class Heartbeat:
         url = self._url
         if self._is_degraded():
             url = url.copy_with(path=url.path.rstrip("/") + "/fail")
-        try:
-            async with asyncio.timeout(PING_SECONDS), client.stream("GET", url) as answer:
-                reason = "" if answer.is_success else f"http_{answer.status_code}"
-        except (httpx.HTTPError, TimeoutError) as error:
-            reason = type(error).__name__
+        reason = await _request(client, PING_SECONDS, "GET", url)
         if reason and not self._is_missing:
             log.warning("heartbeat.missed", server_address=self._url.host, reason=reason)
         elif self._is_missing and not reason:
@@ -72,7 +85,7 @@ class Webhook(Recipient):
     def __init__(self, url: str, secret: str) -> None:
         self._url = url
         self._secret = secret
-        self.name = f"webhook:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        self.name = f"webhook:{_digest(url)}"
 
     async def deliver(self, letters: Sequence[Notification]) -> str:
         """POST the one letter; any 2xx is an arrival."""
@@ -86,18 +99,143 @@ class Webhook(Recipient):
             "X-Dropscribe-Timestamp": timestamp,
             "X-Dropscribe-Signature": _signature(self._secret, timestamp, body),
         }
-        try:
-            async with (
-                asyncio.timeout(WEBHOOK_SECONDS),
-                httpx.AsyncClient(timeout=WEBHOOK_SECONDS, follow_redirects=False) as client,
-                client.stream("POST", self._url, content=body, headers=headers) as answer,
-            ):
-                return "" if answer.is_success else f"http_{answer.status_code}"
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            return type(error).__name__
+        async with httpx.AsyncClient(timeout=WEBHOOK_SECONDS, follow_redirects=False) as client:
+            return await _request(client, WEBHOOK_SECONDS, "POST", self._url, content=body, headers=headers)
+
+
+async def _request(
+    client: httpx.AsyncClient, seconds: float, method: str, url: httpx.URL | str, **parts: Any
+) -> str:
+    """Send one request; returns "" after any 2xx, else the reason of its failure."""
+    try:
+        async with asyncio.timeout(seconds), client.stream(method, url, **parts) as answer:
+            return "" if answer.is_success else f"http_{answer.status_code}"
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        return type(error).__name__
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:12]
 
 
 def _signature(secret: str, timestamp: str, body: bytes) -> str:
     """``sha256=`` and the hex HMAC of ``TIMESTAMP.BODY`` under *secret*; it proves sender and time."""
     signed = f"{timestamp}.".encode() + body
     return f"sha256={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}"
+
+
+class AppriseNotifier(Recipient):
+    """A recipient behind one apprise url, which is a secret.
+
+    Args:
+        batch_seconds: The least time between two messages.
+        quiet_hours, zone: See :func:`quiet_until`.
+    """
+
+    kind = "apprise"
+    most_at_once = MOST_AT_ONCE
+
+    def __init__(
+        self, url: str, batch_seconds: float, quiet_hours: tuple[int, int] | None, zone: tzinfo | None
+    ) -> None:
+        self._url = url
+        self._batch_seconds = batch_seconds
+        self._quiet_hours = quiet_hours
+        self._zone = zone
+        self._spoken_at = 0.0
+        self.name = f"apprise:{_digest(url)}"
+
+    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
+        """After the batch interval and outside the quiet hours."""
+        together_at = max(due_at + PROMPT_SECONDS, self._spoken_at + self._batch_seconds)
+        begin_at = due_at if is_last_chance else together_at
+        if self._quiet_hours is None:
+            return begin_at
+        return quiet_until(max(begin_at, now), self._quiet_hours, self._zone)
+
+    async def deliver(self, letters: Sequence[Notification]) -> str:
+        """One message about all *letters*."""
+        self._spoken_at = time.time()
+        title, text = compose([json.loads(letter.content) for letter in letters], socket.gethostname())
+        return await asyncio.to_thread(self._send, title, text)
+
+    def _send(self, title: str, text: str) -> str:
+        import apprise  # noqa: PLC0415 - the extra `notify`; some 40 MB loaded only for notifications
+
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            service = apprise.Apprise.instantiate(self._url)
+            if service is None:
+                return "apprise does not know the url"
+            was_sent = service.notify(body=text, title=title, body_format=apprise.NotifyFormat.TEXT)
+        except Exception as error:  # noqa: BLE001 - a hundred plugins, each with errors of its own
+            return type(error).__name__
+        return "" if was_sent else "apprise could not deliver it"
+
+
+def quiet_until(now: float, hours: tuple[int, int], zone: tzinfo | None) -> float:
+    """The end of the quiet hours that *now* lies in, else *now*; Unix seconds.
+
+    Args:
+        hours: (begin, end) in minutes of the day; past midnight where the end is the smaller one.
+        zone: None is the system's.
+    """
+    begin, end = hours
+    here = datetime.fromtimestamp(now, zone)
+    minute = here.hour * 60 + here.minute
+    is_quiet = begin <= minute < end if begin < end else minute >= begin or minute < end
+    if not is_quiet:
+        return now
+    day = here if minute < end else here + timedelta(days=1)
+    morning = day.replace(hour=end // 60, minute=end % 60, second=0, microsecond=0)
+    return morning.timestamp()
+
+
+def compose(events: Sequence[Mapping[str, Any]], host: str) -> tuple[str, str]:
+    """(title, text) about *events*, oldest first."""
+    failures = [event for event in events if event["event"] == "failed"]
+    lines = [_line(event) for event in events if event["event"] != "failed"]
+    lines += map(_line, failures) if len(failures) <= MOST_FAILURES else _summary(failures)
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES} more lines"]
+    return f"dropscribe on {host}: {_headline(events, len(failures))}", "\n".join(lines)
+
+
+def _headline(events: Sequence[Mapping[str, Any]], failed: int) -> str:
+    parts = [f"{failed} {'file' if failed == 1 else 'files'} failed"] if failed else []
+    parts += dict.fromkeys(_what(event) for event in events if event["event"] != "failed")
+    return "; ".join(parts[:3]) + ("; …" if len(parts) > 3 else "")
+
+
+def _what(event: Mapping[str, Any]) -> str:
+    """The event in a few words."""
+    match event["event"]:
+        case "failed":
+            return f"{event['folder']}: {escape_text(event['path'])} failed"
+        case "held":
+            return f"{_scope(event)} is held"
+        case "released":
+            return f"{_scope(event)} goes on"
+        case "budget":
+            return f"the budget of {_scope(event)}"
+        case other:
+            return f"{other}"
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    said = [_what(event), *(str(event[key]) for key in ("code", "reason") if event.get(key))]
+    line = ": ".join(dict.fromkeys(said))
+    return f"{event['at']}  {line}"
+
+
+def _summary(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    kinds = Counter((event["folder"], event["code"]) for event in failures)
+    for (folder, code), count in kinds.most_common():
+        example = next(event for event in failures if (event["folder"], event["code"]) == (folder, code))
+        yield f"{folder}: {count} failed with {code}, such as {escape_text(example['path'])}"
+
+
+def _scope(event: Mapping[str, Any]) -> str:
+    kind = "provider" if "provider" in event else "folder"
+    return f"{kind} {event.get(kind, '?')}"

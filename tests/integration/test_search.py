@@ -347,6 +347,21 @@ def test_the_command_prints_text_and_json(scene, capsys):
     assert file["sentences"][0] == {"start": 0.0, "text": "good day to you.", "words": ["good"]}
 
 
+def test_on_a_terminal_all_lines_of_a_hit_begin_in_one_column(scene, capsys, monkeypatch):
+    """The time keeps its column whether the sentence is wrapped or not."""
+    monkeypatch.setattr("dropscribe.cli.commands.search.terminal_width", lambda: 40)
+    with scene.queue() as store:
+        finish(
+            scene, store, "a.wav", "good day. and a sentence that is much too long for this terminal, good"
+        )
+        assert scene.run("search", "good") == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+
+    assert lines[0] == "     0:00  good day."
+    assert len(lines) > 2
+    assert all(line[9:11] == "  " and line[11] != " " for line in lines)
+
+
 def test_the_command_looks_at_as_many_transcripts_as_it_needs(scene, capsys):
     """A rule whose only hit is older than hundreds of others has it; the last line counts what is printed."""
     rule = "  rare: {inbox: inbox2, done: done2, provider: main}\n"

@@ -77,9 +77,8 @@ def _given(text: str) -> str:
 
 def _argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The arguments of one ``add_argument``: of a flag, or with a metavar of a text that is not empty."""
-    if "metavar" in settings:
-        return names, {"type": _given, **settings}
-    return names, {"action": "store_true", **settings}
+    kind = {"type": _given} if "metavar" in settings else {"action": "store_true"}
+    return names, {**kind, **settings}
 
 
 _CONFIG = _argument("-c", "--config", metavar="CONFIG", help="the config file")
@@ -96,20 +95,18 @@ _FORMATS = {"action": "store", "choices": ("txt", "json", "srt", "vtt", "md"), "
 _WORDS = "words that a transcript must all contain, or a quoted phrase"
 _SUSPECT = "files that were transcribed with a warning in their .json: no words found, incomplete audio, …"
 _OUTPUT = "write into DIR, which is made if missing, instead of standard output"
+_RECORDINGS = "an audio file in any folder, or its digest"
+_AUDIO = "audio files, which are not moved; - is standard input"
 
+_WITHOUT_CONFIG = {"init", "schema"}
+_WITH_JSON = {"check", "plan", "status", "list", "search", "why"}
 _ARGUMENTS = {
-    "run": [_CONFIG, _argument("--once", help="work until nothing more can be done, then exit")],
+    "run": [_argument("--once", help="work until nothing more can be done, then exit")],
     "check": [
-        _CONFIG,
-        _JSON,
         _argument("--online", help="ask each provider, without paying for audio"),
         _argument("-q", "--quiet", help="print problems only"),
     ],
-    "plan": [_CONFIG, _JSON],
-    "status": [_CONFIG, _JSON],
     "list": [
-        _CONFIG,
-        _JSON,
         _argument("--failed", help="files that failed"),
         _argument("--waiting", help="files that are not finished"),
         _argument("--done", help="files that were transcribed"),
@@ -118,39 +115,19 @@ _ARGUMENTS = {
         _argument("--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"),
         _limit(100),
     ],
-    "search": [
-        _CONFIG,
-        _JSON,
-        _argument("words", nargs="+", metavar="WORDS", help=_WORDS),
-        _FOLDER,
-        _limit(20),
-    ],
-    "why": [
-        _CONFIG,
-        _JSON,
-        _argument("file", metavar="FILE", help="a file in an inbox, in done or in failed"),
-    ],
+    "search": [_argument("words", nargs="+", metavar="WORDS", help=_WORDS), _FOLDER, _limit(20)],
+    "why": [_argument("file", metavar="FILE", help="a file in an inbox, in done or in failed")],
     "retry": [
-        _CONFIG,
         _argument("files", nargs="*", metavar="FILE", help="audio files in a failed folder"),
         _argument("--folder", metavar="NAME", help="every failed file of this rule"),
         _argument("--all", help="every failed file of every rule"),
     ],
     "release": [
-        _CONFIG,
-        _argument("--folder", metavar="NAME", required=True, help="the rule whose files are released"),
+        _argument("--folder", metavar="NAME", required=True, help="the rule whose files are released")
     ],
-    "forget": [
-        _CONFIG,
-        _argument(
-            "recordings", nargs="+", metavar="FILE|SHA256", help="an audio file in any folder, or its digest"
-        ),
-    ],
+    "forget": [_argument("recordings", nargs="+", metavar="FILE|SHA256", help=_RECORDINGS)],
     "transcribe": [
-        _CONFIG,
-        _argument(
-            "files", nargs="+", metavar="FILE", help="audio files, which are not moved; - is standard input"
-        ),
+        _argument("files", nargs="+", metavar="FILE", help=_AUDIO),
         _argument("--provider", metavar="NAME", help="default: the only one, or the first in the config"),
         _argument("--format", **_FORMATS, help="default: txt"),
         _argument("--output", metavar="DIR", help=_OUTPUT),
@@ -160,6 +137,7 @@ _ARGUMENTS = {
     ],
     "schema": [_argument("--transcript", help="print the schema of a transcript's JSON instead")],
 }
+"""Arguments of the commands, beside ``--config`` and ``--json``."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -174,7 +152,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        for names, settings in _ARGUMENTS[name]:
+        shared = [] if name in _WITHOUT_CONFIG else [_CONFIG]
+        shared += [_JSON] if name in _WITH_JSON else []
+        for names, settings in [*shared, *_ARGUMENTS.get(name, ())]:
             command.add_argument(*names, **settings)
     return parser
 

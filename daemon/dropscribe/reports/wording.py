@@ -21,25 +21,25 @@ _GAP = "  "
 _NARROWEST = 20
 
 
-def terminal_width() -> int | None:
-    """Width in columns of the terminal on standard output; None if it is no terminal: nothing is wrapped."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def terminal_width() -> int:
+    """Width in columns of the terminal on standard output; without a terminal no text is too wide."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
-def wrap(text: str, width: int | None, indent: str = "") -> str:
-    """*text* broken between words to *width* columns; further lines are indented. None leaves it whole."""
-    if width is None or len(indent) + _NARROWEST > width:
+def wrap(text: str, width: int, indent: str = "") -> str:
+    """*text* broken between words to *width* columns; further lines are indented."""
+    if len(indent) + _NARROWEST > width or display_width(text) <= width:
         return text
-    lines: list[str] = []
-    line = ""
-    for word in text.split(" "):
-        longer = f"{line} {word}" if line else word
-        if line and display_width(longer) > width - (len(indent) if lines else 0):
-            lines.append(line)
-            line = word
+    first, *words = text.split(" ")
+    lines = [first]
+    for word in words:
+        is_first = len(lines) == 1
+        longer = f"{lines[-1]} {word}" if lines[-1] or is_first else word
+        if lines[-1].strip() and display_width(longer) > width - (0 if is_first else len(indent)):
+            lines.append(word)
         else:
-            line = longer
-    return f"\n{indent}".join([*lines, line])
+            lines[-1] = longer
+    return f"\n{indent}".join(lines)
 
 
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> str:
@@ -52,26 +52,21 @@ def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers:
     cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
     to_right = [name in numbers for name in head]
-    lines = [_render_row(row, widths, to_right) for row in cells]
-    if width is None or max(map(display_width, lines)) <= width:
-        return "\n".join(lines)
+
+    def line_of(row: Sequence[str]) -> str:
+        return _GAP.join(map(_padded, row, widths, to_right)).rstrip()
+
+    lines = [line_of(row) for row in cells]
     margin = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
-    if margin + _NARROWEST > width:
-        return "\n".join(_render_narrow(row, widths, to_right, width) for row in cells)
-    last = [wrap(row[-1], width - margin).replace("\n", "\n" + " " * margin) for row in cells]
-    wrapped = [[*row[:-1], cell] for row, cell in zip(cells, last, strict=True)]
-    return "\n".join(_render_row(row, widths, to_right) for row in wrapped)
-
-
-def _render_narrow(row: Sequence[str], widths: Sequence[int], to_right: Sequence[bool], width: int) -> str:
-    """The last cell on lines of its own, below the others."""
-    first = _render_row(row[:-1], widths[:-1], to_right[:-1])
-    below = wrap(row[-1], width - len(_GAP), _GAP)
-    return f"{first}\n{_GAP}{below}" if row[-1] else first
-
-
-def _render_row(row: Sequence[str], widths: Sequence[int], to_right: Sequence[bool]) -> str:
-    return _GAP.join(map(_padded, row, widths, to_right)).rstrip()
+    if max(map(display_width, lines)) <= width:
+        return "\n".join(lines)
+    for number, (*others, last) in enumerate(cells):
+        if margin + _NARROWEST > width:  # the last cell goes on lines of its own, below the others
+            lines[number] = f"{line_of(others)}\n{_GAP}{wrap(last, width - len(_GAP), _GAP)}".rstrip()
+        else:
+            wrapped = wrap(last, width - margin).replace("\n", "\n" + " " * margin)
+            lines[number] = line_of([*others, wrapped])
+    return "\n".join(lines)
 
 
 def _padded(cell: str, width: int, to_right: bool = False) -> str:
@@ -83,8 +78,7 @@ def render_facts(facts: Sequence[tuple[str, str]]) -> str:
     """Name and words, the words in one column; further lines of one entry are indented to it."""
     width = max((display_width(name) for name, _ in facts), default=0)
     indent = " " * (width + len(_GAP))
-    columns = terminal_width()
-    room = None if columns is None else max(columns - len(indent), _NARROWEST)
+    room = max(terminal_width() - len(indent), _NARROWEST)
     lines = []
     for name, words in facts:
         text = "\n".join(wrap(one_line(line), room) for line in words.split("\n"))
@@ -96,7 +90,7 @@ def one_line(text: str) -> str:
     """*text* without anything that a terminal would obey, on one line."""
     if text.isascii() and text.isprintable():
         return text  # nearly every cell of a table of 100,000 files
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+    return printable(text, keep="")
 
 
 def display_width(text: str) -> int:
@@ -110,10 +104,14 @@ def _letter_width(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1
 
 
-def printable(text: str) -> str:
-    """*text* with nothing in it that a terminal would obey or that cannot be encoded."""
+def printable(text: str, keep: str = "\n\t") -> str:
+    """*text* with nothing in it that a terminal would obey or that cannot be encoded.
+
+    Args:
+        keep: Letters that stay although a terminal obeys them.
+    """
     escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return escape_text(escaped, keep="\n\t")
+    return escape_text(escaped, keep)
 
 
 def show_path(path: bytes) -> str:

@@ -152,9 +152,7 @@ def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
 def render_status(document: dict[str, Any], now: float) -> str:
     """The status as text for people."""
     width = terminal_width()
-    troubles = [
-        "  " + wrap(words, None if width is None else width - 2, "    ") for words in _troubles(document, now)
-    ]
+    troubles = ["  " + wrap(words, width - 2, "    ") for words in _troubles(document, now)]
     found = sum(folder["suspect"] for folder in document["folders"].values())
     suspect = f"{plural(found, 'doubtful transcript')} so far; 'list --suspect' names files and warnings"
     parts = [

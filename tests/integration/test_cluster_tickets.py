@@ -24,13 +24,13 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.core.retry import RetryLimits
+from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.dispatcher import TicketRunner
 from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.nodes import Heartbeats, beat
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.engine import QueueState
 from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import claims, hold_rows, intake_queries, result_rows, rows, transactions
@@ -304,9 +304,7 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
             asked.set()
             return result
 
-    state = QueueState(store)
-    state.database = AskedDatabase(store)
-    tickets = TicketRunner(state, "n0")
+    tickets = TicketRunner(Admission(AskedDatabase(store)), "n0")
     waiting = asyncio.create_task(tickets.begin(ticket, LANE))
     await asked.wait()
     tickets.stop()
@@ -316,7 +314,7 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
 async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_attempt(store):
     """No coroutine would run the attempt: the row stays queued for another node."""
     ticket = store.call(lambda db: give_ticket(db, b"a", 77)).result()
-    tickets = TicketRunner(QueueState(store), "n0")
+    tickets = TicketRunner(Admission(RetryingDatabase(store)), "n0")
     is_free = threading.Event()
     held_up = store.call(lambda _: is_free.wait(30))
     beginning = asyncio.create_task(tickets.begin(ticket, LANE))
@@ -334,15 +332,15 @@ async def test_an_attempt_that_cannot_be_recorded_gives_its_slot_back(store):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
     assert store.has_name
     ticket = await store.do(lambda db: give_ticket(db, b"a", 77))
-    state = QueueState(store)
-    state.admission.plan = PLAN
+    admission = Admission(RetryingDatabase(store))
+    admission.plan = PLAN
 
     class Runner:
         async def run(self, job):
             await store.do(lambda db: db.execute("SELECT 1 / 0"))
 
     with capture_logs() as told:
-        await TicketRunner(state, "n0").run(Runner(), ticket, "pulse")
+        await TicketRunner(admission, "n0").run(Runner(), ticket, "pulse")
     assert [(line["event"], line["path"]) for line in told] == [("job.bug", b"a.wav")]
     ask = "SELECT state, attempts, crashes FROM jobs"
     assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0, 1)]
@@ -429,7 +427,7 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
 def test_a_new_queue_has_statistics_soon(store):
     """Without autovacuum too: a file's place is looked up by its name, not by reading all that waits."""
     store.call(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")).result()
-    inbox = ClusterIntake(QueueState(store).admission, store)
+    inbox = ClusterIntake(Admission(RetryingDatabase(store)), store)
     for first in range(0, 300, 100):
         names = [b"%06d.wav" % number for number in range(first, first + 100)]
         inbox.submit([NewJob("calls", name, FileSnapshot(1, 1, 1, 1), 0.0) for name in names])

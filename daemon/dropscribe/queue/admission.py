@@ -129,13 +129,16 @@ class Admission:
     """Selects the jobs that may start now, from the plan and the state in memory.
 
     Attributes:
+        database: The queue's database; its transactions wait while it cannot be written.
+        signals: Wake the dispatcher, and report news.
         plan: Folders, providers and limits of the config; swapped by :meth:`replan`.
     """
 
     def __init__(self, database: RetryingDatabase) -> None:
+        self.database, self.signals = database, database.signals
         self.plan = Plan({}, {})
-        self.in_flight = InFlight(database.signals)
-        self.folders = FolderGate(database.signals)
+        self.in_flight = InFlight(self.signals)
+        self.folders = FolderGate(self.signals)
         self.rates = ProviderRates(database)
         self.holds = Holds(database, self.rates)
         self._turn = itertools.count(1)

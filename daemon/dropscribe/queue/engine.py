@@ -45,22 +45,9 @@ if TYPE_CHECKING:
     from dropscribe.queue.cluster.intake import ClusterIntake
     from dropscribe.queue.embedded.store import Store
     from dropscribe.queue.model import AttemptJob, Plan, PublishJob, Stats
-    from dropscribe.queue.sql.database import Connection, Database
+    from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
-
-
-class QueueState:
-    """The parts of a queue that its engine and its dispatcher share.
-
-    Attributes:
-        signals: Wake the dispatcher, and report news.
-    """
-
-    def __init__(self, store: Database) -> None:
-        self.database = RetryingDatabase(store)
-        self.signals = self.database.signals
-        self.admission = Admission(self.database)
 
 
 class Engine:
@@ -75,15 +62,15 @@ class Engine:
 
     def __init__(
         self,
-        state: QueueState,
+        admission: Admission,
         dispatcher: EmbeddedDispatcher | ClusterDispatcher,
         intake: EmbeddedIntake | ClusterIntake,
     ) -> None:
-        self.database, self.signals = state.database, state.signals
-        self.store = state.database.database
-        self._admission = state.admission
-        self.in_flight, self.folders = state.admission.in_flight, state.admission.folders
-        self.rates, self.holds = state.admission.rates, state.admission.holds
+        self._admission = admission
+        self.database, self.signals = admission.database, admission.signals
+        self.store = admission.database.database
+        self.in_flight, self.folders = admission.in_flight, admission.folders
+        self.rates, self.holds = admission.rates, admission.holds
         self.dispatcher, self.intake = dispatcher, intake
 
     async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
@@ -92,7 +79,7 @@ class Engine:
         Cancelling returns the jobs in flight to the queue.
         """
         self.replan(plan)
-        await self.dispatcher.run(JobRunner(self.database, self._admission, attempt, publish))
+        await self.dispatcher.run(JobRunner(self._admission, attempt, publish))
 
     def replan(self, plan: Plan) -> None:
         """Swap the plan; jobs in flight continue as they began."""
@@ -239,8 +226,8 @@ def open_engine(queue: QueueConfig | None, own: Store) -> Engine:
         StoreUnusable: *own* holds answers that were paid for and not yet published, or the server refuses us.
     """
     if queue is None:
-        state = QueueState(own)
-        return Engine(state, EmbeddedDispatcher(state, own.path.parent), EmbeddedIntake(own))
+        admission = Admission(RetryingDatabase(own))
+        return Engine(admission, EmbeddedDispatcher(admission, own.path.parent), EmbeddedIntake(own))
     # The extra is installed where a config asks for it, and costs memory.
     from dropscribe.queue.cluster.dispatcher import ClusterDispatcher  # noqa: PLC0415
     from dropscribe.queue.cluster.intake import ClusterIntake  # noqa: PLC0415
@@ -249,8 +236,8 @@ def open_engine(queue: QueueConfig | None, own: Store) -> Engine:
 
     _refuse_unpublished(own)
     store = ClusterStore(queue.dsn.reveal(), MountMap(queue.roots), queue.node)
-    state = QueueState(store)
-    return Engine(state, ClusterDispatcher(state, store, queue), ClusterIntake(state.admission, store))
+    admission = Admission(RetryingDatabase(store))
+    return Engine(admission, ClusterDispatcher(admission, store, queue), ClusterIntake(admission, store))
 
 
 def _refuse_unpublished(own: Store) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
     from dropscribe.queue.admission import Admission
     from dropscribe.queue.model import AttemptJob, PublishJob
-    from dropscribe.queue.retrying_database import RetryingDatabase
 
 log = structlog.get_logger()
 
@@ -28,11 +27,9 @@ log = structlog.get_logger()
 class JobRunner:
     """Runs jobs that a dispatcher has claimed and added to the jobs in flight."""
 
-    def __init__(
-        self, database: RetryingDatabase, admission: Admission, attempt: AttemptJob, publish: PublishJob
-    ) -> None:
-        self._database = database
+    def __init__(self, admission: Admission, attempt: AttemptJob, publish: PublishJob) -> None:
         self._admission = admission
+        self._database = admission.database
         self._attempt = attempt
         self._publish = publish
 

@@ -32,8 +32,8 @@ from dropscribe.queue.sql.claims import SUSPECT_CRASHES
 if TYPE_CHECKING:
     from dropscribe.config.model import QueueConfig
     from dropscribe.core.model import Job
+    from dropscribe.queue.admission import Admission
     from dropscribe.queue.cluster.store import ClusterStore
-    from dropscribe.queue.engine import QueueState
     from dropscribe.queue.job_runner import JobRunner
     from dropscribe.queue.model import ProviderLimits
     from dropscribe.queue.sql.database import Connection
@@ -52,26 +52,26 @@ _TOGETHER_SECONDS = 0.02
 class ClusterDispatcher:
     """As :class:`~dropscribe.queue.embedded.dispatcher.EmbeddedDispatcher`; the role watch runs no jobs."""
 
-    def __init__(self, state: QueueState, store: ClusterStore, queue: QueueConfig) -> None:
+    def __init__(self, admission: Admission, store: ClusterStore, queue: QueueConfig) -> None:
         self.runs_jobs = queue.role != "watch"
-        self._state = state
-        self._database, self._signals, self._admission = state.database, state.signals, state.admission
+        self._admission = admission
+        self._database, self._signals = admission.database, admission.signals
         now = store.now()
         node = NodeStats(queue.node, socket.gethostname(), queue.role, __version__, now, now, in_flight=0)
         self._node = queue.node
         self._heartbeats = nodes.Heartbeats(store, node)
         self._workers = WorkerPool(queue.dsn.reveal(), queue.node)
-        self._tickets = TicketRunner(state, queue.node)
+        self._tickets = TicketRunner(admission, queue.node)
         self._looked_at = time.monotonic()
 
     async def run(self, runner: JobRunner) -> None:
         """Recover this node's interrupted jobs, then begin the jobs of tickets until cancelled."""
-        await nodes.recover_own(self._state, self._node)
+        await nodes.recover_own(self._admission, self._node)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
             group.create_task(self._heartbeats.run(self._database, self._admission.in_flight))
             if self.runs_jobs:
-                group.create_task(nodes.recover_silent(self._state, self._heartbeats))
+                group.create_task(nodes.recover_silent(self._admission, self._heartbeats))
                 group.create_task(self._workers.run(partial(self._tickets.run, runner)))
 
     async def drain(self, grace_seconds: float) -> None:
@@ -132,8 +132,9 @@ class TicketRunner:
     One ticket of each provider tries to begin; the others wait behind it.
     """
 
-    def __init__(self, state: QueueState, node: str) -> None:
-        self._database, self._signals, self._admission = state.database, state.signals, state.admission
+    def __init__(self, admission: Admission, node: str) -> None:
+        self._admission = admission
+        self._database, self._signals = admission.database, admission.signals
         self._node = node
         self._suspect = asyncio.Lock()
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

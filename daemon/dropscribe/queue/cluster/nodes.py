@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
+    from dropscribe.queue.admission import Admission
     from dropscribe.queue.cluster.store import ClusterStore
-    from dropscribe.queue.engine import QueueState
     from dropscribe.queue.model import NodeStats
     from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.sql.database import Connection
@@ -122,34 +122,34 @@ def leave(db: Connection, name: str) -> None:
     db.execute("DELETE FROM nodes WHERE name = ?", (name,))
 
 
-async def recover_own(state: QueueState, node: str) -> None:
+async def recover_own(admission: Admission, node: str) -> None:
     """At the start: requeue the jobs of an earlier process of this node."""
 
     def work(db: Connection) -> list[Job]:
-        plan, now = state.admission.plan, state.database.now()
+        plan, now = admission.plan, admission.database.now()
         transactions.clear_stale_assignments(db, plan, now)
         void_lost_tickets(db)
         return _take_back(db, node, plan.retry, now)
 
-    log_interrupted(await state.database.do(work))
+    log_interrupted(await admission.database.do(work))
     reached("recovered")
 
 
-async def recover_silent(state: QueueState, heartbeats: Heartbeats) -> None:
+async def recover_silent(admission: Admission, heartbeats: Heartbeats) -> None:
     """Requeue the jobs of silent nodes, and void the tickets of dead workers, until cancelled."""
 
     def work(db: Connection) -> dict[str, list[Job]]:
         # Asked in the transaction, which may have waited for the database to come back.
         if not heartbeats.has_beaten_for(model.SILENT_SECONDS):
             return {}
-        cut_off = take_back_silent(db, state.admission.plan.retry, state.database.now())
+        cut_off = take_back_silent(db, admission.plan.retry, admission.database.now())
         void_lost_tickets(db)
         return cut_off
 
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        log_silent_nodes(await state.database.do(work))
-        state.signals.wake.set()
+        log_silent_nodes(await admission.database.do(work))
+        admission.signals.wake.set()
 
 
 def take_back_silent(db: Connection, limits: RetryLimits, now: float) -> dict[str, list[Job]]:

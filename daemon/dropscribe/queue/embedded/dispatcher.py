@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.core.model import Job
-    from dropscribe.queue.engine import QueueState
+    from dropscribe.queue.admission import Admission
     from dropscribe.queue.job_runner import JobRunner
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
@@ -52,8 +52,9 @@ class EmbeddedDispatcher:
 
     runs_jobs = True
 
-    def __init__(self, state: QueueState, state_dir: Path) -> None:
-        self._database, self._signals, self._admission = state.database, state.signals, state.admission
+    def __init__(self, admission: Admission, state_dir: Path) -> None:
+        self._admission = admission
+        self._database, self._signals = admission.database, admission.signals
         self._state_dir = state_dir
         self._looked_at = time.monotonic()
         self._search_at = 0.0  # monotonic

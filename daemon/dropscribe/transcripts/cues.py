@@ -59,7 +59,7 @@ class Cue:
     @property
     def spoken(self) -> str:
         """The text, after the speaker's name where it is known."""
-        return f"{_prefix(self.speaker)}{self.text}"
+        return named(self.speaker, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,9 @@ def lines_of(text: str, layout: Layout) -> list[str]:
     return next((balanced for balanced in narrow if len(balanced) == len(lines)), lines)
 
 
-def _prefix(speaker: str | None) -> str:
-    return "" if speaker is None else f"{one_line(speaker)}: "
+def named(speaker: str | None, text: str) -> str:
+    """*text* after the speaker's name where it is known."""
+    return text if speaker is None else f"{one_line(speaker)}: {text}"
 
 
 def _timed(items: Iterable[Mapping[str, Any]], key: str) -> list[Cue]:
@@ -198,13 +199,12 @@ def _begins_run(run: Sequence[_Token], token: _Token) -> bool:
 
 def _divided(run: Sequence[_Token], layout: Layout) -> Iterator[Cue]:
     """*run* in cues, by the division that costs least."""
-    prefix = len(_prefix(run[0].segment.speaker))
+    prefix = len(named(run[0].segment.speaker, ""))
     room = max(1, layout.line_characters * layout.cue_lines - prefix)
     cheapest = [0.0] + [math.inf] * len(run)
     begins = [0] * (len(run) + 1)
     for first in range(len(run)):
-        fitting = _fitting(run, first, prefix, layout)
-        for last, length, crossed in _extended(run, first, fitting):
+        for last, length, crossed in _cues_from(run, first, prefix, layout):
             emptiness = 1 - min(1.0, length / room)
             cost = cheapest[first] + 1 + emptiness**2 + crossed + _end_cost(run, first, last)
             if cost < cheapest[last + 1]:
@@ -216,48 +216,40 @@ def _divided(run: Sequence[_Token], layout: Layout) -> Iterator[Cue]:
         yield _joined(run[first:end])
 
 
-def _fitting(run: Sequence[_Token], first: int, prefix: int, layout: Layout) -> int:
-    """One more than the last token that a cue from *first* on has room and time for."""
-    lines, width = 1, prefix - len(run[first].joint)
+def _cues_from(
+    run: Sequence[_Token], first: int, prefix: int, layout: Layout
+) -> Iterator[tuple[int, int, float]]:
+    """(last token, characters, cost of crossed breaks) of each cue from *first* on that has room and time."""
+    length = -len(run[first].joint)
+    lines, width, crossed = 1, prefix + length, 0.0
     for last in range(first, len(run)):
         token = run[last]
-        width += token.length
-        if width > layout.line_characters and last > first:
-            lines, width = lines + 1, len(token.text)
-        is_long = token.is_timed and token.end - run[first].start > layout.cue_seconds
-        if last > first and (lines > layout.cue_lines or is_long):
-            return last
-    return len(run)
-
-
-def _extended(run: Sequence[_Token], first: int, end: int) -> Iterator[tuple[int, int, float]]:
-    """(last token, characters, cost of crossed segments and pauses) of each cue from *first* on."""
-    length, crossed = -len(run[first].joint), 0.0
-    for last in range(first, end):
-        token = run[last]
-        if last > first:
-            before = run[last - 1]
-            if token.segment is not before.segment:
-                crossed += _ACROSS_SEGMENTS
-            elif token.start - before.end > PAUSE_SECONDS:
-                crossed += _ACROSS_PAUSE
         length += token.length
+        width += token.length
+        if last > first:
+            if width > layout.line_characters:
+                lines, width = lines + 1, len(token.text)
+            is_long = token.is_timed and token.end - run[first].start > layout.cue_seconds
+            if lines > layout.cue_lines or is_long:
+                return
+            crossed += _break_cost(run[last - 1], token)
         yield last, length, crossed
+
+
+def _break_cost(token: _Token, following: _Token) -> float:
+    """The cost of a cue that goes on between the tokens: over the end of a segment, over a pause, or 0."""
+    if following.segment is not token.segment:
+        return _ACROSS_SEGMENTS
+    return _ACROSS_PAUSE if following.start - token.end > PAUSE_SECONDS else 0.0
 
 
 def _end_cost(run: Sequence[_Token], first: int, last: int) -> float:
     """The cost of a cue that begins with token *first* and ends with token *last*."""
     token = run[last]
-    cost = 0.0
-    if first == last and len(run) > 1:
-        cost += 0.0 if _is_sentence(run, first) else _ONE_WORD
-    if last + 1 == len(run) or token.ends_sentence or _is_break(token, run[last + 1]):
+    cost = _ONE_WORD if first == last and len(run) > 1 and not _is_sentence(run, first) else 0.0
+    if last + 1 == len(run) or token.ends_sentence or _break_cost(token, run[last + 1]):
         return cost
     return cost + (_CUT_AT_CLAUSE if token.text.endswith(_CLAUSE_ENDS) else _CUT_IN_CLAUSE)
-
-
-def _is_break(token: _Token, following: _Token) -> bool:
-    return following.segment is not token.segment or following.start - token.end > PAUSE_SECONDS
 
 
 def _is_sentence(run: Sequence[_Token], number: int) -> bool:

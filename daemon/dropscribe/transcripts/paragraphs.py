@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.line_breaks import joined
+from dropscribe.transcripts.model import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,14 +32,6 @@ class Paragraph:
     text: str  # one line of printable characters
     start: float | None  # seconds from the start of the audio; None where nothing is timed
     speaker: str | None  # None if no speaker is named
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    text: str
-    start: float | None
-    end: float | None
-    speaker: str | None
 
 
 def paragraphs_of(document: Mapping[str, Any]) -> list[Paragraph]:
@@ -65,7 +58,7 @@ def split_runs(items: Iterable[T], begins: Callable[[list[T], T], bool]) -> Iter
         yield run
 
 
-def _begins_paragraph(run: list[_Piece], piece: _Piece) -> bool:
+def _begins_paragraph(run: list[Segment], piece: Segment) -> bool:
     last = run[-1]
     pause = -math.inf if piece.start is None or last.end is None else piece.start - last.end
     if piece.speaker != last.speaker or pause >= PAUSE_SECONDS:
@@ -74,18 +67,18 @@ def _begins_paragraph(run: list[_Piece], piece: _Piece) -> bool:
     return last.text.endswith(SENTENCE_ENDS) and sum(len(each.text) + 1 for each in run) >= longest
 
 
-def _pieces(document: Mapping[str, Any]) -> Iterator[_Piece]:
+def _pieces(document: Mapping[str, Any]) -> Iterator[Segment]:
     """The segments, or the words where only these name the speakers or are there at all."""
     segments, words = document["segments"], document["words"]
     are_named, words_are = (any(item["speaker"] is not None for item in each) for each in (segments, words))
     if not segments or (words_are and not are_named):
         for word in words:
-            yield _Piece(one_line(word["word"]), word["start"], word["end"], word["speaker"])
+            yield Segment(one_line(word["word"]), word["start"], word["end"], word["speaker"])
         return
     timed = sorted(filter(has_times, words), key=itemgetter("start"))
     for segment in segments:
         start, end = _spoken_span(segment, timed)
-        yield _Piece(one_line(segment["text"]), start, end, segment["speaker"])
+        yield Segment(one_line(segment["text"]), start, end, segment["speaker"])
 
 
 def may_be_one_voice(speaker: str | None, other: str | None) -> bool:

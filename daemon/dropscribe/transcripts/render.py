@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.naming import split_name
 from dropscribe.core.text.printing import one_line
-from dropscribe.transcripts.cues import cues_of, lines_of
+from dropscribe.transcripts.cues import cues_of, lines_of, named
 from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.paragraphs import paragraphs_of
@@ -57,7 +57,7 @@ def render_json(document: Mapping[str, Any], _: Layout = DEFAULT_LAYOUT) -> byte
 def render_txt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> bytes:
     """The text and a newline; one line a speaker turn where speakers are known; or paragraphs."""
     if layout.paragraphs:
-        text = "\n\n".join(_named(item.speaker, item.text) for item in paragraphs_of(document))
+        text = "\n\n".join(named(item.speaker, item.text) for item in paragraphs_of(document))
     elif document["speakers"]:
         text = "\n".join(_turns(document))
     else:
@@ -109,11 +109,7 @@ def _turns(document: Mapping[str, Any]) -> Iterator[str]:
     items, key = (document["segments"], "text") if has_names else (document["words"], "word")
     for speaker, turn in itertools.groupby(items, key=lambda item: item["speaker"]):
         if text := joined(filter(None, (one_line(item[key]) for item in turn))):
-            yield _named(speaker, text)
-
-
-def _named(speaker: str | None, text: str) -> str:
-    return text if speaker is None else f"{one_line(speaker)}: {text}"
+            yield named(speaker, text)
 
 
 def _srt_block(number: int, cue: Cue, layout: Layout) -> str:

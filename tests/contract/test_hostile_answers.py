@@ -34,8 +34,9 @@ def _rendered(transcript, form):
     facts = TranscriptFacts(
         path=b"a.wav", size_bytes=1, sha256="", modified_at=0.0, provider_name="p", provider_type="openai",
         params={}, folder="f", attempts=1, received_at=0.0, transcribed_at=0.0, elapsed_seconds=0.0,
+        outputs=("json", form),
     )  # fmt: skip
-    return RENDERERS[form](transcript_document(transcript, facts, outputs=("json", form)))
+    return RENDERERS[form](transcript_document(transcript, facts))
 
 
 @pytest.mark.parametrize(

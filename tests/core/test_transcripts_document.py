@@ -78,13 +78,13 @@ def test_speakers_without_times_keep_the_order_of_the_answer():
 def test_no_timestamps_is_said_where_cues_were_asked_for(outputs, segments, expected):
     """The warning comes exactly when a cue format was asked for and nothing is timed."""
     transcript = Transcript("x", segments=segments)
-    assert transcript_document(transcript, facts(), outputs=outputs)["warnings"] == expected
+    assert transcript_document(transcript, facts(outputs=outputs))["warnings"] == expected
 
 
 def test_warnings_of_provider_and_caller_are_kept_once():
     """Warnings keep their order, each once."""
     transcript = Transcript("", warnings=("odd", "empty_transcript"))
-    document = transcript_document(transcript, facts(), warnings=["incomplete_audio", "odd"])
+    document = transcript_document(transcript, facts(warnings=["incomplete_audio", "odd"]))
     assert document["warnings"] == ["odd", "empty_transcript", "incomplete_audio"]
 
 
@@ -180,7 +180,7 @@ confidence = st.none() | st.floats(0, 1)
 )
 def test_any_transcript_fits_the_schema_and_renders(transcript):
     """Whatever a provider says, the document is valid and every renderer gives the same bytes twice."""
-    document = transcript_document(transcript, facts(), outputs=("json", "txt", "srt", "vtt"))
+    document = transcript_document(transcript, facts(outputs=("json", "txt", "srt", "vtt")))
     _schema("transcript").validate(document)
     for render in RENDERERS.values():
         assert render(document) == render(json.loads(json.dumps(document)))

@@ -103,7 +103,7 @@ def answers(data: bytes) -> None:
     except ProviderError as error:
         _check_text(error.reason)
         return
-    document = transcript_document(transcript, _facts(kind), outputs=_FORMS)
+    document = transcript_document(transcript, _facts(kind))
     rendered = {form: RENDERERS[form](document) or b"" for form in _FORMS}
     for form, content in rendered.items():
         if KEY.encode() in content:
@@ -188,6 +188,7 @@ def _facts(kind: str) -> TranscriptFacts:
     return TranscriptFacts(
         path=b"a.wav", size_bytes=1, sha256="", modified_at=0.0, provider_name="p", provider_type=kind,
         params={}, folder="f", attempts=1, received_at=0.0, transcribed_at=0.0, elapsed_seconds=0.0,
+        outputs=_FORMS,
     )  # fmt: skip
 
 

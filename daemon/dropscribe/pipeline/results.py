@@ -64,8 +64,7 @@ class Results:
     ) -> dict[str, Any]:
         """The document of a new answer."""
         facts = await self._facts(claim, sha256, claim.job.attempts, seconds)
-        outputs, warnings = claim.rule.outputs, _warnings(claim.job)
-        build = partial(transcript_document, transcript, facts, outputs=outputs, warnings=warnings)
+        build = partial(transcript_document, transcript, facts)
         return await self._renderer.build(
             build, transcript.text, transcript.segments, transcript.words, transcript.raw
         )
@@ -84,10 +83,7 @@ class Results:
     async def reused(self, claim: Claim, cached: bytes, sha256: str) -> dict[str, Any]:
         """The document of a file whose content was answered before, by the *cached* document."""
         facts = await self._facts(claim, sha256, claim.job.attempts - 1, 0.0)
-        outputs, warnings = claim.rule.outputs, _warnings(claim.job)
-        return await self._renderer.build(
-            lambda: reused_document(unpacked(cached)[0], facts, outputs=outputs, warnings=warnings), cached
-        )
+        return await self._renderer.build(lambda: reused_document(unpacked(cached)[0], facts), cached)
 
     async def load(self, claim: Claim) -> None:
         """Parse and render the stored result anew if another run of the daemon has stored it."""
@@ -217,6 +213,8 @@ class Results:
             refusals=await self.refusals(claim),
             speaker_names=rule.speaker_names,
             date_pattern=rule.recorded_at,
+            outputs=rule.outputs,
+            warnings=("incomplete_audio",) if job.incomplete else (),
         )
 
 
@@ -226,7 +224,3 @@ def _with_companions(
     contents = {name_text(each.file.source): each.content[0] for each in found if each.content}
     is_missing = rule.companions_wait_seconds > 0 and len(found) < len(rule.companions)
     return with_companions(document, contents, rule.recorded_at, is_missing=is_missing)
-
-
-def _warnings(job: Job) -> tuple[str, ...]:
-    return ("incomplete_audio",) if job.incomplete else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,34 +40,25 @@ _DATE_KEYS = (
 """Keys under which recorders and phone systems write the time of a call, by precedence."""
 
 
-def recording_date(
-    *,
-    container: object,
-    companion: object,
-    name: str,
-    pattern: str | None,
-    modified_at: str | None,
-) -> tuple[str | None, str | None]:
-    """(ISO 8601 or None, "container", "companion", "name", "mtime" or None) of the first source with a date.
+def recording_date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | None]:
+    """``recorded_at`` (ISO 8601) and ``recorded_by`` of a transcript's *document*; the first source counts.
 
     A time has a zone only where its source gives one; an mtime is UTC.
 
     Args:
-        container: The date in the audio file's own metadata, from the decoder.
-        companion: The content of the JSON files that belong to the recording.
-        name: The audio's file name.
-        pattern: For ``datetime.strptime``, looked for anywhere in the name.
-        modified_at: The file's mtime, ISO 8601 in UTC.
+        pattern: For ``datetime.strptime``, looked for anywhere in the audio's file name.
     """
-    if isinstance(container, str) and container:
-        return container, "container"
-    if told := _companion_date(companion):
-        return told, "companion"
-    if pattern and (told := name_date(name, pattern)):
-        return told, "name"
-    if told := _told_date(modified_at):
-        return told, "mtime"
-    return None, None
+    source, container = document["source"], document["attributes"].get("recorded_at")
+    told: str | None
+    if isinstance(container, str) and container:  # from the audio file's own metadata, by the decoder
+        told, origin = container, "container"
+    elif told := _companion_date(document.get("companion")):
+        origin = "companion"
+    elif pattern and (told := name_date(source["file"], pattern)):
+        origin = "name"
+    else:
+        told, origin = _told_date(source["modified_at"]), "mtime"
+    return {"recorded_at": told, "recorded_by": origin if told else None}
 
 
 def name_date(name: str, pattern: str) -> str | None:

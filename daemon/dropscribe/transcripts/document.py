@@ -62,24 +62,16 @@ class TranscriptFacts:
     refusals: Sequence[tuple[str, str]] = ()  # (provider, code) of earlier refusals, in order
     speaker_names: Mapping[str, str] = field(default_factory=dict)  # the rule's, by the provider's labels
     date_pattern: str | None = None  # of the date in file names
+    outputs: Sequence[str] = ("json",)  # the formats asked for
+    warnings: Sequence[str] = ()  # the caller's own ("incomplete_audio")
 
 
-def transcript_document(
-    transcript: Transcript,
-    facts: TranscriptFacts,
-    *,
-    outputs: Iterable[str] = ("json",),
-    warnings: Iterable[str] = (),
-) -> dict[str, Any]:
-    """The ``dropscribe.transcript/1`` document.
+def transcript_document(transcript: Transcript, facts: TranscriptFacts) -> dict[str, Any]:
+    """The ``dropscribe.transcript/1`` document of a provider's normalised answer.
 
-    Args:
-        transcript: The provider's answer, normalised.
-        facts: Source, provider and job.
-        outputs: The formats asked for; srt or vtt with nothing timed adds ``no_timestamps``.
-        warnings: The caller's own ("incomplete_audio").
+    Where srt or vtt is asked for and nothing is timed, it has the warning ``no_timestamps``.
     """
-    found = [*transcript.warnings, *warnings, *([] if transcript.text else ["empty_transcript"])]
+    warnings = [*transcript.warnings, *facts.warnings, *([] if transcript.text else ["empty_transcript"])]
     document: dict[str, Any] = {
         "schema": TRANSCRIPT_SCHEMA,
         "text": transcript.text,
@@ -109,30 +101,22 @@ def transcript_document(
         "job": {},
         "raw": transcript.raw,
     }
-    return _with_facts(document, facts, found, outputs)
+    return _with_facts(document, facts, warnings)
 
 
-def reused_document(
-    known: Mapping[str, Any],
-    facts: TranscriptFacts,
-    *,
-    outputs: Iterable[str] = ("json",),
-    warnings: Iterable[str] = (),
-) -> dict[str, Any]:
+def reused_document(known: Mapping[str, Any], facts: TranscriptFacts) -> dict[str, Any]:
     """The document of another file with the same content: *known*'s answer, this file's own facts.
 
     The provider stays the one that answered; warnings about the other job's file or outputs are dropped.
     """
-    found = [word for word in known["warnings"] if word not in _WARNINGS_OF_A_JOB]
+    warnings = [word for word in known["warnings"] if word not in _WARNINGS_OF_A_JOB]
     labels = {name: label for label, name in reversed(known.get("speaker_names", {}).items())}
     document = {**_with_speakers(known, labels), "speaker_names": {}, "reused": True}
-    return _with_facts(document, facts, [*found, *warnings], outputs)
+    return _with_facts(document, facts, [*warnings, *facts.warnings])
 
 
-def _with_facts(
-    document: dict[str, Any], facts: TranscriptFacts, warnings: Iterable[str], outputs: Iterable[str]
-) -> dict[str, Any]:
-    """*document* with the facts of its own file, job and rule; companions come later."""
+def _with_facts(document: dict[str, Any], facts: TranscriptFacts, warnings: Iterable[str]) -> dict[str, Any]:
+    """*document* with *warnings* and the facts of its own file, job and rule; companions come later."""
     document |= {
         "source": {
             "file": name_text(facts.path),
@@ -154,11 +138,11 @@ def _with_facts(
         },
         "companion": None,
     }
-    document |= _date(document, facts.date_pattern)
+    document |= recording_date(document, facts.date_pattern)
     names = {label: one_line(name) for label, name in facts.speaker_names.items()}
     if names := {label: names[label] for label in document["speakers"] if names.get(label)}:
         document = {**_with_speakers(document, names), "speaker_names": names}
-    untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not is_timed(document)
+    untimed = not _TIMED_OUTPUTS.isdisjoint(facts.outputs) and not is_timed(document)
     document["warnings"] = list(dict.fromkeys([*warnings, *(["no_timestamps"] if untimed else [])]))
     return document
 
@@ -178,7 +162,7 @@ def renamed_document(document: Mapping[str, Any], path: bytes, date_pattern: str
     if document["schema"] == ERROR_SCHEMA:
         return {**document, "file": name_text(path)}
     renamed = {**document, "source": {**document["source"], "file": name_text(path), "path": path_text(path)}}
-    return renamed | _date(renamed, date_pattern)
+    return renamed | recording_date(renamed, date_pattern)
 
 
 def with_companions(
@@ -194,7 +178,7 @@ def with_companions(
     if is_missing:
         warnings.append(COMPANION_MISSING)
     document = {**document, "companion": dict(companions) or None, "warnings": warnings}
-    return document | _date(document, date_pattern)
+    return document | recording_date(document, date_pattern)
 
 
 def _with_speakers(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -207,18 +191,6 @@ def _with_speakers(document: Mapping[str, Any], names: Mapping[str, str]) -> dic
         "words": [with_name(word) for word in document["words"]],
         "speakers": list(dict.fromkeys(names.get(speaker, speaker) for speaker in document["speakers"])),
     }
-
-
-def _date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | None]:
-    source = document["source"]
-    moment, origin = recording_date(
-        container=document["attributes"].get("recorded_at"),
-        companion=document.get("companion"),
-        name=source["file"],
-        pattern=pattern,
-        modified_at=source["modified_at"],
-    )
-    return {"recorded_at": moment, "recorded_by": origin}
 
 
 def is_error(document: Mapping[str, Any]) -> bool:

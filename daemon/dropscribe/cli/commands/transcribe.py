@@ -210,8 +210,9 @@ async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Ma
         received_at=began_at,
         transcribed_at=answered_at,
         elapsed_seconds=answered_at - began_at,
+        outputs=(form,),
     )
-    return transcript_document(transcript, facts, outputs=(form,))
+    return transcript_document(transcript, facts)
 
 
 def _found_table(keys: AnswerKeys, answer: Mapping[str, Any]) -> str:

@@ -116,6 +116,17 @@ def test_an_error_file_cannot_lead_out_of_the_inbox(scene):
     assert tree(scene.root / "inbox") == {"call.wav"}
 
 
+def test_an_error_file_with_an_impossible_name_is_none_of_ours(scene, capsys):
+    """A lone surrogate is in no file's name: nothing is read out of it, and nothing fails."""
+    audio = fail(scene, "call.wav", original="\ud800.wav")
+    error = audio.with_suffix(".error.json")
+    assert scene.run("retry", error) == 74
+    assert "its audio is not there" in capsys.readouterr().err
+    assert scene.run("retry", "--all") == 0
+    assert tree(scene.root / "inbox") == {"call.wav"}
+    assert error.exists()
+
+
 def test_a_symlink_in_failed_is_not_moved(scene, capsys):
     """It is not audio that dropscribe filed."""
     (scene.root / "failed/call.wav").symlink_to(scene.config)

@@ -390,6 +390,8 @@ def test_a_failed_file_whose_queue_was_lost_tells_by_its_error_file(scene, capsy
     scene.drop("call.error.json", json.dumps({**error, "reason": "42 hours"}).encode(), part="failed")
     state, words = state_of(scene, capsys, failed)
     assert (state, "too_long: 42 hours" in words) == ("failed", True)
+    state, words = state_of(scene, capsys, scene.drop("call.mp3", part="failed"))
+    assert (state, "too_long" in words) == ("unknown", False)  # the error file is that of call.wav
 
 
 @pytest.mark.parametrize("name", ["a\nto do  rm -rf ~ 'x.wav", "b\x1b[2J\udcff\\.wav"])

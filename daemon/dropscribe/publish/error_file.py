@@ -14,14 +14,10 @@ from dropscribe.core.naming import split_name
 from dropscribe.files.beneath import closing, open_at, open_file, stat_at
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
+ERROR_ENDING = b".error.json"
 _MOST_BYTES = 16 * 1024 * 1024
-
-
-def error_names(audio: bytes) -> tuple[bytes, bytes]:
-    """The names that the error file of the audio *audio* may have: by stem, or by full name."""
-    return split_name(audio)[0] + b".error.json", audio + b".error.json"
 
 
 def own_uids() -> frozenset[int]:
@@ -39,7 +35,8 @@ def read_error(folder: int, name: bytes, believed: Collection[int] | None = None
         with closing(open_file(folder, name)) as descriptor:
             if believed is not None and os.fstat(descriptor).st_uid not in believed:
                 return None
-            document = json.loads(_content(descriptor))
+            with open(descriptor, "rb", closefd=False) as file:
+                document = json.loads(file.read(_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     if isinstance(document, dict) and str(document.get("schema", "")).startswith("dropscribe.error/"):
@@ -47,9 +44,32 @@ def read_error(folder: int, name: bytes, believed: Collection[int] | None = None
     return None
 
 
-def _content(descriptor: int) -> bytes:
-    with open(descriptor, "rb", closefd=False) as file:
-        return file.read(_MOST_BYTES)
+def find_error(
+    folder: int, audio: bytes, believed: Collection[int] | None = None
+) -> tuple[bytes, dict[str, object]]:
+    """Name and document of the error file of *audio* in the open *folder*; b"" and {} if there is none.
+
+    It is named by the audio's stem or by its full name. *believed* as above.
+    """
+    stem, suffix = split_name(audio)
+    for name in (stem + ERROR_ENDING, audio + ERROR_ENDING):
+        document = read_error(folder, name, believed) or {}
+        original = original_name(document)
+        # call.error.json may as well be that of another call: call.mp3 beside call.wav.
+        if original is not None and split_name(original)[1] == suffix:
+            return name, document
+    return b"", {}
+
+
+def original_name(document: Mapping[str, object]) -> bytes | None:
+    """The audio's name in its inbox, as the error *document* has it; None for a path or a hidden name."""
+    written = str(document.get("file") or ".")
+    if written.startswith(".") or not {"/", "\0"}.isdisjoint(written):
+        return None
+    try:
+        return os.fsencode(written)
+    except UnicodeEncodeError:  # a lone surrogate, which no file name has
+        return None
 
 
 def remove_error_file(root: bytes, path: bytes) -> bool:
@@ -63,19 +83,10 @@ def remove_error_file(root: bytes, path: bytes) -> bool:
         with closing(open_at(root, directory)) as folder:
             if stat_at(folder, name) is not None:
                 return False
-            _remove_of(folder, name)
+            error, _ = find_error(folder, name)
+            status = stat_at(folder, error) if error else None
+            if status is not None and stat.S_ISREG(status.st_mode):
+                os.unlink(error, dir_fd=folder)
     except OSError:
         return True
     return True
-
-
-def _remove_of(folder: int, audio: bytes) -> None:
-    suffix = split_name(audio)[1]
-    for name in error_names(audio):
-        document = read_error(folder, name)
-        # call.error.json may as well be that of another call: call.mp3 beside call.wav.
-        if document is not None and os.fsencode(str(document.get("file", ""))).endswith(suffix):
-            status = stat_at(folder, name)
-            if status is not None and stat.S_ISREG(status.st_mode):
-                os.unlink(name, dir_fd=folder)
-            break

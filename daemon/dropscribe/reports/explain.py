@@ -15,7 +15,7 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import path_text
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
-from dropscribe.publish.error_file import error_names, read_error
+from dropscribe.publish.error_file import ERROR_ENDING, find_error, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
@@ -206,16 +206,17 @@ def _affixes(rule: FolderRule) -> Iterator[tuple[bytes, bytes]]:
             yield os.fsencode(before), os.fsencode(after)
 
 
-def _error_beside(audio: bytes) -> dict[str, object] | None:
-    """The error document beside the failed audio *audio*, absolute, or *audio* itself where it is one."""
+def _error_beside(audio: bytes) -> dict[str, object]:
+    """The error document of the failed *audio*, absolute, or of that error file itself; {} without one."""
     folder, name = os.path.split(audio)
 
-    def read() -> dict[str, object] | None:
+    def read() -> dict[str, object]:
         with closing(open_root(folder)) as opened:
-            found = (read_error(opened, each) for each in (name, *error_names(name)))
-            return next((error for error in found if error is not None), None)
+            return (
+                read_error(opened, name) or {} if name.endswith(ERROR_ENDING) else find_error(opened, name)[1]
+            )
 
-    return ask_disk_or(None, folder, read)
+    return ask_disk_or({}, folder, read)
 
 
 def explain_record(record: JobRecord, rule: FolderRule, view: QueueView) -> Explanation:

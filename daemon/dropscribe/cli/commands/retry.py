@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.cli import exit_codes
@@ -23,7 +22,7 @@ from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
 from dropscribe.files.beneath import closing, open_at, open_root, stat_at
-from dropscribe.publish.error_file import error_names, own_uids, read_error
+from dropscribe.publish.error_file import ERROR_ENDING, find_error, original_name, own_uids, read_error
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.queue.sql.intake_queries import forget_failed
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ERROR_ENDING = b".error.json"
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
 
 
@@ -76,21 +74,20 @@ def execute(options: argparse.Namespace) -> int:
 
 def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> tuple[list[FailedFile], bool]:
     """The files to move, and whether nothing that was asked for is missing among them."""
-    sources: list[tuple[bytes, Callable[[], Iterable[FailedFile]]]] = [
-        (path, partial(files.named, path)) for path in map(os.fsencode, options.files)
+    paths = [os.fsencode(file) for file in options.files]
+    sources: list[tuple[bytes, Iterable[FailedFile]]] = [(path, files.named(path)) for path in paths]
+    names = [options.folder] if options.folder else config.folders if options.all else ()
+    rules = [named(config.folders, "folder", name, config) for name in names]
+    sources += [
+        (os.fsencode(rule.failed), files.of_rule(rule))
+        for rule in rules
+        if options.folder or config.queue is None or config.queue.serves(rule)
     ]
     chosen: list[FailedFile] = []
     all_found = True
-    names = [options.folder] if options.folder else config.folders if options.all else ()
-    for rule in [named(config.folders, "folder", name, config) for name in names]:
-        path = os.fsencode(rule.failed)
-        if config.queue is None or config.queue.serves(rule):
-            sources.append((path, partial(files.of_rule, rule)))
-        elif options.folder:
-            all_found = _refuse(path, NOT_MOUNTED)
-    for path, find in sources:
+    for path, found in sources:
         try:
-            chosen += list(find())
+            chosen += list(found)
         except OSError as error:
             all_found = _refuse(path, error.strerror or str(error))
     return chosen, all_found
@@ -147,8 +144,8 @@ class FailedFiles:
         self._config = config
         self._db = db
 
-    def named(self, file: bytes) -> list[FailedFile]:
-        """The failed audio that *file* names, directly or by its error file.
+    def named(self, file: bytes) -> Iterator[FailedFile]:
+        """Yield the failed audio that *file* names, directly or by its error file.
 
         Raises:
             OSError: There is none, or its file system does not answer.
@@ -158,7 +155,7 @@ class FailedFiles:
             raise FileNotFoundError(errno.ENOENT, "is in no failed folder of the config")
         root, audio = places[0].root, places[0].path
         ask_disk(root, lambda: stands_at(places[0].absolute))
-        if file.endswith(_ERROR_ENDING):
+        if file.endswith(ERROR_ENDING):
             audio = _audio_of_error_file(root, audio)
         if not _exists(root, audio):
             raise FileNotFoundError(errno.ENOENT, "its audio is not there any more")
@@ -166,23 +163,25 @@ class FailedFiles:
         # If rules share a failed folder, the queue or the error file has the rule of the file.
         known = ((rule, self._told(rule, audio)) for rule in rules)
         found = (FailedFile(rule, audio, told[1]) for rule, told in known if told and told[0] == rule.name)
-        return [next(found, FailedFile(rules[0], audio, os.path.basename(audio)))]
+        yield next(found, FailedFile(rules[0], audio, os.path.basename(audio)))
 
     def of_rule(self, rule: FolderRule) -> Iterator[FailedFile]:
-        """Every failed audio of *rule*, in the order of paths.
+        """Yield every failed audio of *rule*, in the order of paths.
 
         A file that neither the queue nor an error file names is included only if the rule takes such names
         and shares its failed folder with no other rule.
 
         Raises:
-            OSError: The folder's file system does not answer.
+            OSError: The folder's file system does not answer, or this node does not have it.
         """
         root = os.fsencode(rule.failed)
+        if self._config.queue is not None and not self._config.queue.serves(rule):
+            raise OSError(errno.ENODEV, NOT_MOUNTED)
         ask_disk(root, lambda: os.path.lexists(root))
         others = (other for other in self._config.folders.values() if other is not rule)
         is_shared = any(other.failed == rule.failed for other in others)
         for path in _walk(root):
-            if path.endswith(_ERROR_ENDING):
+            if path.endswith(ERROR_ENDING):
                 continue
             told = self._told(rule, path)
             if told is None and not is_shared and rule.taking.takes(path):
@@ -196,7 +195,8 @@ class FailedFiles:
         records = [] if self._db is None else read_filed(self._db, root + b"/" + path)
         if records and records[0].state is JobState.FAILED:
             return records[0].folder, os.path.basename(records[0].path)
-        return _look_beside(root, path, _told_by_error_file)
+        found = _look_beside(root, path, lambda folder, name: find_error(folder, name, own_uids())[1])
+        return (str(found.get("folder")), os.fsencode(str(found["file"]))) if found else None
 
 
 def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T | None:
@@ -207,17 +207,6 @@ def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T
             return look(folder, name)
     except OSError:
         return None
-
-
-def _told_by_error_file(folder: int, audio: bytes) -> tuple[str, bytes] | None:
-    for name in error_names(audio):
-        error = read_error(folder, name, own_uids())
-        if error is None:
-            continue
-        original = _original_name(error)
-        if original is None or split_name(original)[1] == split_name(audio)[1]:
-            return str(error.get("folder")), original or audio
-    return None
 
 
 def _walk(root: bytes) -> Iterator[bytes]:
@@ -237,14 +226,6 @@ def _exists(root: bytes, path: bytes) -> bool:
     return _look_beside(root, path, stat_at) is not None
 
 
-def _original_name(error: dict[str, object]) -> bytes | None:
-    """The audio's name in an error file; None for a path or a hidden name."""
-    written = error.get("file")
-    if not isinstance(written, str) or not written or "/" in written or "\0" in written:
-        return None
-    return None if written.startswith(".") else written.encode("utf-8", "surrogateescape")
-
-
 def _audio_of_error_file(root: bytes, path: bytes) -> bytes:
     """The audio beside an error file: by its full name, else by its stem and the original's suffix.
 
@@ -254,5 +235,5 @@ def _audio_of_error_file(root: bytes, path: bytes) -> bytes:
     error = _look_beside(root, path, read_error)
     if error is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such file")
-    base = path.removesuffix(_ERROR_ENDING)
-    return base if _exists(root, base) else base + split_name(_original_name(error) or b"")[1]
+    base = path.removesuffix(ERROR_ENDING)
+    return base if _exists(root, base) else base + split_name(original_name(error) or b"")[1]

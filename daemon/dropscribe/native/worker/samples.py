@@ -41,8 +41,6 @@ _MAX_START_SECONDS = 7 * 86400.0
 _CANCELS = 0.05
 """A mix this far (13 dB) below the power of independent channels: two channels cancel each other."""
 
-_SCALES = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0}
-
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -179,26 +177,36 @@ class _Gatherer:
 
     clock: _Clock
     _waiting: list[Samples] = field(default_factory=list)
-    _shape: tuple[int, int, str] | None = None
-    _names: list[str] = field(default_factory=list)
     _count: int = 0
     _began: float = 0.0
     _follows: bool = False
-    _interleaved: tuple[str, str, int] | None = None
-    _interleaver: Any = None
+    _shape: tuple[int, str, str] = (0, "", "")  # Rate, layout and format of the waiting samples
+    _weights: Any = None
+    _converter: Any = None
 
     def add(self, frame: Any) -> Iterator[Stretch]:
-        """Take one more frame; yields the stretches that are complete."""
-        samples = self._array(frame)
-        rate_hz, channels = frame.sample_rate, len(samples)
-        shape = (rate_hz, channels, frame.layout.name)
+        """Take one more frame; yields the stretches that are complete.
+
+        Raises:
+            AudioRejected: Its shape is outside the bounds.
+        """
+        rate_hz, channels = frame.sample_rate, len(frame.layout.channels)
+        check_shape(rate_hz, channels)
+        if frame.samples * channels > MAX_FRAME_SAMPLES:
+            reason = f"one frame claims {frame.samples} samples in {channels} channels"
+            raise AudioRejected("undecodable", reason)
         gap = self.clock.gap_before(frame)
         is_break = gap > FILLED_SECONDS or gap * rate_hz * channels > MAX_FRAME_SAMPLES
+        shape = (rate_hz, frame.layout.name, frame.format.name)
         if is_break or shape != self._shape:
             yield from self.rest()
-            self._follows = False
-            self._shape = shape
-            self._names = [str(channel.name) for channel in frame.layout.channels]
+            self._follows, self._shape = False, shape
+            self._weights = _weights([channel.name for channel in frame.layout.channels])
+            # With eight planes or more PyAV looks for one that is not there, and crashes; FFmpeg does not.
+            self._converter = av.AudioResampler("fltp" if channels < 8 else "flt", None, None)
+        (converted,) = self._converter.resample(frame)
+        samples: Samples = converted.to_ndarray()
+        samples = samples if channels < 8 else samples.reshape(-1, channels).T
         if is_break:
             self.clock.skip(gap)
         elif gap:
@@ -213,50 +221,20 @@ class _Gatherer:
 
     def rest(self) -> Iterator[Stretch]:
         """Yield the samples that still wait for a full stretch, as one stretch."""
-        if self._waiting and self._shape:
+        if self._waiting:
             joined = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
-            weights = _weights(self._names, len(joined))
-            yield Stretch(self._began, joined, self._shape[0], weights, self._follows)
+            yield Stretch(self._began, joined, self._shape[0], self._weights, self._follows)
             self._follows = True
         self._waiting, self._count = [], 0
 
-    def _array(self, frame: Any) -> Samples:
-        """A frame's samples as (channels, samples) floats.
 
-        Raises:
-            AudioRejected: Its shape is outside the bounds.
-        """
-        channels = len(frame.layout.channels)
-        check_shape(frame.sample_rate, channels)
-        if frame.samples * channels > MAX_FRAME_SAMPLES:
-            reason = f"one frame claims {frame.samples} samples in {channels} channels"
-            raise AudioRejected("undecodable", reason)
-        name = frame.format.name
-        if channels >= 8 and name.endswith("p"):
-            # PyAV looks for a ninth plane pointer, which is not there, and crashes; FFmpeg itself does not.
-            shape = (name, frame.layout.name, frame.sample_rate)
-            if shape != self._interleaved:
-                self._interleaved, self._interleaver = shape, av.AudioResampler("flt", None, None)
-            (frame,) = self._interleaver.resample(frame)
-            name = "flt"
-        found = frame.to_ndarray()
-        if not name.endswith("p"):
-            found = found.reshape(-1, channels).T
-        with np.errstate(over="ignore"):
-            samples: Samples = np.asarray(found, np.float32)
-        if found.dtype == np.uint8:
-            samples -= 128.0
-        scale = _SCALES.get(name.removesuffix("p"))
-        return samples if scale is None else samples / np.float32(scale)
-
-
-def _weights(names: list[str], channels: int) -> Samples:
+def _weights(names: list[str]) -> Samples:
     """The down-mix that a declared layout stands for; the plain mean where none is declared."""
     loud = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
-    is_declared = channels > 2 and not any(name in {"NONE", "", "UNK"} for name in names)
+    is_declared = len(names) > 2 and not any(name in {"NONE", "", "UNK"} for name in names)
     weights = np.array([loud.get(name, 0.5) if is_declared else 1.0 for name in names], np.float32)
     total = float(weights.sum())
-    return weights / total if total > 0 else np.full(channels, 1.0 / channels, np.float32)
+    return weights / total if total > 0 else np.full(len(names), 1.0 / len(names), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +255,8 @@ def mono(track: Track, channel: int | None) -> Iterator[MonoBlock]:
     for stretch in track.stretches():
         if resampler is None or not stretch.follows:
             yield from resampler.end() if resampler else ()
-            resampler = _Resampler(stretch.at_seconds, stretch.rate_hz)
-        yield from resampler.feed(_mixed(stretch, channel))
+            resampler = _Resampler(stretch.at_seconds)
+        yield from resampler.feed(_mixed(stretch, channel), stretch.rate_hz)
     yield from resampler.end() if resampler else ()
 
 
@@ -298,34 +276,25 @@ def _mixed(stretch: Stretch, channel: int | None) -> Samples:
 class _Resampler:
     """One unbroken run of sound from its own rate to 16 kHz."""
 
-    def __init__(self, at_seconds: float, rate_hz: int) -> None:
+    def __init__(self, at_seconds: float) -> None:
         self._at_seconds = at_seconds
-        self._rate_hz = rate_hz
         self._count = 0
-        self._filter: Any = None
-        if rate_hz != SAMPLE_RATE_HZ:
-            self._filter = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
+        self._filter: Any = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
 
-    def feed(self, samples: Samples) -> Iterator[MonoBlock]:
+    def feed(self, samples: Samples, rate_hz: int) -> Iterator[MonoBlock]:
         """Yield the resampled blocks that *samples* complete."""
-        if self._filter is None:
-            yield self._block(samples)
-            return
         array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
-        frame.sample_rate = self._rate_hz
-        yield from self._filtered(frame)
+        frame.sample_rate = rate_hz
+        yield from self._blocks(frame)
 
     def end(self) -> Iterator[MonoBlock]:
         """Yield the blocks that the filter still holds."""
-        if self._filter is not None and self._count:
-            yield from self._filtered(None)
+        if self._count:
+            yield from self._blocks(None)
 
-    def _filtered(self, frame: Any) -> Iterator[MonoBlock]:
+    def _blocks(self, frame: Any) -> Iterator[MonoBlock]:
         for out in self._filter.resample(frame):
-            yield self._block(out.to_ndarray().reshape(-1))
-
-    def _block(self, samples: Samples) -> MonoBlock:
-        at_seconds = self._at_seconds + self._count / SAMPLE_RATE_HZ
-        self._count += len(samples)
-        return MonoBlock(at_seconds, samples)
+            samples = out.to_ndarray().reshape(-1)
+            yield MonoBlock(self._at_seconds + self._count / SAMPLE_RATE_HZ, samples)
+            self._count += len(samples)

@@ -6,7 +6,7 @@ A hint without a parameter at the provider is not sent; :func:`ignored_hints` na
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.requests.languages import base_language, language_tag
 
@@ -27,102 +27,89 @@ class SpeechHints:
     speakers: bool | None = None  # whether speakers are to be told apart, or None
 
 
-def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
-    """The parameters that carry *hints* to a provider of type *kind*, which uses *model*."""
-    found: Found = {}
-    if hints.language is not None and kind != "http":
-        name, value = _language(kind, model, hints.language)
-        found[name] = value
-    if hints.vocabulary:
-        found |= _vocabulary(kind, model, hints.vocabulary)
-    if hints.speakers is not None and (name := _speakers(kind, model)):
-        found[name] = _SPEAKER_WORDS.get(kind, {}).get(hints.speakers, hints.speakers)
-    return found
+class _Names(NamedTuple):
+    """The parameters of one type of provider; "" where it takes no such hint."""
+
+    language: str = "language"
+    vocabulary: str = ""
+    speakers: str = ""
 
 
-def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
-    """The names of the settings for which such a provider has no parameter."""
-    ignored = ["language"] if hints.language and kind == "http" else []  # set in `params` instead
-    if hints.vocabulary and not _vocabulary(kind, model, hints.vocabulary):
-        ignored.append("vocabulary")
-    if hints.speakers and not _speakers(kind, model) and "diarize" not in model:
-        ignored.append("speakers")
-    return ignored
+# Pulse takes keywords over its WebSocket alone, Reson8 in custom models.
+_NAMES: Mapping[str, _Names] = {
+    "pulse": _Names(speakers="diarize"),
+    "reson8": _Names(speakers="diarize"),
+    "openai": _Names(vocabulary="prompt"),
+    "deepgram": _Names("language", "keyterm", "diarize"),
+    "elevenlabs": _Names("language_code", "keyterms", "diarize"),
+    "azure": _Names("locales", "phraseList.phrases", "diarization.enabled"),
+    "whisper-asr": _Names("language", "initial_prompt", "diarize"),
+    "http": _Names(language=""),  # set in `params` instead
+    "assemblyai": _Names("language_code", "keyterms_prompt", "speaker_labels"),
+    "soniox": _Names("language_hints", "context.terms", "enable_speaker_diarization"),
+    "speechmatics": _Names(
+        "transcription_config.language",
+        "transcription_config.additional_vocab",
+        "transcription_config.diarization",
+    ),
+    "gladia": _Names("language_config.languages", "custom_vocabulary_config.vocabulary", "diarization"),
+    "local": _Names(vocabulary="hotwords"),
+}
+_LISTS = frozenset(
+    {"locales", "language_hints", "transcription_config.language_hints", "language_config.languages"}
+)
+"""Parameters for the language that take a list."""
 
+_TEXTS = frozenset({"prompt", "initial_prompt", "hotwords"})
+"""Parameters for the vocabulary that take a text."""
 
-def _language(  # noqa: PLR0911 - one for each kind
-    kind: str, model: str, language: str
-) -> tuple[str, ParamValue | None]:
-    """The parameter for the language and its value; None where the provider is to detect it."""
-    tag, base = language_tag(language), base_language(language)
-    code = base and _LANGUAGE_WORDS.get(kind, {}).get(base, base)
-    match kind:
-        case "azure":
-            return "locales", [tag] if tag else None
-        case "deepgram":
-            return "language", tag  # it tells en-GB from en-US
-        case "gladia":
-            return "language_config.languages", [code] if code else None
-        case "soniox":
-            return "language_hints", [code] if code else None
-        case "speechmatics" if model.startswith("melia"):  # its language is always "multi"
-            return "transcription_config.language_hints", [code] if code else None
-        case "speechmatics":
-            return "transcription_config.language", code
-        case "assemblyai" | "elevenlabs":
-            return "language_code", base
-    return "language", base
-
-
-def _vocabulary(kind: str, model: str, words: tuple[str, ...]) -> Found:  # noqa: PLR0911 - as above
-    """The parameters for *words*; none where the provider takes no such list.
-
-    Pulse takes keywords over its WebSocket alone, Reson8 in custom models.
-    """
-    listed = list(words)
-    match kind:
-        case "openai" if "diarize" in model:
-            return {}
-        case "openai" if "voxtral" in model.lower():
-            return {"context_bias[]": listed}
-        case "speechmatics" if model.startswith("melia"):
-            return {}
-        case "deepgram" if model and not model.startswith(("nova-3", "flux")):
-            return {"keywords": listed}  # keyterm came with nova-3
-        case "gladia":
-            return {"custom_vocabulary": True, "custom_vocabulary_config.vocabulary": listed}
-        case "local" | "openai" | "whisper-asr":
-            return {_VOCABULARY[kind]: ", ".join(words)}
-    return {_VOCABULARY[kind]: listed} if kind in _VOCABULARY else {}
-
-
+_WITH_REGION = frozenset({"azure", "deepgram"})  # these tell en-GB from en-US
 _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = {
     "speechmatics": {"zh": "cmn", "nb": "no", "nn": "no"},
     "gladia": {"nb": "no", "jv": "jw"},
 }
 """Language codes of some types that differ from ours."""
 
-_VOCABULARY: Mapping[str, str] = {
-    "local": "hotwords",
-    "openai": "prompt",
-    "deepgram": "keyterm",
-    "elevenlabs": "keyterms",
-    "azure": "phraseList.phrases",
-    "whisper-asr": "initial_prompt",
-    "assemblyai": "keyterms_prompt",
-    "soniox": "context.terms",
-    "speechmatics": "transcription_config.additional_vocab",
-}
-_SPEAKERS: Mapping[str, str] = {
-    **dict.fromkeys(("pulse", "reson8", "deepgram", "elevenlabs", "whisper-asr"), "diarize"),
-    "azure": "diarization.enabled",
-    "assemblyai": "speaker_labels",
-    "soniox": "enable_speaker_diarization",
-    "speechmatics": "transcription_config.diarization",
-    "gladia": "diarization",
-}
 _SPEAKER_WORDS: Mapping[str, Mapping[bool, str]] = {"speechmatics": {True: "speaker", False: "none"}}
 
 
-def _speakers(kind: str, model: str) -> str:
-    return "diarize" if kind == "openai" and "voxtral" in model.lower() else _SPEAKERS.get(kind, "")
+def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
+    """The parameters that carry *hints* to a provider of type *kind*, which uses *model*."""
+    names, found = _names_for(kind, model), Found()
+    if hints.language is not None and names.language:
+        base = base_language(hints.language)
+        code = base and _LANGUAGE_WORDS.get(kind, {}).get(base, base)
+        value = language_tag(hints.language) if kind in _WITH_REGION else code
+        found[names.language] = [value] if value and names.language in _LISTS else value
+    if hints.vocabulary and names.vocabulary:
+        words = list(hints.vocabulary)
+        found[names.vocabulary] = ", ".join(words) if names.vocabulary in _TEXTS else words
+        if kind == "gladia":
+            found["custom_vocabulary"] = True
+    if hints.speakers is not None and names.speakers:
+        found[names.speakers] = _SPEAKER_WORDS.get(kind, {}).get(hints.speakers, hints.speakers)
+    return found
+
+
+def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
+    """The names of the settings for which such a provider has no parameter."""
+    names = _names_for(kind, model)
+    ignored = [name for name in names._fields if getattr(hints, name) and not getattr(names, name)]
+    return [name for name in ignored if name != "speakers" or "diarize" not in model]
+
+
+def _names_for(kind: str, model: str) -> _Names:
+    """The parameters of type *kind* with *model*, as far as they differ between models."""
+    names = _NAMES.get(kind, _Names())
+    match kind:
+        case "openai":
+            is_voxtral = "voxtral" in model.lower()
+            vocabulary = "context_bias[]" if is_voxtral else names.vocabulary
+            return _Names(
+                names.language, "" if "diarize" in model else vocabulary, "diarize" if is_voxtral else ""
+            )
+        case "speechmatics" if model.startswith("melia"):  # its language is always "multi"
+            return names._replace(language="transcription_config.language_hints", vocabulary="")
+        case "deepgram" if model and not model.startswith(("nova-3", "flux")):
+            return names._replace(vocabulary="keywords")  # keyterm came with nova-3
+    return names

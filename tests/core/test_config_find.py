@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 import dropscribe.config.find as find_module
-from dropscribe.config.credentials import Surroundings
-from dropscribe.config.find import find_config
-from dropscribe.config.load import default_state_dir
+from dropscribe.config.find import absolute_path, default_state_dir, find_config
 from dropscribe.core.errors import ConfigError
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make another user's files")
@@ -77,8 +75,8 @@ def test_a_home_that_is_no_absolute_path_counts_for_nothing(here, monkeypatch, h
     with pytest.raises(ConfigError) as refused:
         find_config(None, environ=home)
     assert f"{listed}/.config" in refused.value.problems[0].message
-    assert default_state_dir(Surroundings(here, home)) == listed / ".local/state/dropscribe"
-    assert Surroundings(here, home).absolute("~/x") == listed / "x"
+    assert default_state_dir(here, home) == listed / ".local/state/dropscribe"
+    assert absolute_path("~/x", here, home) == listed / "x"
 
 
 def test_without_one_it_is_said_where_it_was_looked_for(here):

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropscribe.config.disk_reads import read_small_file
-from dropscribe.config.find import home_folder
 from dropscribe.config.notation.field_types import parse_secret
 from dropscribe.config.notation.secret import Secret
 
@@ -22,26 +20,11 @@ if TYPE_CHECKING:
 
     from dropscribe.config.document import Document
     from dropscribe.config.document import Path as KeyPath
-    from dropscribe.config.reading import Reader, SectionRead
+    from dropscribe.config.reading import SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
 
 _LONGEST_KEY_BYTES = 16_384
 NO_KEY = "there is no api_key"
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Environment in which a config is read."""
-
-    folder: Path  # the config file's own; relative paths begin there
-    environ: Mapping[str, str]
-    status: os.stat_result | None = None  # the config file's, or None for text in memory
-
-    def absolute(self, text: str) -> Path:
-        """*text* as an absolute path; ``~`` is the home of `environ`."""
-        if text == "~" or text.startswith("~/"):
-            return home_folder(self.environ) / text[2:]
-        return self.folder / text
 
 
 def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Secret | None:
@@ -51,7 +34,7 @@ def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Se
     else from the vendor's usual environment variable. The variable is used only for the vendor's own domain,
     so that no other server gets the key.
     """
-    path, environ = read.path, read.reader.around.environ
+    path, environ = read.path, read.document.environ
     where = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
     if os.path.lexists(where):
         return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), read.document)
@@ -72,40 +55,39 @@ def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Se
     return None
 
 
-def find_named(given: Mapping[str, Any], name: str, path: KeyPath, reader: Reader) -> Secret | None:
+def find_named(given: Mapping[str, Any], name: str, path: KeyPath, document: Document) -> Secret | None:
     """The secret *name* of the section at *path*; None if it is not given, or invalid, which is reported.
 
     *given* holds the section's values of *name*, *name*_file and *name*_credential.
     """
     if len(given) > 1:
         first, second, *_ = given
-        reader.document.report((*path, second), f"{first} is given too", "keep one of them", on_key=True)
+        document.report((*path, second), f"{first} is given too", "keep one of them", on_key=True)
         return None
     for key, value in given.items():
         here = (*path, key)
         if key == name:
             try:
-                return with_origin(parse_secret(value), here, reader)
+                return with_origin(parse_secret(value), here, document)
             except ValueError as error:
-                reader.refuse(here, value, *error.args)
+                document.refuse(here, value, *error.args)
         elif not isinstance(value, str) or not value:
-            reader.refuse(here, value, "is not a name", "put it in quotes")
+            document.refuse(here, value, "is not a name", "put it in quotes")
         elif key == f"{name}_credential":
-            return _named_credential(value, here, reader)
+            return _named_credential(value, here, document)
         else:
-            where = reader.around.absolute(value)
-            return _from_file(where, f"file {where}", here, reader.document)
+            where = document.absolute(value)
+            return _from_file(where, f"file {where}", here, document)
     return None
 
 
-def with_origin(secret: Secret, path: KeyPath, reader: Reader) -> Secret:
+def with_origin(secret: Secret, path: KeyPath, document: Document) -> Secret:
     """*secret* from the config at *path* with its origin; a warning if others can read it."""
-    document, status = reader.document, reader.around.status
     variables = document.variables.get(path)
     if variables:
         return Secret(secret.reveal(), f"environment {', '.join(variables)}")
-    if status is not None:
-        _warn_if_open("this key", document.file, status, path, document)
+    if document.status is not None:
+        _warn_if_open("this key", document.file, document.status, path, document)
     return Secret(secret.reveal(), "config")
 
 
@@ -141,8 +123,8 @@ def _remedy(error: OSError) -> str:
     return "it must be a file with the key and nothing else"
 
 
-def _named_credential(name: str, path: KeyPath, reader: Reader) -> Secret | None:
-    document, folder = reader.document, reader.around.environ.get("CREDENTIALS_DIRECTORY")
+def _named_credential(name: str, path: KeyPath, document: Document) -> Secret | None:
+    folder = document.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         hint = f"systemd sets it where the unit says LoadCredential={name}:/path"
         document.report(path, "$CREDENTIALS_DIRECTORY is not set", hint)

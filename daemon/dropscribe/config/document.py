@@ -11,12 +11,15 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.config.find import absolute_path
 from dropscribe.config.yaml_parser import MAX_NODES, Flaw, Node, Span, parse_yaml, split_lines
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
 Path = tuple[str | int, ...]  # the position of a value: ("folders", "calls", "outputs", 1)
@@ -99,16 +102,32 @@ def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, .
 class Document:
     """One parsed file: `data` has its values, without the top-level ``x-…`` keys."""
 
-    def __init__(self, text: str, file: str, environ: Mapping[str, str]) -> None:
-        """Parse *text*; *file* is its name in problems.
+    def __init__(
+        self,
+        text: str,
+        file: str,
+        environ: Mapping[str, str],
+        *,
+        folder: FilePath = FilePath(),
+        status: os.stat_result | None = None,
+    ) -> None:
+        """Parse *text*.
+
+        Args:
+            file: Its name in problems.
+            environ: The variables for ``${NAME}``.
+            folder: The file's own; relative paths begin there.
+            status: The file's, or None for text in memory.
 
         Raises:
             ConfigError: It is not YAML, or reading cannot go on; with one problem.
         """
         self.file = file
+        self.environ = environ
+        self.folder = folder
+        self.status = status
         self.problems: list[Problem] = []
         self.variables: dict[Path, tuple[str, ...]] = {}  # those that were put into a value with ``${…}``
-        self._environ = environ
         self._flawed: set[Path] = set()
         self._flawed_below: set[Path] = set()
         self._lines = split_lines(text)
@@ -136,6 +155,15 @@ class Document:
         is_key_meant = on_key or known != path or isinstance(node.value, dict | list)
         span = key if key is not None and is_key_meant else node.span
         self.problems.append(self._at(span, message, hint, dotted(path), warning=warning))
+
+    def refuse(self, path: Path, value: object, said: str, hint: str = "") -> None:
+        """Report a problem of the *value* at *path*, unless one was reported there already."""
+        if path not in self._flawed:
+            self.report(path, f"{self.shown(path, value)} {said}", hint)
+
+    def absolute(self, text: str) -> FilePath:
+        """The path *text* in the file as an absolute path."""
+        return absolute_path(text, self.folder, self.environ)
 
     def located(self, problem: Problem) -> Problem:
         """*problem*, which names its key, with the place of that key."""
@@ -223,7 +251,7 @@ class Document:
                 self._secrets[number].add(span)
         if not isinstance(value, str):
             return value
-        replaced, names, mistakes = substitute(value, self._environ)
+        replaced, names, mistakes = substitute(value, self.environ)
         if names:
             self.variables[path] = names
         for message, hint in mistakes if not str(path[0]).startswith("x-") else ():

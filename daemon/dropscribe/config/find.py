@@ -1,4 +1,4 @@
-"""Finds the config file, without reading it and the imports that this needs, and the user's own folders."""
+"""Finds the config file, without reading it and the imports that this needs, and the folders it implies."""
 
 from __future__ import annotations
 
@@ -88,6 +88,23 @@ def _is_private_group(status: os.stat_result) -> bool:
         return False
     is_alone = group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
     return is_alone and not status.st_mode & 0o002
+
+
+def absolute_path(text: str, folder: Path, environ: Mapping[str, str]) -> Path:
+    """*text*, a path in a config in *folder*, as an absolute path; ``~`` is the home of *environ*."""
+    if text == "~" or text.startswith("~/"):
+        return home_folder(environ) / text[2:]
+    return folder / text
+
+
+def default_state_dir(folder: Path, environ: Mapping[str, str]) -> Path:
+    """The default: systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
+    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    if folder == Path("/etc/dropscribe"):
+        return Path("/var/lib/dropscribe")
+    return xdg_folder(environ, "XDG_STATE_HOME", ".local/state") / "dropscribe"
 
 
 def home_folder(environ: Mapping[str, str]) -> Path:

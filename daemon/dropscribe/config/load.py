@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.checks import check_config
-from dropscribe.config.credentials import NO_KEY, Surroundings
+from dropscribe.config.credentials import NO_KEY
 from dropscribe.config.disk_reads import read_small_file
 from dropscribe.config.document import Document
-from dropscribe.config.find import xdg_folder
+from dropscribe.config.find import default_state_dir
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config
 from dropscribe.config.reading import Reader
@@ -48,13 +48,10 @@ def load_config(
         ConfigError: There are errors; it carries all of them, and the warnings.
     """
     try:
-        content, status = read_small_file(path, LONGEST_BYTES)
+        document = _read(path, environ if environ is not None else os.environ)
     except OSError as error:
         raise ConfigError((_unreadable(path, error),)) from None
-    environ = environ if environ is not None else os.environ
-    around = Surroundings(Path(os.path.abspath(path)).parent, environ, status)
-    document = Document(_decoded(content, str(path)), str(path), environ)
-    return _checked(document, around, around.folder / path.name, (keys_needed, queue_needed))
+    return _checked(document, document.folder / path.name, (keys_needed, queue_needed))
 
 
 def locate_problems(
@@ -62,8 +59,7 @@ def locate_problems(
 ) -> tuple[Problem, ...]:
     """Add the places of their keys in the config at *path* to *problems* that were found after loading."""
     try:
-        content, _ = read_small_file(path, LONGEST_BYTES)
-        document = Document(_decoded(content, str(path)), str(path), environ)
+        document = _read(path, environ)
     except (OSError, ConfigError):
         return problems  # the file has been changed since it was loaded
     return tuple(map(document.located, problems))
@@ -79,17 +75,16 @@ def parse_config(
     queue_needed: bool = True,
 ) -> tuple[Config, tuple[Problem, ...]]:
     """As :func:`load_config`, for text in memory; its relative paths begin at *folder*."""
-    document = Document(text, file, environ)
-    return _checked(document, Surroundings(folder, environ), None, (keys_needed, queue_needed))
+    return _checked(Document(text, file, environ, folder=folder), None, (keys_needed, queue_needed))
 
 
 def _checked(
-    document: Document, around: Surroundings, path: Path | None, needed: tuple[bool, bool]
+    document: Document, path: Path | None, needed: tuple[bool, bool]
 ) -> tuple[Config, tuple[Problem, ...]]:
     keys_needed, queue_needed = needed
     data = {name: value for name, value in document.data.items() if value is not None}
-    values = Reader(document, around).section((), data, keys_of(Config)) or {}
-    values.setdefault("state_dir", default_state_dir(around))
+    values = Reader(document).section((), data, keys_of(Config)) or {}
+    values.setdefault("state_dir", default_state_dir(document.folder, document.environ))
     config = Config(path=path, source=document.without_secrets(), **values)
     check_config(config, document)
     found = (
@@ -105,14 +100,10 @@ def _checked(
     return config, problems
 
 
-def default_state_dir(around: Surroundings) -> Path:
-    """The default: systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
-    given = around.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
-        return Path(given)
-    if around.folder == Path("/etc/dropscribe"):
-        return Path("/var/lib/dropscribe")
-    return xdg_folder(around.environ, "XDG_STATE_HOME", ".local/state") / "dropscribe"
+def _read(path: Path, environ: Mapping[str, str]) -> Document:
+    content, status = read_small_file(path, LONGEST_BYTES)
+    folder = Path(os.path.abspath(path)).parent
+    return Document(_decoded(content, str(path)), str(path), environ, folder=folder, status=status)
 
 
 def _decoded(content: bytes, file: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.keys import Section, key, key_name, keys_of
 from dropscribe.config.notation import field_types as t
+from dropscribe.config.notation.secret import Secret
 from dropscribe.config.sections.folder import FolderRule, SubtitleLayout
 from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.config.sections.queue import QueueConfig
@@ -29,8 +30,6 @@ from dropscribe.core.retry import RetryLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from dropscribe.config.notation.secret import Secret
 
 __all__ = [
     "Config",
@@ -135,19 +134,22 @@ class Config(Section):
 
     @property
     def secrets(self) -> list[str]:
-        """The secrets that must not be in log lines and in the environment of commands.
+        """The secrets that must not be in log lines and in the environment of commands."""
+        return list(_secrets_in(self))
 
-        The urls of a heartbeat and of a webhook are among them, because they act as keys.
-        """
-        found: list[Secret | None] = [provider.api_key for provider in self.providers.values()]
-        found.append(self.http.token if self.http else None)
-        found += [self.queue.dsn, self.queue.password] if self.queue else []
-        if self.notify:
-            found += self.notify.urls
-            found.append(self.notify.webhook.secret if self.notify.webhook else None)
-        urls = [self.heartbeat.url] if self.heartbeat else []
-        urls += [self.notify.webhook.url] if self.notify and self.notify.webhook else []
-        return [secret.reveal() for secret in found if secret is not None] + urls
+
+def _secrets_in(value: object) -> Iterator[str]:
+    """Each :class:`Secret` in *value*, and the urls that act as keys and are kept out of ``repr``."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, Mapping | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _secrets_in(item)
+    elif isinstance(value, Section):
+        for each in fields(value):  # type: ignore[arg-type]  # each section is a dataclass
+            inner = getattr(value, each.name)
+            is_url = "key" in each.metadata and not each.repr
+            yield from (inner,) if is_url else _secrets_in(inner)
 
 
 _KEYS_OF_ATTRIBUTES = {
@@ -161,19 +163,17 @@ _KEYS_OF_ATTRIBUTES = {
 
 def diff_configs(old: Config, new: Config) -> list[str]:
     """The changes of a reload, in the order of the file: "providers.p changed: api_key"; never a value."""
-    return list(_changes(old, new))
-
-
-def _changes(old: Config, new: Config) -> Iterator[str]:
+    found: list[str] = []
     for name, about in keys_of(Config).items():
         before, after = getattr(old, about.attribute), getattr(new, about.attribute)
         if name in {"providers", "folders"}:
             for each in dict.fromkeys([*before, *after]):
-                yield from _change_of(f"{name}.{each}", before.get(each), after.get(each))
+                found += _change_of(f"{name}.{each}", before.get(each), after.get(each))
         elif about.type.section is not None:
-            yield from _change_of(name, before, after)
+            found += _change_of(name, before, after)
         elif before != after:
-            yield f"{name} changed"
+            found.append(f"{name} changed")
+    return found
 
 
 def _change_of(section: str, old: Any, new: Any) -> Iterator[str]:

@@ -18,7 +18,6 @@ from dropscribe.core.text.printing import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.credentials import Surroundings
     from dropscribe.config.document import Document, Path
     from dropscribe.config.sections.provider import ProviderConfig
 
@@ -42,9 +41,8 @@ class SectionRead(Place):
 class Reader:
     """Reads the sections of one document."""
 
-    def __init__(self, document: Document, around: Surroundings) -> None:
+    def __init__(self, document: Document) -> None:
         self.document = document
-        self.around = around
         # Rules come after providers: sections are read in the order of the fields of Config.
         self.providers: dict[str, ProviderConfig] = {}
 
@@ -54,7 +52,7 @@ class Reader:
         None where it is no mapping, or a key that it must have is missing or refused.
         """
         if not isinstance(data, dict):
-            self.refuse(path, data, "must be a mapping", "write its keys below it, indented")
+            self.document.refuse(path, data, "must be a mapping", "write its keys below it, indented")
             return None
         names = {name for each in keys.values() for name in each.names}
         for name in data:
@@ -80,19 +78,14 @@ class Reader:
         try:
             parsed = kind.parse(value)
         except ValueError as error:
-            self.refuse(path, value, *error.args)
+            self.document.refuse(path, value, *error.args)
             return MISSING
-        return self.around.absolute(parsed) if kind.is_path else parsed
-
-    def refuse(self, path: Path, value: object, said: str, hint: str = "") -> None:
-        """Report a problem of the value at *path*, unless one was reported there already."""
-        if not self.document.has_problem(path):
-            self.document.report(path, f"{self.document.shown(path, value)} {said}", hint)
+        return self.document.absolute(parsed) if kind.is_path else parsed
 
     def _key(self, path: Path, data: Mapping[str, Any], about: Key) -> Any:
         if about.type is SECRET:
             given = {name: data[name] for name in about.names if data.get(name) is not None}
-            secret = find_named(given, about.name, path, self)
+            secret = find_named(given, about.name, path, self.document)
             return MISSING if secret is None else secret
         if about.also:
             return self._words_and_file(path, data, about)
@@ -128,7 +121,7 @@ class Reader:
     def _list(self, kind: FieldType, of: FieldType, path: Path, value: object) -> Any:
         if kind.is_argv and not isinstance(value, list):
             hint = "write [/usr/bin/program, argument]; no shell is used"
-            self.refuse(path, value, "is not a list of arguments", hint)
+            self.document.refuse(path, value, "is not a list of arguments", hint)
             return MISSING
         items = value if isinstance(value, list) else [value]
         if len(items) < kind.least:
@@ -142,7 +135,8 @@ class Reader:
 
     def _mapping(self, names: FieldType, of: FieldType, path: Path, value: object) -> Any:
         if not isinstance(value, dict):
-            self.refuse(path, value, "must be a mapping", "write names with their values below it, indented")
+            hint = "write names with their values below it, indented"
+            self.document.refuse(path, value, "must be a mapping", hint)
             return MISSING
         found = {}
         for name, item in value.items():

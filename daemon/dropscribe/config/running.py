@@ -19,11 +19,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.config.credentials import Surroundings
 from dropscribe.config.disk_reads import read_small_text
 from dropscribe.config.document import substitute
-from dropscribe.config.find import xdg_folder
-from dropscribe.config.load import default_state_dir, parse_config
+from dropscribe.config.find import absolute_path, default_state_dir, xdg_folder
+from dropscribe.config.load import parse_config
 from dropscribe.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -116,11 +115,10 @@ def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Confi
 
 def _state_dirs(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     yield from pointed_state_dirs(path, environ)
-    around = Surroundings(path.parent, environ)
     with contextlib.suppress(OSError):
         if found := _STATE_DIR.search(read_small_text(path, _LONGEST_BYTES)):
-            yield around.absolute(substitute(found[1], environ)[0])
-    yield default_state_dir(around)
+            yield absolute_path(substitute(found[1], environ)[0], path.parent, environ)
+    yield default_state_dir(path.parent, environ)
     yield path.parent / "state"
 
 

@@ -6,10 +6,12 @@ Guarantees: pure. A refused value raises ValueError with the words that follow t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
@@ -198,13 +200,6 @@ def _own_host(value: object) -> str:
     return f"[{host}]{port}" if port and ":" in host else host + port
 
 
-def _settle(value: object) -> float | None:
-    """Seconds; None is ``auto``, infinity is ``ignore_writers``, which the rule translates."""
-    if value is None or value == "auto":
-        return None
-    return float("inf") if value == "ignore_writers" else q.parse_duration(value)
-
-
 def _string(parse: Callable[[object], Any], word: str = "text", pattern: str = "") -> FieldType:
     schema = {"type": "string", "minLength": 1}
     return FieldType(schema | ({"pattern": f"{pattern}|{_VARIABLE}"} if pattern else {}), word, parse)
@@ -214,44 +209,42 @@ def _number(
     parse: Callable[[object], float],
     word: str,
     pattern: str,
-    *,
     largest: float,
+    *,
     smallest: float = 0,
-    kind: str = "number",
+    is_positive: bool = False,
 ) -> FieldType:
     def parse_limited(value: object) -> float:
         number = parse(value)
         if number > largest:
             raise ValueError(f"is more than {largest}", "")
-        return number
-
-    limits = {"pattern": f"{pattern}|{_VARIABLE}", "minimum": smallest, "maximum": largest}
-    return FieldType({"type": ["string", kind], **limits}, word, parse_limited)
-
-
-def _positive(of: FieldType) -> FieldType:
-    """*of* without 0; whole numbers begin at 1."""
-
-    def parse_positive(value: object) -> Any:
-        number = of.parse(value)
-        if number <= 0:
+        if is_positive and number <= 0:
             raise ValueError("must be more than 0", "")
         return number
 
-    schema = {name: value for name, value in of.schema.items() if name != "minimum"}
-    written = schema["pattern"].removesuffix(f"|{_VARIABLE}")
-    schema |= {"pattern": f"^(?=.*[1-9])(?:{written})|{_VARIABLE}", "exclusiveMinimum": 0}
-    return FieldType(schema, of.word, parse_positive)
+    written = f"^(?=.*[1-9])(?:{pattern})" if is_positive else pattern
+    limits = (
+        {"maximum": largest, "exclusiveMinimum": 0}
+        if is_positive
+        else {"minimum": smallest, "maximum": largest}
+    )
+    kind = "integer" if parse is q.parse_count else "number"
+    return FieldType(
+        {"type": ["string", kind], "pattern": f"{written}|{_VARIABLE}", **limits}, word, parse_limited
+    )
 
 
-def _or(word: str, of: FieldType) -> FieldType:
-    """A type that is None for *word* and for null; other values are read as *of*."""
+def _or(of: FieldType, words: Mapping[str, float | None]) -> FieldType:
+    """*of* or one of *words*, which stand for their values; the first one is None, as null is."""
 
-    def parse_or_none(value: object) -> Any:
-        return None if value is None or value == word else of.parse(value)
+    def parse_word_or(value: object) -> Any:
+        if value is None:
+            return None
+        return words[value] if isinstance(value, str) and value in words else of.parse(value)
 
-    schema = {"anyOf": [{"enum": [word, None]}, of.schema]}
-    return FieldType(schema, f"`{word}` or {of.word}", parse_or_none, none_word=word)
+    shown = ", ".join(f"`{word}`" for word in words)
+    schema = {"anyOf": [{"enum": [*words, None]}, of.schema]}
+    return FieldType(schema, f"{shown} or {of.word}", parse_word_or, none_word=next(iter(words)))
 
 
 def one_of(*choices: str) -> FieldType:
@@ -300,23 +293,21 @@ _WORD_OF_BOOLEAN = {"type": "string", "pattern": f"^({_WORDS_OF_BOOLEAN})$|{_VAR
 _VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
 
 BOOLEAN = FieldType({"anyOf": [{"type": "boolean"}, _WORD_OF_BOOLEAN]}, "true or false", q.parse_boolean)
-NUMBER = _number(q.parse_number, "number", r"^[0-9.]+$", largest=1_000_000)
-RATE = _or("none", _positive(NUMBER))
-COUNT = _number(q.parse_count, "whole number", r"^[0-9]+(?:\.0*)?$", largest=10_000, kind="integer")
-POSITIVE_COUNT = _positive(COUNT)
-DURATION_OR_ZERO = _number(q.parse_duration, "duration", q.DURATION_PATTERN, largest=q.LONGEST_SECONDS)
-DURATION = _positive(DURATION_OR_ZERO)
-DURATION_OR_NONE = _or("none", DURATION)
-DURATION_OR_AUTO = _or("auto", DURATION_OR_ZERO)
-RESCAN = _or("auto", DURATION)
-SETTLE = FieldType(
-    {"anyOf": [{"enum": ["auto", "ignore_writers", None]}, DURATION_OR_ZERO.schema]},
-    "`auto`, `ignore_writers` or duration",
-    _settle,
-    none_word="auto",
-)
-SIZE_OR_NONE = _or("none", _positive(_number(q.parse_size, "size", q.SIZE_PATTERN, largest=10**15)))
-DECIBELS = _number(q.parse_decibels, "decibels", q.DECIBELS_PATTERN, largest=0, smallest=q.QUIETEST_DBFS)
+_number_of = partial(_number, q.parse_number, "number", r"^[0-9.]+$", 1_000_000)
+_count = partial(_number, q.parse_count, "whole number", r"^[0-9]+(?:\.0*)?$", 10_000)
+_duration = partial(_number, q.parse_duration, "duration", q.DURATION_PATTERN, q.LONGEST_SECONDS)
+_NONE, _AUTO = {"none": None}, {"auto": None}
+
+NUMBER = _number_of()
+RATE = _or(_number_of(is_positive=True), _NONE)
+COUNT, POSITIVE_COUNT = _count(), _count(is_positive=True)
+DURATION_OR_ZERO, DURATION = _duration(), _duration(is_positive=True)
+DURATION_OR_NONE = _or(DURATION, _NONE)
+DURATION_OR_AUTO = _or(DURATION_OR_ZERO, _AUTO)
+RESCAN = _or(DURATION, _AUTO)
+SETTLE = _or(DURATION_OR_ZERO, {"auto": None, "ignore_writers": math.inf})
+SIZE_OR_NONE = _or(_number(q.parse_size, "size", q.SIZE_PATTERN, 10**15, is_positive=True), _NONE)
+DECIBELS = _number(q.parse_decibels, "decibels", q.DECIBELS_PATTERN, 0, smallest=q.QUIETEST_DBFS)
 _AMOUNT = {"type": ["string", "number"], "pattern": rf"^(?=.*[1-9])[0-9.]+( ?min)?$|{_VARIABLE}"}
 LIMIT = FieldType({**_AMOUNT, "exclusiveMinimum": 0, "maximum": _LARGEST_BUDGET}, "money or minutes", _limit)
 HOURS = _string(q.parse_hours, "hours", q.HOURS_PATTERN)

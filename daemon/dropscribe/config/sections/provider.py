@@ -207,7 +207,7 @@ class ProviderConfig(Section):
         if kind == "local":
             _check_local(read, model)
             if model.startswith(_PATHS):
-                values["model"] = str(read.reader.around.absolute(model))
+                values["model"] = str(read.document.absolute(model))
             if params.is_english_model(model):
                 below["language"] = "en"
         else:
@@ -233,7 +233,7 @@ def _check_local(read: SectionRead, model: str) -> None:
     if not is_known and not model.startswith(_PATHS):
         hint = did_you_mean(model, WHISPER_MODELS)
         hint = hint if hint.startswith("did") else f"write ./{model} for a directory"
-        read.reader.refuse((*read.path, "model"), model, "is not a Whisper model", hint)
+        read.document.refuse((*read.path, "model"), model, "is not a Whisper model", hint)
 
 
 def _complete_remote(read: SectionRead, values: dict[str, Any], facts: ProviderFacts) -> None:

@@ -140,7 +140,7 @@ def _check_dsn(read: SectionRead, dsn: Secret) -> Secret | None:
         hint = "write postgresql://USER:PASSWORD@HOST/DATABASE, with a password's special characters as %XX"
         read.report(given, "libpq cannot read this dsn", hint)
         return None
-    if not _is_safe_way(parts, read.reader.around.environ):
+    if not _is_safe_way(parts, read.document.environ):
         message = "the connection to the queue on another machine is not encrypted"
         hint = "add sslmode=verify-full (and sslrootcert=PATH for a CA of your own)"
         read.report(given, message, hint, warning=True)

@@ -75,7 +75,7 @@ class HttpConfig(Section):
         if not (has_token or socket or is_loopback(host)):
             message = f"a token is required to listen on {host}"
             read.report("listen", message, "add token_file: PATH, or listen on 127.0.0.1")
-        place = read.reader.around.absolute(socket) if socket else None
+        place = read.document.absolute(socket) if socket else None
         return cls(host=host, port=port, socket=place, **read.values)
 
 
@@ -146,7 +146,7 @@ class HooksConfig(Section):
         """A program that is a path begins at the config's folder."""
         for name, argv in read.values.items():
             if isinstance(argv, tuple) and argv and "/" in argv[0]:
-                read.values[name] = (str(read.reader.around.absolute(argv[0])), *argv[1:])
+                read.values[name] = (str(read.document.absolute(argv[0])), *argv[1:])
         return cls(**read.values)
 
 
@@ -233,7 +233,7 @@ def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
         if not _is_known(url):
             hint = "each service has a form of its own: see apprise's documentation"
             read.document.report(path, "apprise cannot use this url", hint)
-        checked.append(with_origin(url, path, read.reader))
+        checked.append(with_origin(url, path, read.document))
     return tuple(checked)
 
 

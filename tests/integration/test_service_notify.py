@@ -31,12 +31,11 @@ def notifier(ear):
 @pytest.mark.parametrize(
     ("say", "words"),
     [
-        (lambda n: n.ready(), "READY=1"),
-        (lambda n: n.ready("watching 2 folders"), "READY=1\nSTATUS=watching 2 folders"),
-        (lambda n: n.stopping("draining"), "STOPPING=1\nSTATUS=draining"),
-        (lambda n: n.status("1 uploading, Größe"), "STATUS=1 uploading, Größe"),
-        (lambda n: n.status("a\nREADY=1"), "STATUS=a READY=1"),
-        (lambda n: n.watchdog(), "WATCHDOG=1"),
+        (lambda n: n.send("READY=1"), "READY=1"),
+        (lambda n: n.send("READY=1", status="watching 2 folders"), "READY=1\nSTATUS=watching 2 folders"),
+        (lambda n: n.send("STOPPING=1", status="draining"), "STOPPING=1\nSTATUS=draining"),
+        (lambda n: n.send(status="1 uploading, Größe"), "STATUS=1 uploading, Größe"),
+        (lambda n: n.send(status="a\nREADY=1"), "STATUS=a READY=1"),
         (lambda n: n.extend_timeout(2.5), "EXTEND_TIMEOUT_USEC=2500000"),
     ],
 )
@@ -58,7 +57,7 @@ def test_reloading_carries_the_monotonic_clock(notifier, ear):
 def test_silence_without_a_manager():
     """Without NOTIFY_SOCKET nothing is sent, nothing logged, and every call is harmless."""
     with capture_logs() as lines:
-        Notifier({}).ready()
+        Notifier({}).send("READY=1")
     assert lines == []
 
 
@@ -67,9 +66,9 @@ def test_an_unusable_socket_is_said_once(address):
     """NOTIFY_SOCKET set but unusable is a mistake worth one line, not silence and not a flood."""
     notifier = Notifier({"NOTIFY_SOCKET": address})
     with capture_logs() as lines:
-        notifier.ready()
-        notifier.status("x")
-        notifier.watchdog()
+        notifier.send("READY=1")
+        notifier.send(status="x")
+        notifier.send("WATCHDOG=1")
     assert [line["event"] for line in lines] == ["notify.unusable"]
     assert lines[0]["notify_socket"] == address
 

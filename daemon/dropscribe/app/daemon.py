@@ -151,7 +151,7 @@ class Daemon:
                 if not told:
                     log.warning("queue.away", reason=error.reason, server=error.path)
                 told = True
-                self.notifier.status("waiting for the queue's database")
+                self.notifier.send(status="waiting for the queue's database")
                 self.notifier.extend_timeout(_QUEUE_AWAY_SECONDS + 60)
             await self._wait_for_stop(_QUEUE_AWAY_SECONDS)
         return None
@@ -203,7 +203,7 @@ class Daemon:
                 side = [group.create_task(part) for part in parts]
                 keep_running_config(config)
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
-                self.notifier.ready(f"watching {plural(len(config.folders), 'folder')}")
+                self.notifier.send("READY=1", status=f"watching {plural(len(config.folders), 'folder')}")
                 await (self._until_nothing_more() if once else self.stop.wait())
                 result = await self._shut_down(feeding, reporting, side)
                 await reloader.close()
@@ -223,7 +223,7 @@ class Daemon:
         """
         grace_seconds, uploads = self.config.shutdown_grace_seconds, len(self.engine.in_flight)
         log.info("daemon.stopping", in_flight=uploads)
-        self.notifier.stopping(f"finishing {uploads} files")
+        self.notifier.send("STOPPING=1", status=f"finishing {uploads} files")
         self.notifier.extend_timeout(grace_seconds + 15)
         # Read before the stop: a stopped inbox no longer knows its files or its watch mode.
         inboxes = self.inboxes.live().values()
@@ -288,7 +288,7 @@ class Daemon:
             try:
                 await reloader.reload()
             finally:
-                self.notifier.ready()
+                self.notifier.send("READY=1")
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

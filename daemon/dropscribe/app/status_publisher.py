@@ -85,7 +85,7 @@ class StatusPublisher:
                 if live != last:
                     write_live(self.config().state_dir, live)
                     last = live
-                    self.notifier.status(self._words(live))
+                    self.notifier.send(status=self._words(live))
             except Exception:  # a report that fails must not end the daemon
                 log.exception("status.not_written")
             await asyncio.sleep(_LIVE_GAP_SECONDS)

@@ -35,30 +35,28 @@ class Notifier:
         self._has_warned = False
         self.watchdog_seconds = _watchdog_seconds(environment) if self._address else None
 
-    def ready(self, status: str = "") -> None:
-        """Started, or done with reloading."""
-        self._send("READY=1", *_status(status))
+    def send(self, *assignments: str, status: str = "") -> None:
+        """Send *assignments* such as ``READY=1`` (sd_notify(3)), and one line for ``systemctl status``."""
+        if not self._address:
+            return
+        # In the status a newline would begin another assignment.
+        status_line = ("STATUS=" + " ".join(status.splitlines()),) if status else ()
+        try:
+            _send_datagram(self._address, "\n".join(assignments + status_line))
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                reason = error.strerror or str(error)
+                log.warning("notify.unusable", notify_socket=self._address, reason=reason)
 
     def reloading(self) -> None:
-        """The config is being read again; :meth:`ready` must follow (sd_notify(3), RELOADING)."""
+        """The config is being read again; READY=1 must follow (sd_notify(3), RELOADING)."""
         now_microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send("RELOADING=1", f"MONOTONIC_USEC={now_microseconds}")
-
-    def stopping(self, status: str = "") -> None:
-        """Report STOPPING: running uploads are finished, no new ones begun."""
-        self._send("STOPPING=1", *_status(status))
-
-    def status(self, text: str) -> None:
-        """One line for ``systemctl status``."""
-        self._send(*_status(text or " "))
-
-    def watchdog(self) -> None:
-        """Send WATCHDOG=1: the loop that does the work is alive."""
-        self._send("WATCHDOG=1")
+        self.send("RELOADING=1", f"MONOTONIC_USEC={now_microseconds}")
 
     def extend_timeout(self, seconds: float) -> None:
         """Extend the unit's timeout: start, reload or stop needs *seconds* from now."""
-        self._send(f"EXTEND_TIMEOUT_USEC={max(1, int(seconds * 1_000_000))}")
+        self.send(f"EXTEND_TIMEOUT_USEC={max(1, int(seconds * 1_000_000))}")
 
     async def feed_watchdog(self, is_alive: Callable[[], bool]) -> None:
         """Send WATCHDOG=1 while *is_alive* says so, until cancelled; returns at once without a watchdog.
@@ -67,21 +65,10 @@ class Notifier:
         """
         while self.watchdog_seconds is not None:
             if is_alive():
-                self.watchdog()
+                self.send("WATCHDOG=1")
             else:
                 log.error("watchdog.starved")
             await asyncio.sleep(self.watchdog_seconds)
-
-    def _send(self, *assignments: str) -> None:
-        if not self._address:
-            return
-        try:
-            _send_datagram(self._address, "\n".join(assignments))
-        except OSError as error:
-            if not self._has_warned:
-                self._has_warned = True
-                reason = error.strerror or str(error)
-                log.warning("notify.unusable", notify_socket=self._address, reason=reason)
 
 
 def _send_datagram(address: str, text: str) -> None:
@@ -100,8 +87,3 @@ def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
     if not microseconds.isdecimal() or int(microseconds) == 0:
         return None
     return int(microseconds) / 2_000_000
-
-
-def _status(text: str) -> tuple[str, ...]:
-    # A newline would begin another assignment.
-    return ("STATUS=" + " ".join(text.splitlines()),) if text else ()

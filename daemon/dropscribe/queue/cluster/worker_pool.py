@@ -70,8 +70,7 @@ class WorkerPool:
         self._workers: dict[str, ProviderWorker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._tickets: set[asyncio.Task[Any]] = set()
-        self._changed = asyncio.Event()
-        self._is_stopped = False
+        self._is_running = False
         for library in ("procrastinate", "psycopg.pool"):  # the engine logs an outage once
             logging.getLogger(library).setLevel(logging.CRITICAL)
 
@@ -87,14 +86,13 @@ class WorkerPool:
             for name, limits in plan.providers.items()
         ]
         kinds += [(PUBLISH, publishing, PUBLISHING_SLOTS), (POLL, transcribing, model.POLLING_SLOTS)]
-        wanted = {
+        self._wanted = {
             kind: (tuple(queue_of(kind, folder) for folder in folders), slots)
             for kind, folders, slots in kinds
             if folders
         }
-        if wanted != self._wanted:
-            self._wanted = wanted
-            self._changed.set()
+        if self._is_running:
+            self._swap()
 
     async def run(self, run_one: Callable[[tuple[int, int], str], Awaitable[None]]) -> None:
         """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too.
@@ -115,11 +113,10 @@ class WorkerPool:
         asyncio.get_running_loop().set_exception_handler(_log_lost_write)
         self._app.task(name=TASK, pass_context=True)(run_ticket)
         await self._app.open_async()
+        self._is_running = True
         try:
-            while True:
-                self._changed.clear()
-                self._swap()
-                await self._changed.wait()
+            self._swap()
+            await asyncio.get_running_loop().create_future()
         finally:
             await self.stop(0.0)
             with contextlib.suppress(Exception):
@@ -130,7 +127,7 @@ class WorkerPool:
 
         These are attempts, polls and publications under way, and tickets that wait for a slot.
         """
-        self._is_stopped = True
+        self._is_running = False
         for worker in self._workers.values():
             worker.stop()
         ending = {worker.task for worker in self._workers.values()} | self._leaving
@@ -142,8 +139,6 @@ class WorkerPool:
 
     def _swap(self) -> None:
         """A worker whose queues have changed finishes its tickets; the next one begins beside it."""
-        if self._is_stopped:
-            return
         for kind, worker in list(self._workers.items()):
             if self._wanted.get(kind) != worker.served:
                 del self._workers[kind]

@@ -9,7 +9,7 @@ from dropscribe.queue.sql import file_list
 from dropscribe.queue.sql.file_list import FileFilter, read_files, read_page
 from dropscribe.queue.sql.stats import Ended, count_ended, read_ended
 from dropscribe.reports.queue_reader import view_queue
-from dropscribe.reports.waiting import ListedStates
+from dropscribe.reports.waiting import listed_state
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.web.views import file_row
@@ -80,7 +80,7 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
         audio.progress.sent_bytes = 250
         with view_queue(house.config) as view:
             (job,) = read_files(view.db, FileFilter(states=[JobState.TRANSCRIBING]), 9)
-            state = ListedStates(house.config, view).of(job)
+            state = listed_state(job, house.config, view)
         row = file_row(job, state, time.time(), audio)
         gate.set()
         await house.rest()

@@ -261,7 +261,7 @@ def _node_words(record: JobRecord, view: QueueView) -> str:
     """The node that works on the file, and the consequence if that node is silent."""
     if not record.node:
         return ""
-    node = view.node(record.node)
+    node = next((node for node in view.nodes or () if node.name == record.node), None)
     if node is not None and not node.is_silent(view.now):
         return f", on node {record.node}"
     last = "has stopped" if node is None else f"had its last heartbeat {time_words(node.beat_at, view.now)}"
@@ -348,7 +348,7 @@ def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
     # A start alone releases neither a backlog nor a spent budget.
     if record.pin == BACKLOG:
         steps.insert(0, f"dropscribe release --folder {shlex.quote(record.folder)}")
-    elif state == "held" and any(BUDGET_CODE in stop.code for stop in view.stops):
+    elif state == "held" and any(BUDGET_CODE in hold.code for hold in view.holds.values()):
         steps.append("raise the budget in the config, or wait until the budget resets")
     elif state == "held" and view.is_running:
         steps.append("dropscribe check --online asks the provider; nothing needs to be done for this file")

@@ -47,7 +47,7 @@ class Found:
 
     path: bytes  # Relative to the inbox
     status: os.stat_result | None  # From ``lstat``; None where it could not be had
-    reason: str | None  # Why the rule does not take it; None where it does
+    reason: str | None  # Why the rule does not take it; None for a regular file that it takes
     is_unlistable: bool = False  # It is a folder that cannot be listed
 
     def identities(self) -> tuple[bytes, ...]:
@@ -58,9 +58,9 @@ class Found:
         return tuple(identity(self.path, snapshot, stable_inodes=stable) for stable in (True, False))
 
     @property
-    def is_file(self) -> bool:
-        """Whether it is a regular file."""
-        return self.status is not None and stat.S_ISREG(self.status.st_mode)
+    def size_bytes(self) -> int | None:
+        """Size of a regular file; None for anything else."""
+        return self.status.st_size if self.status and stat.S_ISREG(self.status.st_mode) else None
 
 
 def unavailable_reason(rule: FolderRule) -> str | None:
@@ -94,11 +94,8 @@ def _try_listing(rule: FolderRule, folder: bytes) -> None:
 
 def unlistable_words(rule: FolderRule, path: bytes) -> str:
     """Reason why *path*, or a folder on the way to it, cannot be listed, with the remedy; or ""."""
-    enters = rule.taking.enters
-    names = path.split(b"/")
-    for count in range(1, len(names) + 1):
-        folder = b"/".join(names[:count])
-        if not enters(names[count - 1]):
+    for folder in itertools.accumulate(path.split(b"/"), lambda above, name: above + b"/" + name):
+        if not rule.taking.enters(os.path.basename(folder)):
             break
         try:
             ask_disk(rule.inbox, partial(_try_listing, rule, folder))
@@ -208,9 +205,8 @@ def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[Found
     """
     live = read_live_states(view.db, rule.name) if view.db else {}
     for found in walk_inbox(rule):
-        is_taken = found.reason is None and found.is_file
         if found.is_unlistable:
             yield found, True
-        elif is_taken and live.keys().isdisjoint(found.identities()):
+        elif found.reason is None and live.keys().isdisjoint(found.identities()):
             is_forbidden = bool(view.forbidden_words(rule.name, found.path))
             yield found, is_forbidden or not may_read(rule, found.path)

@@ -32,7 +32,7 @@ from dropscribe.queue.sql.stats import read_nodes
 from dropscribe.service.status import read_live
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -64,7 +64,7 @@ class QueueView:
     is_here: bool  # Whether a daemon has this config's state directory
     live: dict[str, Any]  # The status file of this machine's daemon; {} if there is none
     now: float  # Unix seconds by the queue's clock
-    stops: Sequence[Hold] = ()  # Budgets that are spent
+    holds: Mapping[Scope, Hold]  # Everything that is held now, spent budgets included
     nodes: Sequence[NodeStats] | None = None  # Of the cluster; None for this machine's own queue
     ahead_seconds: float = 0.0  # How far the queue's clock is ahead of this machine's
     # Names of the rules whose folders this node of a cluster does not have.
@@ -72,16 +72,14 @@ class QueueView:
 
     def live_of(self, folder: str) -> dict[str, Any]:
         """The state of one inbox as reported by the daemon on this machine; {} while it is down."""
-        found: dict[str, Any] = self.live.get("folders", {}).get(folder, {}) if self.is_here else {}
-        return found
+        return dict(self.live.get("folders", {}).get(folder, {})) if self.is_here else {}
 
     def waiting_of(self, folder: str) -> dict[str, str]:
         """Path → reason of the wait, for files and folders without a job, as the daemon here reports them.
 
         They are at most :data:`~dropscribe.intake.state.MOST_WAITING`.
         """
-        waiting: dict[str, str] = self.live_of(folder).get("waiting", {})
-        return waiting
+        return dict(self.live_of(folder).get("waiting", {}))
 
     def forbidden_words(self, folder: str, path: bytes) -> str:
         """Reason why the running daemon cannot read the file, or list a folder on its way, or "".
@@ -98,19 +96,10 @@ class QueueView:
                 return f"the folder {above} {said}"
         return ""
 
-    def holds(self) -> dict[Scope, Hold]:
-        """Everything that is held now, spent budgets included."""
-        return {hold.scope: hold for hold in [*self.stops, *(read_holds(self.db) if self.db else ())]}
-
-    def node(self, name: str) -> NodeStats | None:
-        """The node of that name; None if it has stopped or never existed."""
-        return next((node for node in self.nodes or () if node.name == name), None)
-
     def next_starts(self) -> dict[str, float]:
         """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
         if self.nodes is None:
-            found: dict[str, float] = self.live.get("next_starts", {}) if self.is_running else {}
-            return found
+            return dict(self.live.get("next_starts", {})) if self.is_running else {}
         from dropscribe.queue.cluster.ticket_rows import read_next_starts  # noqa: PLC0415 - see above
 
         return read_next_starts(self.db) if self.db else {}
@@ -170,7 +159,7 @@ def _own_view(config: Config) -> Iterator[QueueView]:
         db = open_for_reading(state_dir)
     try:
         now = time.time()
-        yield QueueView(db, running, running, read_live(state_dir), now, _read_stops(db, config, now))
+        yield QueueView(db, running, running, read_live(state_dir), now, _read_holds(db, config, now))
     except sqlite3.Error as error:
         raise store_error(state_dir / DATABASE_NAME, error) from error
     finally:
@@ -206,16 +195,19 @@ def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
             is_here=is_here,
             live=read_live(config.state_dir),
             now=now,
-            stops=_read_stops(db, config, now),
+            holds=_read_holds(db, config, now),
             nodes=nodes,
             ahead_seconds=ahead_seconds,
             not_mounted=frozenset(name for name, rule in config.folders.items() if not queue.serves(rule)),
         )
 
 
-def _read_stops(db: Connection | None, config: Config, now: float) -> Sequence[Hold]:
+def _read_holds(db: Connection | None, config: Config, now: float) -> dict[Scope, Hold]:
+    if db is None:
+        return {}
     plan = build_plan(config)
-    return stops_of(read_accounts(db, plan.budgets, plan.zone, now)) if db else ()
+    stops = stops_of(read_accounts(db, plan.budgets, plan.zone, now))
+    return {hold.scope: hold for hold in [*stops, *read_holds(db)]}
 
 
 def _remedy(state_dir: Path) -> str:

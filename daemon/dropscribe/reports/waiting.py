@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
@@ -30,8 +29,7 @@ _LONGEST_WAIT_SECONDS = 366 * 86_400.0
 _BACKLOG_WORDS = "waits until it is released (backlog: ask)"
 
 
-@dataclass(frozen=True, slots=True)
-class ListedState:
+class ListedState(NamedTuple):
     """The state of one listed file."""
 
     # As ``status`` counts it: queued, deferred, held, transcribing, at_provider, publishing, done or failed.
@@ -40,32 +38,26 @@ class ListedState:
     reason: str  # The same in words
 
 
-class ListedStates:
-    """States of the files of one list, by the holds and the clock at the time of construction."""
-
-    def __init__(self, config: Config, view: QueueView) -> None:
-        self._rules, self._holds, self._now = config.folders, view.holds(), view.now
-
-    def of(self, job: ListedFile) -> ListedState:
-        """The state of *job*."""
-        word = job.state.value
-        if job.state is JobState.QUEUED:
-            rule = self._rules.get(job.folder)
-            if job.pin == BACKLOG:
-                return ListedState("held", "", _BACKLOG_WORDS)
-            if rule and (holds := _holds_on(job.pin, rule, self._holds)):
-                return ListedState("held", holds[0].code, holds[0].reason)
-            word = "deferred" if job.due_at > self._now else "queued"
-        elif job.at_provider_since is not None:
-            word = "at_provider"
-        elif job.state in {JobState.TRANSCRIBED, JobState.REJECTED}:
-            word = "publishing"
-        return ListedState(word, job.code, job.reason)
+def listed_state(job: ListedFile, config: Config, view: QueueView) -> ListedState:
+    """The state of *job*."""
+    word = job.state.value
+    if job.state is JobState.QUEUED:
+        rule = config.folders.get(job.folder)
+        if job.pin == BACKLOG:
+            return ListedState("held", "", _BACKLOG_WORDS)
+        if rule and (holds := _holds_on(job.pin, rule, view.holds)):
+            return ListedState("held", holds[0].code, holds[0].reason)
+        word = "deferred" if job.due_at > view.now else "queued"
+    elif job.at_provider_since is not None:
+        word = "at_provider"
+    elif job.state in {JobState.TRANSCRIBED, JobState.REJECTED}:
+        word = "publishing"
+    return ListedState(word, job.code, job.reason)
 
 
 def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> tuple[str, list[str]]:
     """The state of a queued job as status counts it, and the reasons that it waits."""
-    holds, now = view.holds(), view.now
+    holds, now = view.holds, view.now
     pauses = read_current_pauses(view.db, now) if view.db else {}
     words = _hold_words(record, rule, holds, pauses, now)
     state = "held" if words else "deferred" if record.due_at > now else "queued"

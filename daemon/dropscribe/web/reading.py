@@ -20,7 +20,7 @@ from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import possible_formats, read_document
-from dropscribe.reports.waiting import ListedStates
+from dropscribe.reports.waiting import listed_state
 from dropscribe.web import views
 
 if TYPE_CHECKING:
@@ -83,10 +83,12 @@ def read_lists(
         lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
         if view.db is None or not config.folders:
             return lists, []
-        now, names, states = view.now, list(config.folders), ListedStates(config, view)
+        now, names = view.now, list(config.folders)
         for state, rows in lists.items():
             jobs = read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS)
-            rows += [views.file_row(job, states.of(job), now, sending.get(job.id)) for job in jobs]
+            rows += [
+                views.file_row(job, listed_state(job, config, view), now, sending.get(job.id)) for job in jobs
+            ]
         starts = _day_starts(now)
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
         return lists, [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
@@ -124,8 +126,8 @@ def read_page(config: Config, wanted: FileFilter) -> tuple[list[views.Row], int 
         if view.db is None:
             return rows, None, unlisted
         jobs, older_than = read_listed_page(view.db, wanted, PAGE_ROWS)
-        states = ListedStates(config, view)
-        return rows + [views.file_row(job, states.of(job), view.now) for job in jobs], older_than, unlisted
+        rows += [views.file_row(job, listed_state(job, config, view), view.now) for job in jobs]
+        return rows, older_than, unlisted
 
 
 def _page_of_inbox(view: QueueView, wanted: FileFilter) -> tuple[list[views.Row], int]:

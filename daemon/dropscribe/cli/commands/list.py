@@ -15,7 +15,7 @@ from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
-from dropscribe.reports.waiting import ListedStates
+from dropscribe.reports.waiting import listed_state
 from dropscribe.reports.wording import moment_words, plural, reason_words, render_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.reports.waiting import ListedState
 
 LIST_SCHEMA = "dropscribe.list/1"
 
@@ -58,15 +57,14 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
     most = _MOST_READ if options.suspect else options.limit + 1
     jobs = read_files(view.db, wanted, most) if view.db and folders else []
-    states = ListedStates(config, view)
     if options.suspect:
         suspects = (
-            {**_job_row(config, job, states.of(job)), "code": ", ".join(doubts)}
+            {**_job_row(config, view, job), "code": ", ".join(doubts)}
             for job in jobs
             if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed))
         )
         return list(islice(suspects, options.limit + 1))
-    rows = [_job_row(config, job, states.of(job)) for job in jobs]
+    rows = [_job_row(config, view, job) for job in jobs]
     if options.waiting or not (options.failed or options.done):
         rules = [config.folders[name] for name in folders]
         rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
@@ -82,8 +80,8 @@ def _states(options: argparse.Namespace) -> list[JobState]:
     return [state for state, is_chosen in chosen.items() if is_chosen]
 
 
-def _job_row(config: Config, job: ListedFile, state: ListedState) -> dict[str, Any]:
-    rule = config.folders[job.folder]
+def _job_row(config: Config, view: QueueView, job: ListedFile) -> dict[str, Any]:
+    rule, state = config.folders[job.folder], listed_state(job, config, view)
     place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
     return {
         "at": job.ended_at or job.received_at,

@@ -47,109 +47,105 @@ _WAITS = "waits for 'dropscribe release' (backlog: ask)"
 def execute(options: argparse.Namespace) -> int:
     """Print for each inbox the effect of a run."""
     config = read_config(options)
-    prober = Prober()
     with view_queue(config) as view:
-        folders = {rule.name: plan_folder(config, rule, view, prober) for rule in config.folders.values()}
+        planner = Planner(config, view)
+        folders = {name: planner.plan_folder(rule) for name, rule in config.folders.items()}
     if options.json:
-        document = {"schema": PLAN_SCHEMA, "opened": prober.opened, "folders": folders}
+        document = {"schema": PLAN_SCHEMA, "opened": planner.opened, "folders": folders}
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        for part in render_plan(config, folders, prober):
+        for part in render_plan(config, folders, planner):
             sys.stdout.write(part + "\n")
     return exit_codes.OK
 
 
 @dataclass(slots=True)
-class Prober:
-    """Probes files within bounds: writers, completeness, duration."""
+class Planner:
+    """Judges the files of the inboxes; it opens a bounded number of them, within a bounded time."""
 
-    opened: int = 0
-    skipped: int = 0
+    config: Config
+    view: QueueView
+    opened: int = 0  # Files that were opened
+    skipped: int = 0  # Files that were judged by their name alone
     _began_at: float = field(default_factory=time.monotonic)
 
-    def look(self, rule: FolderRule, path: bytes) -> tuple[str | None, float | None]:
+    def plan_folder(self, rule: FolderRule) -> dict[str, Any]:
+        """One folder of ``plan --json``: every name in the inbox, and sums over the files that will be sent.
+
+        Every key is always there; unknown values are null, and so is the cost without a price.
+        """
+        is_elsewhere = rule.name in self.view.not_mounted
+        reason = NOT_MOUNTED if is_elsewhere else unavailable_reason(rule)
+        states = read_live_states(self.view.db, rule.name) if self.view.db else {}
+        planned = [self._judge(rule, found, states) for found in (() if reason else walk_inbox(rule))]
+        sent = [file for file, is_sent in planned if is_sent]
+        if rule.backlog == "ask" and backlog.is_first_start(self.view.db, rule.name):
+            for file in sent:
+                file["reason"] = file["reason"] or _WAITS
+        prices = {name: self.config.providers[name].price_per_minute for name in rule.providers}
+        has_price = prices[rule.providers[0]] is not None and not is_elsewhere
+        cost = sum(((file["seconds"] or 0.0) / 60 * (prices[file["provider"]] or 0.0) for file in sent), 0.0)
+        seconds = [file["seconds"] for file in sent]
+        return {
+            "available": reason is None or is_elsewhere,
+            "reason": reason,
+            "files": [
+                {**file, "seconds": file["seconds"] and round(file["seconds"], 3)} for file, _ in planned
+            ],
+            "totals": {
+                "files": len(sent),
+                "bytes": sum(file["bytes"] for file in sent),
+                "seconds": round(sum(filter(None, seconds), 0.0), 3),
+                "files_of_unknown_length": seconds.count(None),
+                "cost": round(cost, 6) if has_price else None,
+                "not_taken": sum(not file["taken"] for file, _ in planned),
+            },
+        }
+
+    def _judge(
+        self, rule: FolderRule, found: Found, states: Mapping[bytes, tuple[JobState, float, str]]
+    ) -> tuple[dict[str, Any], bool]:
+        """One file of ``plan --json``, and whether it will go to a provider, as far as can be told now.
+
+        The ``reason`` is why it is not taken, or not at once.
+        """
+        size_bytes = found.size_bytes
+        file = {"path": path_text(found.path), "taken": True, "state": "new", "reason": found.reason}
+        file |= {"provider": None, "bytes": size_bytes, "seconds": None}
+        if found.reason or size_bytes is None:
+            return file | {"taken": False, "state": "not_taken"}, False
+        provider = _provider_for(self.config, rule, size_bytes)
+        reason, seconds = self._look(rule, found.path)
+        file |= {"provider": provider, "seconds": seconds}
+        if state := next((states[key] for key in found.identities() if key in states), None):
+            is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
+            return file | {"state": state[0].value, "reason": _live_words(state, self.view.now)}, is_sent
+        most = self.config.providers[provider].max_upload_bytes
+        if most is not None and size_bytes > most and not rule.reads_media:
+            words = f"larger than max_upload ({bytes_words(most)}): it goes to failed, unsent"
+            return file | {"reason": words}, False
+        if forbidden := self.view.forbidden_words(rule.name, found.path):
+            reason = BLOCKED_WORDS + forbidden
+        is_blocked = reason is not None and reason.startswith(BLOCKED_WORDS)
+        return file | {"reason": reason}, size_bytes > 0 and not is_blocked
+
+    def _look(self, rule: FolderRule, path: bytes) -> tuple[str | None, float | None]:
         """(the reason why it would not be taken at once, seconds); None each if there is none or unknown."""
         if self.opened >= MOST_OPENED or time.monotonic() - self._began_at > MOST_SECONDS:
             self.skipped += 1
             return None, None
         self.opened += 1
+
+        def length() -> float | None:
+            with closing(open_beneath(os.fsencode(rule.inbox), path)) as descriptor:
+                return probe_seconds(descriptor)
+
         try:
-            reason = unsettled_words(rule, path)
-            return reason, ask_disk(rule.inbox, lambda: _length(rule, path), seconds=LISTING_SECONDS)
+            return unsettled_words(rule, path), ask_disk(rule.inbox, length, seconds=LISTING_SECONDS)
         except AudioError as error:
             return BLOCKED_WORDS + error.reason, None
         except OSError as error:
             return error.strerror or str(error), None
-
-
-def _length(rule: FolderRule, path: bytes) -> float | None:
-    with closing(open_beneath(os.fsencode(rule.inbox), path)) as descriptor:
-        return probe_seconds(descriptor)
-
-
-def plan_folder(config: Config, rule: FolderRule, view: QueueView, prober: Prober) -> dict[str, Any]:
-    """One folder of ``plan --json``: every name in the inbox, and sums over the files that will be sent.
-
-    Every key is always there; unknown values are null, and so is the cost without a price.
-    """
-    is_elsewhere = rule.name in view.not_mounted
-    reason = NOT_MOUNTED if is_elsewhere else unavailable_reason(rule)
-    states = read_live_states(view.db, rule.name) if view.db else {}
-    names = () if reason else walk_inbox(rule)
-    planned = [_judge(config, rule, found, states, view, prober) for found in names]
-    sent = [file for file, is_sent in planned if is_sent]
-    if rule.backlog == "ask" and backlog.is_first_start(view.db, rule.name):
-        for file in sent:
-            file["reason"] = file["reason"] or _WAITS
-    prices = {name: config.providers[name].price_per_minute for name in rule.providers}
-    has_price = prices[rule.providers[0]] is not None and not is_elsewhere
-    cost = sum(((file["seconds"] or 0.0) / 60 * (prices[file["provider"]] or 0.0) for file in sent), 0.0)
-    return {
-        "available": reason is None or is_elsewhere,
-        "reason": reason,
-        "files": [{**file, "seconds": file["seconds"] and round(file["seconds"], 3)} for file, _ in planned],
-        "totals": {
-            "files": len(sent),
-            "bytes": sum(file["bytes"] for file in sent),
-            "seconds": round(sum((file["seconds"] or 0.0 for file in sent), 0.0), 3),
-            "files_of_unknown_length": sum(file["seconds"] is None for file in sent),
-            "cost": round(cost, 6) if has_price else None,
-            "not_taken": sum(not file["taken"] for file, _ in planned),
-        },
-    }
-
-
-def _judge(
-    config: Config,
-    rule: FolderRule,
-    found: Found,
-    states: dict[bytes, tuple[JobState, float, str]],
-    view: QueueView,
-    prober: Prober,
-) -> tuple[dict[str, Any], bool]:
-    """One file of ``plan --json``, and whether it will go to a provider, as far as can be told now.
-
-    The ``reason`` is why it is not taken, or not at once.
-    """
-    size_bytes = found.status.st_size if found.status and found.is_file else None
-    file = {"path": path_text(found.path), "taken": True, "state": "new", "reason": found.reason}
-    file |= {"provider": None, "bytes": size_bytes, "seconds": None}
-    if found.reason or size_bytes is None:
-        return file | {"taken": False, "state": "not_taken", "reason": found.reason or "it is no file"}, False
-    provider = _provider_for(config, rule, size_bytes)
-    reason, seconds = prober.look(rule, found.path)
-    file |= {"provider": provider, "seconds": seconds}
-    if state := next((states[key] for key in found.identities() if key in states), None):
-        is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
-        return file | {"state": state[0].value, "reason": _live_words(state, view.now)}, is_sent
-    most = config.providers[provider].max_upload_bytes
-    if most is not None and size_bytes > most and not rule.reads_media:
-        words = f"larger than max_upload ({bytes_words(most)}): it goes to failed, unsent"
-        return file | {"reason": words}, False
-    if forbidden := view.forbidden_words(rule.name, found.path):
-        reason = BLOCKED_WORDS + forbidden
-    is_blocked = reason is not None and reason.startswith(BLOCKED_WORDS)
-    return file | {"reason": reason}, size_bytes > 0 and not is_blocked
 
 
 def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
@@ -173,7 +169,7 @@ def _live_words(state: tuple[JobState, float, str], now: float) -> str:
             return "it has its answer, and waits to be filed"
 
 
-def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], prober: Prober) -> Iterator[str]:
+def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], planner: Planner) -> Iterator[str]:
     """The plan for people: one table for each folder, then the totals."""
     for name, folder in folders.items():
         yield f"{name}: {config.folders[name].inbox}"
@@ -186,8 +182,8 @@ def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], prober: P
     unknown = sum(folder["totals"]["files_of_unknown_length"] for folder in folders.values())
     if unknown:
         yield f"\nThe length of {plural(unknown, 'file')} is not known."
-    if prober.skipped:
-        yield f"{plural(prober.opened, 'file')} were opened, {prober.skipped:,} judged by name alone."
+    if planner.skipped:
+        yield f"{plural(planner.opened, 'file')} were opened, {planner.skipped:,} judged by name alone."
 
 
 def _files_table(files: Sequence[dict[str, Any]]) -> str:
@@ -206,13 +202,8 @@ def _files_table(files: Sequence[dict[str, Any]]) -> str:
 
 
 def _effect_words(file: dict[str, Any]) -> str:
-    match file["state"]:
-        case "not_taken":
-            return f"left alone: {file['reason']}"
-        case "new":
-            return file["reason"] or "would be taken"
-        case state:
-            return f"{state}: {file['reason']}"
+    words = {"not_taken": "left alone: ", "new": ""}.get(file["state"], f"{file['state']}: ")
+    return words + (file["reason"] or "would be taken")
 
 
 def _totals_table(folders: Mapping[str, dict[str, Any]]) -> str:

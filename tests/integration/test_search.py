@@ -19,7 +19,7 @@ from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.search.passages import passages_of, passages_of_text
 from dropscribe.search.words import parse_query
 from support.pages import serving
-from support.scene import add_job
+from support.scene import CONFIG, Scene, add_job
 
 EVIL = "<script>alert(1)</script>"
 
@@ -69,6 +69,31 @@ def test_a_hit_stands_in_its_sentence_with_its_second(scene, config):
     assert sentence.text == "The Café opens at nine."
     assert [sentence.text[begin:end] for begin, end in sentence.spans] == ["Café", "nine"]
     assert sentence.start == 3.0
+
+
+@pytest.mark.parametrize(
+    ("companions", "transcript", "theirs"),
+    [
+        ('["{stem}.txt"]', "call.wav.txt", ["call.txt"]),
+        ('["{stem}.json", "{name}.json"]', "call.transcript.json", ["call.json", "call.wav.json"]),
+        ('["{stem}.md"]', None, ["call.md"]),
+    ],
+)
+def test_a_companion_is_no_transcript(tmp_path, companions, transcript, theirs):
+    """A transcript has another name where a companion has its usual one."""
+    scene = Scene(tmp_path, f"{CONFIG}    companions: {companions}\n")
+    config, _ = load_config(scene.config, environ={})
+    with scene.queue() as store:
+        finish(scene, store, "call.wav", "spoken")
+        written = scene.root / "done/call.json"
+        text = written.read_bytes() if transcript and transcript.endswith(".json") else b"spoken"
+        written.unlink()
+        for name in theirs:
+            scene.drop(name, b'{"note": "noted"}', part="done")
+        if transcript:
+            scene.drop(transcript, text, part="done")
+        assert names(config, "spoken") == (["call.wav"] if transcript else [])
+        assert names(config, "noted") == []
 
 
 @pytest.mark.parametrize(

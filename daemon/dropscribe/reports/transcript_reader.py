@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import AudioError
-from dropscribe.core.naming import OUTPUT_FORMATS, TEMPLATE, sidecar_names
+from dropscribe.core.naming import OUTPUT_FORMATS, TEMPLATE, companion_name, sidecar_ending, sidecar_names
 from dropscribe.files.audio import open_beneath
-from dropscribe.reports.patience import ask_disk
+from dropscribe.reports.patience import ask_disk_or
 from dropscribe.transcripts.document import doubts_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,26 @@ def read_document(root: bytes, path: bytes) -> dict[str, Any] | None:
     return document if str(schema).startswith("dropscribe.transcript/") else None
 
 
+def sidecar_paths(rule: FolderRule, audio: bytes, form: str) -> list[bytes]:
+    """The paths that the sidecar of the format *form* of the filed *audio* may have, the likeliest first.
+
+    A companion's name is one of them, the last, if the rule writes that format: the sidecar may be older than
+    the rule's ``companions``.
+    """
+    folder, name = os.path.split(audio)
+    others = {audio}
+    if form not in rule.outputs:
+        others |= {os.path.join(folder, companion_name(each.encode(), name)) for each in rule.companions}
+    paths = sidecar_names(audio, sidecar_ending(form), rule.companions)
+    return [path for path in paths if path not in others]
+
+
+def read_transcript(rule: FolderRule, root: bytes, audio: bytes) -> dict[str, Any] | None:
+    """The transcript beside the filed *audio*, a path below *root*; None if there is no JSON."""
+    paths = sidecar_names(audio, b".json", rule.companions)
+    return next(filter(None, (read_document(root, path) for path in paths)), None)
+
+
 def doubts_about(rule: FolderRule, audio: bytes) -> Sequence[str]:
     """The warnings of the transcript beside the filed *audio* (absolute) that speak against its text.
 
@@ -49,12 +69,5 @@ def doubts_about(rule: FolderRule, audio: bytes) -> Sequence[str]:
     root = os.fsencode(rule.done)
     if not audio.startswith(root + b"/"):
         return ()
-    path = audio[len(root) + 1 :]
-    for name in sidecar_names(path, b".json", rule.companions):
-        try:
-            document = ask_disk(root, lambda name=name: read_document(root, name))  # type: ignore[misc]
-        except OSError:
-            return ()
-        if document is not None:
-            return doubts_of(document)
-    return ()
+    document = ask_disk_or(None, root, lambda: read_transcript(rule, root, audio[len(root) + 1 :]))
+    return doubts_of(document) if document else ()

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from dropscribe.core.errors import AudioError, StoreFull
-from dropscribe.core.naming import split_name
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.history import read_done_after, read_done_from
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
-from dropscribe.reports.transcript_reader import read_document
+from dropscribe.reports.transcript_reader import read_transcript, sidecar_paths
 from dropscribe.search.index import (
     INDEX_NAME,
     NEWEST,
@@ -34,7 +33,7 @@ from dropscribe.search.passages import passages_of, passages_of_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, FolderRule
     from dropscribe.queue.sql.database import Connection
     from dropscribe.queue.sql.history import DoneJob
     from dropscribe.search.index import IndexProgress
@@ -52,6 +51,7 @@ FREE_BYTES = 256 * 1024 * 1024
 """Room that the index leaves on the state directory's disk: the queue's answers need it more."""
 
 MOST_TEXT_BYTES = 16 * 1024 * 1024  # of a longer plain transcript the beginning is indexed
+_TEXT_FORMS = ("vtt", "srt", "txt", "md")  # read where there is no JSON, those with times first
 
 
 class Indexer:
@@ -168,15 +168,15 @@ class DoneFolders:
 
     def has(self, job: DoneJob) -> bool | None:
         """Whether the audio of *job* is in its rule's done folder; None where that cannot be told now."""
-        return self._ask(job, _is_there, otherwise=False)
+        return self._ask(job, lambda _, root, path: _is_there(root, path), otherwise=False)
 
     def read(self, job: DoneJob) -> list[Passage] | None:
         """The transcript of *job*, empty where there is none; None where the audio is not there."""
-        return self._ask(
-            job, lambda root, path: _passages(root, path) if _is_there(root, path) else None, otherwise=None
-        )
+        return self._ask(job, _passages, otherwise=None)
 
-    def _ask(self, job: DoneJob, look: Callable[[bytes, bytes], T | None], otherwise: T | None) -> T | None:
+    def _ask(
+        self, job: DoneJob, look: Callable[[FolderRule, bytes, bytes], T | None], otherwise: T | None
+    ) -> T | None:
         rule = self._config.folders.get(job.folder)
         root = os.fsencode(rule.done) if rule else b""
         if job.filed.startswith(b"//") or root in self._silent:  # on a mount that this node lacks, or hangs
@@ -184,7 +184,7 @@ class DoneFolders:
         if not rule or not job.filed.startswith(root + b"/"):
             return otherwise
         try:
-            return ask_disk(root, lambda: look(root, job.filed[len(root) + 1 :]))
+            return ask_disk(root, lambda: look(rule, root, job.filed[len(root) + 1 :]))
         except OSError:
             self._silent.add(root)
             return None
@@ -200,9 +200,11 @@ def _is_there(root: bytes, path: bytes) -> bool | None:
     return True
 
 
-def _passages(root: bytes, path: bytes) -> list[Passage]:
+def _passages(rule: FolderRule, root: bytes, path: bytes) -> list[Passage] | None:
+    if not _is_there(root, path):
+        return None
     try:
-        return _read(root, path)
+        return _read(rule, root, path)
     except OSError:
         raise
     except Exception:  # anybody may write there; only the malformed transcript is not found
@@ -210,12 +212,10 @@ def _passages(root: bytes, path: bytes) -> list[Passage]:
         return []
 
 
-def _read(root: bytes, path: bytes) -> list[Passage]:
-    bases = (split_name(path)[0], path)
-    for base in bases:
-        if document := read_document(root, base + b".json"):
-            return passages_of(document)
-    for name in (base + form for form in (b".vtt", b".srt", b".txt", b".md") for base in bases):
+def _read(rule: FolderRule, root: bytes, path: bytes) -> list[Passage]:
+    if document := read_transcript(rule, root, path):
+        return passages_of(document)
+    for name in (name for form in _TEXT_FORMS for name in sidecar_paths(rule, path, form)):
         try:
             with open(open_beneath(root, name), "rb") as file:
                 return passages_of_text(file.read(MOST_TEXT_BYTES).decode("utf-8", "replace"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.compression import unpacked
 from dropscribe.core.text.printing import one_line
 from dropscribe.search.words import words_in
-from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS
+from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,10 +49,10 @@ class Passage:
 
 def passages_of(document: Mapping[str, Any]) -> list[Passage]:
     """The passages of a transcript's document: from words where they are timed, else segments, else text."""
-    words = [word for word in _objects(document.get("words")) if _is_time(word.get("start"))]
+    words = [word for word in objects_in(document, "words") if _is_time(word.get("start"))]
     if words:
         return list(_of_words(words))
-    segments = _objects(document.get("segments"))
+    segments = objects_in(document, "segments")
     if not segments:
         return passages_of_text(str(document.get("text") or ""))
     return [
@@ -73,10 +73,6 @@ def passages_of_text(text: str) -> list[Passage]:
         elif not _CUE_SIGNS.fullmatch(line.strip()):
             passages += [Passage(sentence, starts) for sentence in _sentences(line)]
     return passages
-
-
-def _objects(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _is_time(value: object) -> bool:

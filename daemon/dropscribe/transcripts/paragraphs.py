@@ -86,6 +86,12 @@ def may_be_one_voice(speaker: str | None, other: str | None) -> bool:
     return speaker == other or speaker is None or other is None
 
 
+def objects_in(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The objects in a list of a document that another program may have written; [] if it is no list."""
+    value = document.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def has_times(item: Mapping[str, Any]) -> bool:
     """Whether a segment or a word has both times."""
     return item["start"] is not None and item["end"] is not None

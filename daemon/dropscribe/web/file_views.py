@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.model import JobState
 from dropscribe.reports.wording import bytes_words, clock_words, one_line
 from dropscribe.transcripts.document import WARNING_WORDS
-from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, split_runs
+from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in, split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,8 +53,8 @@ def _attempt_words(attempt: Attempt) -> tuple[str, str]:
 
 def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The transcript as paragraphs, from words where they are timed, else from segments, else its text."""
-    words = [word for word in _dicts(document.get("words")) if isinstance(word.get("start"), int | float)]
-    segments = _dicts(document.get("segments"))
+    words = [word for word in objects_in(document, "words") if isinstance(word.get("start"), int | float)]
+    segments = objects_in(document, "segments")
     if words:
         turns = [
             _turn(group[0], words=[_word(word) for word in group])
@@ -65,7 +65,7 @@ def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     else:
         text = str(document.get("text") or "")
         turns = [_turn({}, text=text)] if text else []
-    gaps = [_turn(missing, gap=_gap_words(missing)) for missing in _dicts(document.get("missing"))]
+    gaps = [_turn(missing, gap=_gap_words(missing)) for missing in objects_in(document, "missing")]
     return sorted(turns + gaps, key=lambda turn: turn["start"] or 0.0) if gaps else turns
 
 
@@ -86,10 +86,6 @@ def _turn(
         "words": words,
         "gap": gap,
     }
-
-
-def _dicts(value: object) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _begins_turn(group: list[dict[str, Any]], word: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
-from dropscribe.core.naming import TEMPLATE, companion_name, sidecar_ending, sidecar_names
+from dropscribe.core.naming import TEMPLATE
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.file_list import read_page as read_listed_page
@@ -19,7 +19,7 @@ from dropscribe.reports.explain import explain_record
 from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
-from dropscribe.reports.transcript_reader import possible_formats, read_document
+from dropscribe.reports.transcript_reader import possible_formats, read_document, sidecar_paths
 from dropscribe.reports.waiting import listed_state
 from dropscribe.web import views
 
@@ -215,13 +215,9 @@ def _place_as_written(rule: FolderRule, filed: bytes) -> Place | None:
 
 
 def _sidecars(place: Place) -> Iterator[tuple[str, bytes]]:
-    rule, folder = place.rule, os.path.dirname(place.path)
-    audio = os.path.basename(place.path)
-    companions = {os.path.join(folder, companion_name(each.encode(), audio)) for each in rule.companions}
-    for form in possible_formats(rule):
-        others = {place.path} if form in rule.outputs else {place.path, *companions}
-        for path in sidecar_names(place.path, sidecar_ending(form), rule.companions):
-            if path not in others and _is_there(place.root, path):
+    for form in possible_formats(place.rule):
+        for path in sidecar_paths(place.rule, place.path, form):
+            if _is_there(place.root, path):
                 yield form.removeprefix(TEMPLATE), path
                 break
 

@@ -44,14 +44,8 @@ def recognise(tmp_path):
 
     def run(model, blocks, **params):
         path = write_wav(tmp_path / "quiet.wav", silence(100 * blocks))
-        request = parse_params(params)
         with path.open("rb") as file:
-            body = {
-                "name": "base",
-                "language": request.language,
-                "options": request.options,
-                "asked": request.asked,
-            }
+            body = {"name": "base", **parse_params(params)}
             recognition = Recognition(model, body, lambda _: None, heard.append)
             return parse_transcript(recognition.run(file.fileno(), None))
 

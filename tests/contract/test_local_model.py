@@ -41,7 +41,7 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHE_DIRECTORY", f"{tmp_path / 'cache'}:{tmp_path / 'other'}")
     files = {name: name.encode() for name in DATA_FILES} | {"model.bin": WHOLE}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(speech_model, "BASE_SHA256", digests)
+    monkeypatch.setitem(speech_model.SHA256, "base", digests)
     return root
 
 

@@ -16,8 +16,8 @@ from dropscribe.providers.local import parse_params
 def test_defaults_are_the_measured_ones():
     """Nothing asked: the language is detected, silence is filtered, words are timed."""
     request = parse_params({})
-    assert request.language is None
-    assert request.options == {
+    assert request["language"] is None
+    assert request["options"] == {
         "beam_size": 5,
         "vad_filter": True,
         "word_timestamps": True,
@@ -27,7 +27,7 @@ def test_defaults_are_the_measured_ones():
 
 def test_engine_parameters_pass_and_override():
     """What faster-whisper takes is passed as given; a whole number will do for a number."""
-    options = parse_params({"beam_size": 1, "initial_prompt": "Dashwood", "temperature": 0}).options
+    options = parse_params({"beam_size": 1, "initial_prompt": "Dashwood", "temperature": 0})["options"]
     assert (options["beam_size"], options["initial_prompt"], options["temperature"]) == (1, "Dashwood", 0.0)
 
 
@@ -40,7 +40,7 @@ def test_engine_parameters_pass_and_override():
 )
 def test_language_is_reduced_to_its_code(given, code):
     """Regions, case and names are the user's; the model knows codes."""
-    assert parse_params({"language": given}).language == code
+    assert parse_params({"language": given})["language"] == code
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_a_rules_language_and_vocabulary_reach_the_engine(monkeypatch, provider,
     )
     config, _ = parse_config(text, folder=Path("/srv"), environ={})
     request = parse_params(config.folders["f"].params_for("here"))
-    assert (request.language, request.options.get("hotwords")) == (language, hotwords)
+    assert (request["language"], request["options"].get("hotwords")) == (language, hotwords)
 
 
 def test_raw_format_is_ours():
     """encoding, sample_rate and channels describe files without a header and never reach the engine."""
     request = parse_params({"encoding": "pcm_mulaw", "sample_rate": 8000, "channels": 2})
-    assert request.raw == RawForm("pcm_mulaw", 8000, 2)
-    assert not {"encoding", "sample_rate", "channels"} & request.options.keys()
+    assert request["form"] == RawForm("pcm_mulaw", 8000, 2)
+    assert not {"encoding", "sample_rate", "channels"} & request["options"].keys()
 
 
 @pytest.mark.parametrize(

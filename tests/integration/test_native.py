@@ -277,8 +277,8 @@ def test_any_number_of_channels_is_decoded(tmp_path, channels):
         assert decoder.describe().channels == channels
         assert decoder.survey(0).sound_seconds == 2.0
         order = EncodeRequest(0, None, (), (), "flac", "flac")
-        (piece,) = decoder.encode(order, lambda: (tmp_path / "piece").open("w+b"))
-        piece.file.close()
+        ((piece, made),) = decoder.encode(order, lambda: (tmp_path / "piece").open("w+b"))
+        made.close()
     assert piece.end == pytest.approx(2.0, abs=0.01)
     assert (tmp_path / "piece").read_bytes()[:4] == b"fLaC"
 

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.media.fitting import Fit, Source
     from dropscribe.media.spool import Spool
-    from dropscribe.native.decoder import Piece
-    from dropscribe.native.recording import Survey
+    from dropscribe.native.recording import Piece, Survey
     from dropscribe.providers.base import Provider
     from dropscribe.transcripts.model import Transcript
 
@@ -152,19 +151,20 @@ class PieceByPiece:
         )
         pieces = self.decoding.decoder.encode(order, self._new_file_for(cuts))
         try:
-            while (piece := await self.decoding.run(lambda: next(pieces, None))) is not None:
+            while (made := await self.decoding.run(lambda: next(pieces, None))) is not None:
+                piece, file = made
                 if piece.number >= len(keys):
                     raise AudioRejected("undecodable", "the decoder gave no usable answer")
-                if piece.file is None:
+                if file is None:
                     self._add(piece, source, stored[piece.number])
                 else:
-                    await self._send(piece, piece.file, source, keys[piece.number], params)
+                    await self._send(piece, file, source, keys[piece.number], params)
         finally:
             with contextlib.suppress(ValueError):  # its thread still runs: it ends with the worker
                 pieces.close()
 
     def _add(self, piece: Piece, source: Source, answer: Transcript | None, code: str = "") -> None:
-        self._parts.append(Answered(piece.start, piece.end, source, answer, code, piece.jumps))
+        self._parts.append(Answered(piece.start, piece.end, source, answer, code, tuple(piece.jumps)))
 
     async def _send(
         self,

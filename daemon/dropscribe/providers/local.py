@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -49,18 +49,6 @@ ENGINE_DEFAULTS: dict[str, Any] = {
 }
 
 _RAW_FIELDS = {"encoding": "encoding", "sample_rate": "sample_rate_hz", "channels": "channels"}
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechRequest:
-    """One rule's parameters, ready for the engine."""
-
-    language: str | None = None  # Lower-case code without a region ("en" for "en-GB"); None to detect it
-    # Keyword arguments of ``WhisperModel.transcribe``, our defaults included.
-    options: dict[str, Any] = field(default_factory=dict)
-    asked: tuple[str, ...] = ()  # Names of the options that the user sets
-    # Set by any of encoding, sample_rate and channels; applies to files without a header.
-    raw: RawForm = field(default_factory=RawForm)
 
 
 class LocalProvider:
@@ -123,7 +111,9 @@ class LocalProvider:
         verdict = "hashes verified" if choice.sha256 else "taken as it is"
         return f"{choice.name} ({choice.origin}, {verdict})"
 
-    def _recognise(self, request: SpeechRequest, audio: AudioFile, cancellation: Cancellation) -> Transcript:
+    def _recognise(
+        self, request: Mapping[str, Any], audio: AudioFile, cancellation: Cancellation
+    ) -> Transcript:
         try:
             if self._is_closed or cancellation.is_requested:
                 raise interrupted()
@@ -159,21 +149,15 @@ class LocalProvider:
         return self._pool
 
     def _arguments(
-        self, request: SpeechRequest, model: str, folder: str, audio: AudioFile
+        self, request: Mapping[str, Any], model: str, folder: str, audio: AudioFile
     ) -> Mapping[str, Any]:
-        form = request.raw if is_raw(audio.suffix, audio.head) else raw_form(audio.suffix, audio.head)
+        given = request["form"] if is_raw(audio.suffix, audio.head) else raw_form(audio.suffix, audio.head)
+        keys = ("device", "compute_type", "cpu_threads")
         return {
-            "model": {
-                "folder": folder,
-                "device": self._config.device,
-                "compute_type": self._config.compute_type,
-                "cpu_threads": self._config.cpu_threads,
-            },
+            **request,
+            "model": {"folder": folder, **{key: getattr(self._config, key) for key in keys}},
             "name": model,
-            "language": request.language,
-            "options": request.options,
-            "asked": request.asked,
-            "form": form and asdict(form),
+            "form": given and asdict(given),
         }
 
     def _warn_once(self, transcript: Transcript) -> None:
@@ -218,22 +202,27 @@ def _answer(worker: Worker, arguments: Mapping[str, Any], audio: AudioFile) -> T
         raise TemporaryFailure("bad_answer", "the engine gave no usable answer") from error
 
 
-def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
+def parse_params(params: Mapping[str, ParamValue]) -> dict[str, Any]:
     """Check *params* and split them into the engine's and dropscribe's own.
 
     `language` and `vocabulary` of rule and provider are in them already (core.requests.speech_hints).
+
+    Returns:
+        A part of the worker's request: "language", a lower-case code without a region ("en" for "en-GB") or
+        None to detect it; "options", keyword arguments of ``WhisperModel.transcribe``, our defaults included;
+        "asked", the names of those that the user sets; "form", the RawForm of a file without a header.
 
     Raises:
         RuleRejected: Code "unknown_parameter" or "bad_parameter"; the reason names the parameter.
     """
     checked = {name: _checked(name, value) for name, value in params.items()}
     asked = {name: value for name, value in checked.items() if name in ENGINE_PARAMS}
-    return SpeechRequest(
-        language=_parse_language(checked.get("language", "")),
-        options={**ENGINE_DEFAULTS, **asked},
-        asked=tuple(asked),
-        raw=RawForm(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
-    )
+    return {
+        "language": _parse_language(checked.get("language", "")),
+        "options": {**ENGINE_DEFAULTS, **asked},
+        "asked": tuple(asked),
+        "form": RawForm(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
+    }
 
 
 def _checked(name: str, value: ParamValue) -> Any:

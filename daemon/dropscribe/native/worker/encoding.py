@@ -6,14 +6,13 @@ A worker process cannot write to any file: the encoder's output is sent to the d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.recording import SAMPLE_RATE_HZ
+from dropscribe.native.recording import SAMPLE_RATE_HZ, Piece
 from dropscribe.native.worker.container import SeekableFile
 from dropscribe.native.worker.samples import mono
 
@@ -27,25 +26,13 @@ if TYPE_CHECKING:
 _NEW_RUN_SECONDS = 0.05
 
 
-@dataclass(slots=True)
-class EncodedPiece:
-    """One encoded piece."""
-
-    number: int
-    start: float  # Seconds on the file's clock
-    end: float  # As *start*; of the last piece, the real end
-    # (seconds from the piece's start, seconds by which the file's clock jumps there).
-    jumps: list[tuple[float, float]] = field(default_factory=list)
-    is_written: bool = True  # False for one that was to be skipped
-
-
 def encoded_pieces(
     track: Track,
     channel: int | None,
     cuts: Sequence[float],
     skipped: Collection[int],
     make_encoder: Callable[[], Encoder],
-) -> Iterator[EncodedPiece]:
+) -> Iterator[Piece]:
     """The pieces between *cuts*, one after another.
 
     Args:
@@ -58,14 +45,14 @@ def encoded_pieces(
     """
     ends = [*(round(cut * SAMPLE_RATE_HZ) for cut in cuts), math.inf]
     position = 0
-    piece: EncodedPiece | None = None
+    piece: Piece | None = None
     number = 0
     encoder: Encoder | None = None
     for heard in mono(track, channel):
         samples, at_seconds = heard.samples, heard.at_seconds
         while len(samples):
             if piece is None:
-                piece = EncodedPiece(number, at_seconds, at_seconds, is_written=number not in skipped)
+                piece = Piece(number, at_seconds, at_seconds, is_written=number not in skipped)
                 encoder = make_encoder() if piece.is_written else None
                 begin = position
             elif at_seconds - piece.end > _NEW_RUN_SECONDS:
@@ -83,7 +70,7 @@ def encoded_pieces(
         yield _finished(piece, encoder)
 
 
-def _finished(piece: EncodedPiece, encoder: Encoder | None) -> EncodedPiece:
+def _finished(piece: Piece, encoder: Encoder | None) -> Piece:
     if encoder is not None:
         encoder.finish()
     return piece
@@ -99,7 +86,7 @@ class Encoder:
     """
 
     def __init__(self, container: str, codec: str, options: Mapping[str, str], write_at: WriteAt) -> None:
-        self._container: Any = av.open(_Piece(write_at), "w", format=container)
+        self._container: Any = av.open(_Output(write_at), "w", format=container)
         self._stream: Any = self._container.add_stream(
             codec, rate=SAMPLE_RATE_HZ, layout="mono", options=dict(options)
         )
@@ -124,7 +111,7 @@ class Encoder:
             raise AudioRejected("undecodable", f"it cannot be encoded anew: {error.strerror}") from error
 
 
-class _Piece(SeekableFile):
+class _Output(SeekableFile):
     """A file for FFmpeg's muxer."""
 
     def __init__(self, write_at: WriteAt) -> None:

@@ -53,18 +53,8 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _ALL_OF_VERSION_1 = (1 << 13) - 1
 _READABLE = (
-    "/usr",
-    "/lib",
-    "/lib64",
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-    "/proc/self",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/sys/devices/system",
-    "/sys/fs/cgroup",
-    "/dev/urandom",
+    *("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom"),
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system", "/sys/fs/cgroup"),
 )
 """Paths that the interpreter, the libraries and their thread pools read."""
 
@@ -132,15 +122,11 @@ def _restrict_files(libc: ctypes.CDLL, folders: Iterable[str]) -> None:
     rules = libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(8), 0)
     if rules < 0:
         return
-    for path in {*_READABLE, *_python_folders(), *folders}:
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    for path in {*_READABLE, *sys.path, *libraries, sys.prefix, sys.base_prefix, *folders} - {""}:
         _allow_reading(libc, rules, path)
     libc.syscall(_LANDLOCK_RESTRICT, rules, 0)
     os.close(rules)
-
-
-def _python_folders() -> set[str]:
-    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    return {path for path in (*sys.path, *libraries, sys.prefix, sys.base_prefix) if path}
 
 
 def _allow_reading(libc: ctypes.CDLL, rules: int, path: str) -> None:

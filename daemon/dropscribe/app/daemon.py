@@ -40,13 +40,14 @@ from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.model import build_plan
+from dropscribe.queue.sql.stats import read_live_counts
 from dropscribe.reports.wording import plural
 from dropscribe.service.logs import configure_logging
 from dropscribe.service.process import route_signals
 from dropscribe.service.sd_notify import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from dropscribe.config.model import Config, ProviderConfig
     from dropscribe.providers.base import Provider
@@ -107,11 +108,6 @@ class Daemon:
     def config(self) -> Config:
         """The current config: a part of the value that a reload swaps."""
         return self.handler.runtime.config
-
-    @property
-    def providers(self) -> Mapping[str, Provider]:
-        """The providers that rules name, by their names."""
-        return self.handler.runtime.providers
 
     def ask_reload(self) -> None:
         """Ask for a reload of the config (SIGHUP)."""
@@ -233,7 +229,7 @@ class Daemon:
         await self.engine.dispatcher.drain(grace_seconds)
         feeding.cancel()
         await asyncio.wait([feeding])
-        live = await _count_live(self.engine)
+        live = await self._count_live()
         result = RunResult(
             len(self.health.reporter.failed),
             None if live is None else live + sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes),
@@ -243,7 +239,7 @@ class Daemon:
             task.cancel()
         await self.health.close()
         await self.housekeeping.delete_last()
-        for provider in self.providers.values():
+        for provider in self.handler.runtime.providers.values():
             await provider.close()
         self.handler.close()
         log.info("daemon.stopped", **asdict(result))
@@ -263,9 +259,16 @@ class Daemon:
             self.inboxes.is_settling()
             or await self._can_go_on()
             # A hard link waits for the job of the same file, and is queued soon after that job has ended.
-            or (self.inboxes.has_hard_link_waiting() and await _count_live(self.engine) == 0)
+            or (self.inboxes.has_hard_link_waiting() and await self._count_live() == 0)
         ):
             await self._wait_for_stop(_ONCE_LOOK_SECONDS)
+
+    async def _count_live(self) -> int | None:
+        """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""
+        with contextlib.suppress(StoreBusy):
+            counts = await self.engine.store.do(read_live_counts)
+            return sum(n for folder, n in counts.items() if folder in self.config.folders)
+        return None
 
     async def _can_go_on(self) -> bool:
         """Whether a file can go on; if a cluster's database is away for long, whether an upload runs."""
@@ -297,14 +300,3 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-async def _count_live(engine: Engine) -> int | None:
-    """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""
-    with contextlib.suppress(StoreBusy):
-        folders = (await engine.stats()).folders.values()
-        return sum(
-            each.queued + each.transcribing + each.at_provider + each.deferred + each.held + each.publishing
-            for each in folders
-        )
-    return None

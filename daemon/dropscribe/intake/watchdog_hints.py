@@ -53,7 +53,7 @@ class WatchdogHints(FileSystemEventHandler):
     def __init__(self, root: bytes, *, recursive: bool = True) -> None:
         self._below = root.rstrip(b"/") + b"/"
         self._waiting: collections.deque[Hint] = collections.deque()
-        self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._was_lost = False
         # The library says in its log alone that its queue overflowed or that a watch was lost.
         self._log_handler = logging.Handler(logging.WARNING)
@@ -73,7 +73,7 @@ class WatchdogHints(FileSystemEventHandler):
 
     def fileno(self) -> int:
         """See :class:`~dropscribe.intake.hints.InotifyHints`."""
-        return self._readable
+        return self._event
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
         """The library adds watches by itself, and does not report those that it was refused."""
@@ -84,7 +84,7 @@ class WatchdogHints(FileSystemEventHandler):
         """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
-            os.read(self._readable, 4096)
+            os.eventfd_read(self._event)
         hints = [self._waiting.popleft() for _ in range(len(self._waiting))]
         if self._was_lost:
             self._was_lost = False
@@ -121,18 +121,17 @@ class WatchdogHints(FileSystemEventHandler):
         self._wake()
 
     def _wake(self) -> None:
-        """Make the descriptor readable; a full pipe is readable already."""
-        with contextlib.suppress(OSError):
-            os.write(self._writable, b"x")
+        """Make the descriptor readable."""
+        with contextlib.suppress(OSError):  # closed meanwhile
+            os.eventfd_write(self._event, 1)
 
     def close(self) -> None:
         """See :class:`~dropscribe.intake.hints.InotifyHints`."""
-        if self._readable < 0:
+        if self._event < 0:
             return
         logging.getLogger("watchdog").removeHandler(self._log_handler)
         if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(timeout=2.0)
-        os.close(self._readable)
-        os.close(self._writable)
-        self._readable = -1
+        os.close(self._event)
+        self._event = -1

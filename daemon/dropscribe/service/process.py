@@ -101,13 +101,12 @@ def _keep_freed_memory() -> None:
 
 @contextlib.contextmanager
 def route_signals(
-    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, reload: Callable[[], object] | None = None
+    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, reload: Callable[[], object]
 ) -> Iterator[None]:
     """While inside: SIGTERM or SIGINT sets *stop*, SIGHUP calls *reload* in the loop.
 
     After the first stop signal both have the kernel's own action again: the next one ends the process at
-    once, which is safe at any instant because every step is durable. Without *reload* SIGHUP,
-    a terminal that went away, is a stop signal too.
+    once, which is safe at any instant because every step is durable.
     """
 
     def begin_stop() -> None:
@@ -118,7 +117,7 @@ def route_signals(
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, begin_stop)
-    loop.add_signal_handler(signal.SIGHUP, reload or begin_stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         yield
     finally:

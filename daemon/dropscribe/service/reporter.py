@@ -107,8 +107,7 @@ class Reporter:
         """Report the end of a hold, once."""
         fields = {str(hold.scope.kind): hold.scope.name, "held_seconds": round(time.time() - hold.since, 1)}
         log.info(_RELEASED[hold.scope.kind], **fields)
-        if self.notifications:
-            self.notifications.notify("released", fields)
+        self._tell("released", fields)
 
     def budget_low(self, account: Account) -> None:
         """Report that most of a budget is spent, once in its day or month."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dropscribe.config.sections.templates import SHIPPED, problem_of, undeclared_names
+from dropscribe.config.sections.templates import SHIPPED, template_problems
 from dropscribe.pipeline.rendering import TemplateFailed, render_by_template
 from dropscribe.transcripts.document import transcript_document
 from dropscribe.transcripts.model import Segment, Transcript
@@ -38,7 +38,7 @@ def written(folder: Path, text: str, name: str = "own.txt.j2") -> Path:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_templates_show_the_transcript(tmp_path, name):
     """Each of them is found without a file beside the config, and shows every paragraph."""
-    assert (problem_of(tmp_path / name), undeclared_names(tmp_path / name)) == (None, [])
+    assert list(template_problems(tmp_path / name)) == []
     text = render_by_template(tmp_path / name, CALL, "call-2.wav")
     assert "Hello." in text
     assert "Fine." in text
@@ -49,7 +49,8 @@ def test_names_that_may_be_missing_are_no_mistake(tmp_path):
     """Those under `default` and `is defined`, and those that the template sets somewhere."""
     text = "{{ a|default('x') }}{% if b is defined %}{{ b }}{% endif %}"
     text += "{% if title %}{% set c = 1 %}{% endif %}{{ c }}{{ d }}"
-    assert undeclared_names(written(tmp_path, text)) == ["d"]
+    (problem,) = template_problems(written(tmp_path, text))
+    assert " uses d, " in problem.message
 
 
 def test_a_template_writes_nothing_that_a_terminal_obeys(tmp_path):
@@ -115,8 +116,8 @@ def test_an_endless_loop_is_ended(tmp_path):
 )
 def test_check_sees_what_is_wrong_with_a_template(tmp_path, name, text, part):
     """`check` names the line of a mistake, and refuses the names of other outputs."""
-    problem = problem_of(written(tmp_path, text, name))
-    assert (problem is None) if part is None else (part in problem[0])
+    messages = [problem.message for problem in template_problems(written(tmp_path, text, name))]
+    assert ("".join(messages) == "") if part is None else (part in messages[0])
 
 
 async def test_a_rule_with_a_template_gets_one_more_file(tmp_path):

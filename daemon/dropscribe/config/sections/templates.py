@@ -7,12 +7,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import read_small_file
+from dropscribe.core.errors import Problem
 from dropscribe.core.naming import OUTPUT_FORMATS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from jinja2.sandbox import SandboxedEnvironment
+    from jinja2 import nodes
 
 SHIPPED = ("minutes.txt.j2", "notes.md.j2", "plain.txt.j2")
 """Templates of the package, used if no file of that name is beside the config."""
@@ -51,45 +53,37 @@ def template_output(path: Path) -> str:
     return path.name.removesuffix(suffix)
 
 
-def problem_of(path: Path) -> tuple[str, str] | None:
-    """(message, hint) of a problem in a template; None if there is none."""
-    from jinja2 import TemplateSyntaxError  # noqa: PLC0415  # for rules with a template alone
-
-    if template_output(path) in {*OUTPUT_FORMATS, "error.json"} or not template_output(path).strip("."):
-        return f"{path.name} would give the name of another output", "name it such as minutes.txt.j2"
-    try:
-        _environment().compile(read_template(path))
-    except TemplateSyntaxError as error:
-        return f"{path}, line {error.lineno}: {error.message}", ""
-    except (RecursionError, MemoryError, SyntaxError):  # from Python's own compiler
-        return f"{path} is nested too deeply", ""
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}", ""
-    except ValueError as error:
-        return f"{path} cannot be read: {error}", ""
-    return None
-
-
-def undeclared_names(path: Path) -> list[str]:
-    """Names that the template uses and that nothing gives it; none where it cannot be parsed."""
-    from jinja2 import TemplateSyntaxError, meta, nodes  # noqa: PLC0415
-
-    environment = _environment()
-    try:
-        tree = environment.parse(read_template(path))
-        used = meta.find_undeclared_variables(tree)
-    except (TemplateSyntaxError, OSError, ValueError, RecursionError, MemoryError):
-        return []
-    guards = [each for each in tree.find_all((nodes.Filter, nodes.Test)) if each.name in _GUARDS]
-    guarded = {name.name for guard in guards for name in guard.find_all(nodes.Name)}
-    given = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
-    return sorted(used - guarded - given - set(TEMPLATE_NAMES) - environment.globals.keys())
-
-
-def _environment() -> SandboxedEnvironment:
-    """Jinja with the filters' names: nothing is rendered here."""
+def template_problems(path: Path) -> Iterator[Problem]:
+    """What is wrong with a template; that it uses names which nothing gives it is a warning."""
+    from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415  # for rules with a template alone
     from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
 
+    if template_output(path) in {*OUTPUT_FORMATS, "error.json"} or not template_output(path).strip("."):
+        hint = "name it such as minutes.txt.j2"
+        yield Problem(f"{path.name} would give the name of another output", hint=hint)
     environment = SandboxedEnvironment(autoescape=False)
     environment.filters |= dict.fromkeys(_FILTERS, str)
-    return environment
+    try:
+        text = read_template(path)
+        environment.compile(text)
+        tree = environment.parse(text)
+        names = meta.find_undeclared_variables(tree) - _optional_names(tree) - environment.globals.keys()
+    except TemplateSyntaxError as error:
+        yield Problem(f"{path}, line {error.lineno}: {error.message}")
+    except (RecursionError, MemoryError, SyntaxError):  # from Python's own compiler
+        yield Problem(f"{path} is nested too deeply")
+    except (OSError, ValueError) as error:
+        yield Problem(f"{path} cannot be read: {getattr(error, 'strerror', error)}")
+    else:
+        if unknown := ", ".join(sorted(names.difference(TEMPLATE_NAMES))):
+            hint = f"a template has {', '.join(TEMPLATE_NAMES)}"
+            yield Problem(f"{path} uses {unknown}, which no transcript gives it", hint=hint, warning=True)
+
+
+def _optional_names(tree: nodes.Template) -> set[str]:
+    """Names that a template sets, or that may be missing in it."""
+    from jinja2 import nodes  # noqa: PLC0415
+
+    guards = [each for each in tree.find_all((nodes.Filter, nodes.Test)) if each.name in _GUARDS]
+    guarded = {name.name for guard in guards for name in guard.find_all(nodes.Name)}
+    return guarded | {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}

@@ -32,8 +32,7 @@ _OPEN_IN_QUEUE = frozenset({"type", "role", "roots", "node", "dsn_file", "dsn_cr
 _PASSWORD = re.compile(r"(?<=://)\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
 """Finds a password in a url or in a dsn of the form ``host=… password=…``, wherever it is by mistake."""
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
-_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
-_INSIDE_REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|[^}]*\}?)")
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
 
@@ -82,13 +81,12 @@ def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, .
     malformed: list[tuple[str, str]] = []
 
     def value_of(found: re.Match[str]) -> str:
-        if found[1] is None:
+        name, default = found.groups()
+        if found[0] == "$${":
             return "${"
-        inside = _INSIDE_REFERENCE.fullmatch(found[1]) if found[2] else None
-        if inside is None:
+        if name is None:
             malformed.append(("a '${' without a variable's name and its '}'", "write $${ for a plain ${"))
             return found[0]
-        name, default = inside[1], inside[2]
         names.append(name)
         if default is None and name not in environ:
             hint = f"set it, or give a default: ${{{name}:-…}}"
@@ -130,7 +128,7 @@ class Document:
         self.variables: dict[Path, tuple[str, ...]] = {}  # those that were put into a value with ``${…}``
         self._flawed: set[Path] = set()
         self._flawed_below: set[Path] = set()
-        self._lines = split_lines(text)
+        self._lines = [*split_lines(text), ""]  # an empty value may be positioned after the last line
         self._places: dict[Path, tuple[Span | None, Node]] = {}
         self._secrets: defaultdict[int, set[Span]] = defaultdict(set)  # by line
         try:
@@ -172,10 +170,6 @@ class Document:
             return problem
         self.report(path, problem.message, problem.hint, warning=problem.warning)
         return self.problems.pop()
-
-    def has_problem(self, path: Path) -> bool:
-        """Whether something was reported at exactly *path*."""
-        return path in self._flawed
 
     def has_problem_below(self, path: Path) -> bool:
         """Whether something was reported at *path* or inside it."""
@@ -242,7 +236,7 @@ class Document:
         if isinstance(value, list):
             return [self._data_of((*path, index), None, item) for index, item in enumerate(value)]
         span = node.anchored or node.span
-        line = self._line(span.line)
+        line = self._lines[span.line - 1]
         is_reference = _ONE_VARIABLE.fullmatch(line[span.column - 1 : span.end_column - 1])
         # A hook's command may have a key among its arguments.
         is_secret = is_secret_path(path, line) or path[:1] == ("hooks",)
@@ -258,14 +252,10 @@ class Document:
             self.report(path, message, hint)
         return replaced
 
-    def _line(self, number: int) -> str:
-        """The line with that number; an empty value may be positioned after the last line."""
-        return self._lines[number - 1] if number <= len(self._lines) else ""
-
     def _at(
         self, span: Span, message: str, hint: str = "", path: str = "", *, warning: bool = False
     ) -> Problem:
-        line = self._line(span.line)
+        line = self._lines[span.line - 1]
         end = span.end_column if span.end_line == span.line else len(line) + 1
         return Problem(
             _without_passwords(message),
@@ -301,10 +291,6 @@ class Place:
         path = (*self.path, name) if name else self.path
         self.document.report(path, message, hint, on_key=on_key, warning=warning)
 
-    def has_problem(self, *names: str) -> bool:
-        """Whether something was reported at exactly one of the keys *names*."""
-        return any(self.document.has_problem((*self.path, name)) for name in names)
-
     def has_problem_in(self, *name: str) -> bool:
         """Whether something was reported anywhere inside the key *name*, or inside the section."""
         return self.document.has_problem_below((*self.path, *name))
@@ -321,7 +307,7 @@ def _without_passwords(text: str) -> str:
 
 def _masked_by_guess(lines: list[str], number: int) -> str:
     """Line *number* of a text that is not YAML; masked behind or below a key whose value may be secret."""
-    line = lines[number - 1] if number <= len(lines) else ""
+    line = lines[number - 1]
     for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):
         if is_secret_name(name[1]):
             return line[: name.end()] + "*" * (len(line) - name.end())
@@ -333,9 +319,9 @@ def _keys_above(lines: list[str], number: int) -> Iterator[str]:
 
     A line that begins with no key counts as indented below the key before it.
     """
-    line = lines[number - 1] if number <= len(lines) else ""
+    line = lines[number - 1]
     depth = len(line) - len(line.lstrip()) if _KEY_AT_START.match(line) else len(line) + 1
-    for above in reversed(lines[: max(number - 1, 0)]):
+    for above in reversed(lines[: number - 1]):
         key = _KEY_AT_START.match(above)
         indent = len(above) - len(above.lstrip())
         if key and indent < depth:

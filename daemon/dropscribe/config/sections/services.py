@@ -218,7 +218,7 @@ def _has_secret(read: SectionRead, name: str) -> bool:
         message = f"the {name} is shorter than {LEAST_TOKEN_CHARACTERS} characters"
         hint = "make a random one: openssl rand -hex 16"
         read.report(name if read.data.get(name) is not None else f"{name}_file", message, hint)
-    return secret is not None or read.has_problem(name, f"{name}_file")
+    return secret is not None or read.has_problem_in(name) or read.has_problem_in(f"{name}_file")
 
 
 def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:

@@ -24,7 +24,7 @@ format: .venv
 	.venv/bin/ruff format .
 
 docs: .venv
-	.venv/bin/python -m dropscribe.config.describe > docs/config.md
+	.venv/bin/python packaging/config_reference.py > docs/config.md
 
 bench: .venv
 	.venv/bin/pip install -q -e '.[bench]'

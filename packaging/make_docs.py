@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 SOURCE = Path(__file__).resolve().parents[1] / "daemon"
 CHANGELOG = SOURCE.parent / "CHANGELOG.md"
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(Path(__file__).resolve().parent)]
 
-from dropscribe import __version__  # noqa: E402  # found through the path above
+from config_reference import reference_text  # noqa: E402  # found through the path above
+
+from dropscribe import __version__  # noqa: E402
 from dropscribe.cli.main import COMMANDS, build_parser  # noqa: E402
-from dropscribe.config.describe import reference_text  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,15 +1,12 @@
-"""The config's JSON Schema, reference and commented example, made from the definitions of the keys.
+"""The config's JSON Schema and commented example, made from the definitions of the keys.
 
-``python -m dropscribe.config.describe > docs/config.md`` writes the reference; with the argument ``example``
-it prints config.example.yaml instead.
+``packaging/config_reference.py`` makes its reference of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -20,34 +17,10 @@ from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.notation.field_types import TEXT
 from dropscribe.config.sections.provider import ProviderConfig, keys_of_type
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
-from dropscribe.core.requests.params import FIXED_PARAMS
 
 if TYPE_CHECKING:
     from dropscribe.config.notation.field_types import FieldType
 
-_REFERENCE_HEAD = """\
-# The config, key by key
-
-<!-- Made by `python -m dropscribe.config.describe > docs/config.md`; a test compares. -->
-
-The format is YAML 1.2: `no` is a string; `22:30` is not a number. Where true or false is expected, `yes`,
-`no`, `on` and `off` work too. Unknown and duplicate keys are errors; top-level keys that begin with `x-` are
-ignored, so they can hold anchors. Relative paths begin at the config's folder, `~` is the home folder.
-`dropscribe check` names every mistake with its line.
-
-- **which file**: `-c`, else `$DROPSCRIBE_CONFIG`, else `./dropscribe.yaml` (only if it and its folder belong
-  to you or to root and nobody else may write there), else `$XDG_CONFIG_HOME/dropscribe/config.yaml`
-  (`~/.config/…`), else `/etc/dropscribe/config.yaml`
-- **duration**: seconds, or `500ms`, `30s`, `5m`, `2h`, `3d`, `1h30m`
-- **size**: bytes, or `25MB` (10⁶), `25MiB` (2²⁰), with K, M, G, T
-- `${NAME}` in a value is the environment variable, and an unset one is an error; `${NAME:-default}` is the
-  default if it is unset or empty; `$${` is a plain `${`. Inside `{…}` and `[…]` write it in quotes.
-- a **key** (`api_key`) comes from the one of `api_key`, `api_key_file`, `api_key_credential` that is given;
-  without them from the systemd credential `key_NAME` of the provider called NAME, and at the vendor's own
-  url from the vendor's environment variable, which [providers.md](providers.md) names. It is never shown.
-- the queue's **dsn** comes from the one of `dsn`, `dsn_file`, `dsn_credential` that is given, and is never
-  shown either. libpq reads it: `sslmode`, `sslrootcert`, `target_session_attrs`, … are its own words.
-"""
 _EXAMPLE_HEAD = """\
 # dropscribe's config. Valid as it stands: the embedded engine transcribes what is dropped into inbox/.
 # Every key is here: '##' explains the next line; behind '#' stand the defaults, or examples if there is none.
@@ -133,56 +106,6 @@ def _schema_of(kind: FieldType, definitions: dict[str, Any]) -> dict[str, Any]:
     if kind.name is not None and kind.item is not None:
         return {"type": ["object", "null"], "additionalProperties": _schema_of(kind.item, definitions)}
     return dict(kind.schema)
-
-
-def reference_text() -> str:
-    """The whole page."""
-    return "\n".join([_REFERENCE_HEAD, *_pages()]) + "\n"
-
-
-def _pages() -> Iterator[str]:
-    yield from ("## Top level\n", *_table(keys_of(Config)), "\n## providers.NAME")
-    for kind, facts in PROVIDER_TYPES.items():
-        yield f"\n### type: {kind}\n\n{facts.words}\n"
-        if facts.needs:
-            choices = [" or ".join(f"`{name}`" for name in names) for names in facts.needs]
-            yield f"Required: {', '.join(choices)}.\n"
-        if sent := FIXED_PARAMS.get(kind):
-            yield f"Sent unless `params` says otherwise: `{written_value(sent)}`.\n"
-        yield from _table(keys_of_type(kind), facts.defaults)
-    special = {name: about for name, about in keys_of(ProviderConfig).items() if name in SPECIAL_KEYS}
-    yield from _section_pages("###", "providers.NAME.", special)
-    yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
-    yield from _section_pages("##", "", keys_of(Config))
-
-
-def _section_pages(mark: str, above: str, keys: Mapping[str, Key]) -> Iterator[str]:
-    """The pages of those *keys* that are sections, and of the sections in them."""
-    for name, about in keys.items():
-        if about.type.section is not None:
-            inner = keys_of(about.type.section)
-            yield from (f"\n{mark} {above}{name}\n\n{about.description}\n", *_table(inner))
-            yield from _section_pages("###", f"{above}{name}.", inner)
-
-
-def _table(keys: Mapping[str, Key], defaults: Mapping[str, Any] = _NONE) -> Iterator[str]:
-    yield "| key | value | default | |\n|---|---|---|---|"
-    for name, about in keys.items():
-        default = defaults.get(about.attribute, about.default)
-        word = "mapping" if about.type.section else about.type.word
-        shown = "**required**" if default is REQUIRED else _default(about, default)
-        yield f"| `{name}` | {word} | {shown} | {about.description} |"
-        for ending, description in about.also.items():
-            yield f"| `{name}{ending}` | text |  | {description} |"
-
-
-def _default(about: Key, default: Any) -> str:
-    if about.type.section is not None or about.type.is_path:
-        return ""
-    if default is None:
-        return f"`{about.type.none_word}`" if about.type.none_word else ""
-    shown = json.dumps(default) if isinstance(default, tuple) else written_value(default, about.type.word)
-    return f"`{shown}`" if default not in ((), {}, "") and len(shown) <= 60 else ""
 
 
 def example_text(provider: str = "local") -> str:
@@ -291,7 +214,3 @@ def _line(mark: str, text: str, description: str) -> str:
     above = mark.removesuffix("# ") + "## "
     words = textwrap.wrap(sentence, _WIDTH, initial_indent=above, subsequent_indent=above)
     return "\n".join([*words, mark + text])
-
-
-if __name__ == "__main__":
-    sys.stdout.write(example_text() if sys.argv[1:] == ["example"] else reference_text())

@@ -102,7 +102,6 @@ class Daemon:
     make_provider: Callable[[ProviderConfig], Provider] = build_provider
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _reload_asked: asyncio.Event = field(default_factory=asyncio.Event)
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def config(self) -> Config:
@@ -158,8 +157,8 @@ class Daemon:
         self.engine = engine
         queue = InboxQueue(engine, asyncio.get_running_loop(), self._failed_root)
         token = engine.store.token if config.queue is None else None
-        self.inboxes = Inboxes(engine.folders, queue, self._news.set, token)
-        self.report = StatusPublisher(lambda: self.config, engine, self.inboxes, self.notifier, self._news)
+        self.inboxes = Inboxes(engine.folders, queue, engine.signals.news.set, token)
+        self.report = StatusPublisher(lambda: self.config, engine, self.inboxes, self.notifier)
         self.health = Health(config, store, self.report, self._page_source)
         self.handler = Handler(
             build_runtime(config, make_providers(config, self.make_provider), engine),

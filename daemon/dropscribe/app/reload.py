@@ -114,7 +114,7 @@ class Reloader:
         keep_running_config(new.config)
         daemon.health.observe_config(is_taken=True)
         log.info("config.reloaded", changes=diff_configs(old.config, new.config))
-        daemon.report.news.set()
+        daemon.engine.signals.news.set()
         try:
             await daemon.engine.clear_stale_assignments()
             await daemon.handler.budgets.audit()

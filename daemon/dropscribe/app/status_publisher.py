@@ -35,7 +35,6 @@ class StatusPublisher:
     engine: Engine
     inboxes: Inboxes
     notifier: Notifier
-    news: asyncio.Event  # set when something may have changed
     _last: Stats = field(default_factory=lambda: Stats({}, ()))
 
     async def status(self) -> dict[str, Any]:
@@ -76,10 +75,10 @@ class StatusPublisher:
 
     async def write_when_new(self) -> None:
         """Write live.json at most five times a second, and only when something may have changed."""
-        self.engine.signals.on_news = self.news.set
+        news = self.engine.signals.news
         last: dict[str, Any] = {}
         while True:
-            self.news.clear()
+            news.clear()
             try:
                 live = self._live()
                 if live != last:
@@ -89,7 +88,7 @@ class StatusPublisher:
             except Exception:  # a report that fails must not end the daemon
                 log.exception("status.not_written")
             await asyncio.sleep(_LIVE_GAP_SECONDS)
-            await self.news.wait()
+            await news.wait()
 
     def _words(self, live: dict[str, Any]) -> str:
         settling = sum(folder["settling"] for folder in live["folders"].values())

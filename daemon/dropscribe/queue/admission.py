@@ -45,13 +45,13 @@ class InFlight:
         """Register an attempt, a poll or a publication of *job* that has begun."""
         self.tasks[job.id] = task
         self._jobs_like(job)[job.id] = job
-        self._signals.tell_news()
+        self._signals.news.set()
 
     def remove(self, job: Job) -> None:
         """The reverse of :meth:`add`; wakes the dispatcher."""
         del self.tasks[job.id], self._jobs_like(job)[job.id]
         self._signals.wake.set()
-        self._signals.tell_news()
+        self._signals.news.set()
 
     def _jobs_like(self, job: Job) -> dict[int, Job]:
         if job.result is not None:
@@ -122,7 +122,7 @@ class FolderGate:
 
     def _tell(self) -> None:
         self._signals.wake.set()
-        self._signals.tell_news()
+        self._signals.news.set()
 
 
 class Admission:

@@ -94,7 +94,7 @@ class ProviderRates:
         until = max(now + min(seconds, LONGEST_PAUSE_SECONDS), old.until if old else 0.0)
         pause = self.pauses[provider] = Pause(provider, old.since if old else now, until)
         self._database.post(lambda db: hold_rows.write_pause(db, pause))
-        self._database.signals.tell_news()
+        self._database.signals.news.set()
 
     def cut_pause(self, provider: str) -> None:
         """End a pause now; one request at a time shows whether it is over."""

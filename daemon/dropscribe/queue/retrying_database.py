@@ -27,17 +27,12 @@ class Signals:
 
     Attributes:
         wake: Set when the dispatcher should look at the queue again.
-        on_news: Called in the event loop when the status may have changed.
+        news: Set when the status may have changed.
     """
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
-        self.on_news: Callable[[], None] | None = None
-
-    def tell_news(self) -> None:
-        """Report that the status may have changed."""
-        if self.on_news:
-            self.on_news()
+        self.news = asyncio.Event()
 
     def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set :attr:`wake`, from a thread other than *loop*'s."""
@@ -88,4 +83,4 @@ class RetryingDatabase:
         elif before and error is None:
             log.info("queue.back" if self._is_away else "store.has_room")
         if self.trouble != before:
-            self.signals.tell_news()
+            self.signals.news.set()

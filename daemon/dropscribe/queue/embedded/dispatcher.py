@@ -117,7 +117,7 @@ class EmbeddedDispatcher:
 
         cut_off = await self._database.database.do(work)
         reached("recovered")
-        self._signals.tell_news()  # the holds, pauses and rate limits of the run before
+        self._signals.news.set()  # the holds, pauses and rate limits of the run before
         log_interrupted(cut_off)
 
     async def _dispatch(self, group: asyncio.TaskGroup, runner: JobRunner) -> float:

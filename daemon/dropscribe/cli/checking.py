@@ -22,7 +22,7 @@ from dropscribe.reports.queue_reader import is_running_here
 from dropscribe.reports.wording import bytes_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dropscribe.config.model import Config, FolderRule
 
@@ -45,27 +45,25 @@ class Findings:
 
 
 def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
-    """The three folders of a rule, by name: ``path``, ``exists`` and the results of their checks."""
-    inbox = _in_time(rule, "inbox", partial(_check_inbox, rule), findings)
-    look = partial(_check_target, rule, bool(inbox["exists"]))
-    targets = {part: _in_time(rule, part, partial(look, part), findings) for part in ("done", "failed")}
-    return {"inbox": inbox, **targets}
+    """The three folders of a rule, by name: ``path``, ``exists`` and the results of their checks.
 
-
-def _in_time(
-    rule: FolderRule, part: str, look: Callable[[Findings], dict[str, Any]], findings: Findings
-) -> dict[str, Any]:
-    """The facts that *look* finds; None in their place if the folder's file system does not answer."""
-    path = rule.paths[part]
-    found = Findings()
-    facts: dict[str, Any] = dict.fromkeys(_INBOX_FACTS if part == "inbox" else _TARGET_FACTS)
-    try:
-        facts = ask_disk(path, lambda: look(found), seconds=_CHECK_SECONDS)
-    except OSError as error:
-        found = Findings(warnings=[f"{part} {path}: {error.strerror}; until then it waits"])
-    findings.errors += [f"folder {rule.name}: {error}" for error in found.errors]
-    findings.warnings += [f"folder {rule.name}: {warning}" for warning in found.warnings]
-    return {"path": str(path), **facts}
+    The results are None for a folder whose file system does not answer.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    for part, path in rule.paths.items():
+        found = Findings()
+        facts: dict[str, Any] = dict.fromkeys(_INBOX_FACTS if part == "inbox" else _TARGET_FACTS)
+        look = partial(_check_inbox, rule, found)
+        if part != "inbox":
+            look = partial(_check_target, rule, part, found, has_inbox=bool(parts["inbox"]["exists"]))
+        try:
+            facts = ask_disk(path, look, seconds=_CHECK_SECONDS)
+        except OSError as error:
+            found = Findings(warnings=[f"{part} {path}: {error.strerror}; until then it waits"])
+        findings.errors += [f"folder {rule.name}: {error}" for error in found.errors]
+        findings.warnings += [f"folder {rule.name}: {warning}" for warning in found.warnings]
+        parts[part] = {"path": str(path), **facts}
+    return parts
 
 
 def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
@@ -89,7 +87,7 @@ def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
     return dict(zip(_INBOX_FACTS, (exists, True, is_writable, watch, mount.name), strict=True))
 
 
-def _check_target(rule: FolderRule, has_inbox: bool, part: str, findings: Findings) -> dict[str, Any]:
+def _check_target(rule: FolderRule, part: str, findings: Findings, *, has_inbox: bool) -> dict[str, Any]:
     path = rule.paths[part]
     place = _nearest(path)
     is_writable = _is_writable(place)
@@ -275,12 +273,13 @@ def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
     Args:
         rules: The rules with an inbox that can be listed.
     """
-    places = {rule.name: ask_disk_or(None, rule.inbox, partial(_inode_of, rule.inbox)) for rule in rules}
+    found = {rule.name: ask_disk_or(None, rule.inbox, partial(os.stat, rule.inbox)) for rule in rules}
+    places = {name: (status.st_dev, status.st_ino) for name, status in found.items() if status}
     counts = Counter(places.values())
     findings.warnings += [
         f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox})"
         for rule in rules
-        if places[rule.name] and counts[places[rule.name]] > 1
+        if rule.name in places and counts[places[rule.name]] > 1
     ]
     folders = sum(_count_folders(rule) for rule in rules)
     try:
@@ -292,11 +291,6 @@ def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
             f"{folders:,} folders are to be watched and fs.inotify.max_user_watches is {limit:,}: "
             f"the rest is polled; sysctl fs.inotify.max_user_watches={2 * folders}"
         )
-
-
-def _inode_of(path: Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
 
 
 def _count_folders(rule: FolderRule) -> int:

@@ -94,13 +94,11 @@ def act_as_owner(config: Config) -> None:
     Droppers can write in the folders that a command works in; if they won a race against root, it would give
     them any file of the machine. Nothing changes for other users, or if no daemon has run yet.
     """
-    if os.geteuid() != 0:
-        return
     try:
         owner = os.stat(config.state_dir)
     except OSError:
         return
-    if owner.st_uid == 0:
+    if os.geteuid() != 0 or owner.st_uid == 0:
         return
     try:
         user = pwd.getpwuid(owner.st_uid)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STANDARD_OUTPUT = "standard output"
-_STANDARD_INPUT = "standard input"
 _CLOSED_MODES = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
 """Modes of the null device in the place of closed streams: reading or writing it is an OSError."""
 
@@ -37,12 +36,8 @@ def naming(place: str) -> Iterator[None]:
 
 class _Input(io.FileIO):
     def readinto(self, buffer: Any) -> int | None:
-        with naming(_STANDARD_INPUT):
+        with naming("standard input"):
             return super().readinto(buffer)
-
-    def readall(self) -> bytes:
-        with naming(_STANDARD_INPUT):
-            return super().readall()
 
 
 class _Output(io.FileIO):

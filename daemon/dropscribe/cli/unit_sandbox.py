@@ -51,7 +51,10 @@ class UnitSandbox:
 def unit_refusals(config: Config) -> Iterator[str]:
     """Yield each need of *config* that the installed unit forbids; none if no unit runs this config."""
     sandbox = read_sandbox()
-    if sandbox is None or not _is_same_file(sandbox.config, config.path):
+    try:
+        if sandbox is None or not os.path.samefile(sandbox.config, config.path or ""):
+            return
+    except OSError:  # the unit names no config, or one that is not there
         return
     for rule in config.folders.values():
         for path in rule.paths.values():
@@ -102,10 +105,3 @@ def parse_sandbox(shown: str) -> UnitSandbox | None:
 
 def _is_below(path: str, roots: tuple[str, ...]) -> bool:
     return any(os.path.commonpath((path, root)) == os.path.normpath(root) for root in roots if root)
-
-
-def _is_same_file(one: str, other: Path | None) -> bool:
-    try:
-        return bool(one) and other is not None and os.path.samefile(one, other)
-    except OSError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -77,18 +78,19 @@ def _explain_inbox(place: Place, view: QueueView) -> Explanation:
     records = read_records(view.db, rule.name, place.path) if view.db else []
     if rule.name in view.not_mounted:
         return _explain_not_mounted(records, place, view)
-    unavailable = inbox_reader.unavailable_reason(rule)
-    unread = "" if unavailable else _unread_words(place, view)
+    unavailable, unread = inbox_reader.unavailable_reason(rule), ""
+    trouble = f"the inbox is unavailable: {unavailable}"
+    if not unavailable:
+        # By the daemon or this process, the file or a folder on its way.
+        unread = view.forbidden_words(rule.name, place.path)
+        unread = unread or inbox_reader.unlistable_words(rule, place.path)
+        trouble = unread and f"it may not be read: {unread}"
     if live := next((record for record in records if record.state.is_live), None):
-        explanation = explain_record(live, place.rule, view)
-        if unavailable:
-            explanation.words.insert(0, f"the inbox is unavailable: {unavailable}")
-        elif unread:
-            explanation.words.insert(0, f"it may not be read: {unread}")
+        explanation = explain_record(live, rule, view)
+        explanation.words[:0] = [trouble] if trouble else []
         return explanation
     if unavailable:
-        words = [f"the inbox is unavailable: {unavailable}", "its files wait, and go on by themselves"]
-        return Explanation("unavailable", words)
+        return Explanation("unavailable", [trouble, "its files wait, and go on by themselves"])
     return _blocked(unread) if unread else _explain_without_job(records, place, view)
 
 
@@ -119,12 +121,6 @@ def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView
         before = _ended_words(records[0], view.now)[0]
         explanation.words.append(f"a file of this name was here before: {before}")
     return explanation
-
-
-def _unread_words(place: Place, view: QueueView) -> str:
-    """Reason why the daemon or this process cannot read the file or list its folder, with the remedy."""
-    words = view.forbidden_words(place.rule.name, place.path)
-    return words or inbox_reader.unlistable_words(place.rule, place.path)
 
 
 def _blocked(words: str) -> Explanation:
@@ -188,22 +184,16 @@ def _records_filed(place: Place, view: QueueView) -> list[JobRecord]:
 def _bases_of_sidecar(place: Place) -> Iterator[bytes]:
     """The recordings' names, or their stems, to which a file of that name may be a sidecar or companion."""
     folder, name = os.path.split(place.absolute)
-    for before, after in _affixes(place.rule):
+    affixes = [(b"", sidecar_ending(form)) for form in possible_formats(place.rule)]
+    for spelling in itertools.chain.from_iterable(map(spellings, place.rule.companions)):
+        before, _, after = map(os.fsencode, split_pattern(os.fsdecode(spelling)))
+        affixes.append((before, after))
+    for before, after in affixes:
         middle = name.removeprefix(before).removesuffix(after)
         if middle and before + middle + after == name:
             yield os.path.join(folder, middle)
             if middle.endswith(b".transcript"):
                 yield os.path.join(folder, middle.removesuffix(b".transcript"))
-
-
-def _affixes(rule: FolderRule) -> Iterator[tuple[bytes, bytes]]:
-    """The parts of the names of sidecars and companions before and after the recording's name or stem."""
-    for form in possible_formats(rule):
-        yield b"", sidecar_ending(form)
-    for pattern in rule.companions:
-        for spelling in spellings(pattern):
-            before, _, after = split_pattern(os.fsdecode(spelling))
-            yield os.fsencode(before), os.fsencode(after)
 
 
 def _error_beside(audio: bytes) -> dict[str, object]:
@@ -322,16 +312,10 @@ def _filed_words(record: JobRecord) -> str:
 
 
 def _paid_words(record: JobRecord) -> list[str]:
-    words = []
-    if record.ambiguous:
-        words.append(
-            f"{plural(record.ambiguous, 'attempt')} sent whole got no answer: each may have been paid for"
-        )
-    if interrupted := sum(attempt.code == "interrupted" for attempt in record.tries):
-        words.append(
-            f"the daemon's end cut off {plural(interrupted, 'attempt')}: each may have been paid for"
-        )
-    return words
+    interrupted = sum(attempt.code == "interrupted" for attempt in record.tries)
+    lost = {"{} sent whole got no answer": record.ambiguous, "the daemon's end cut off {}": interrupted}
+    counted = [words.format(plural(number, "attempt")) for words, number in lost.items() if number]
+    return [f"{words}: each may have been paid for" for words in counted]
 
 
 def _remedy(record: JobRecord, state: str, view: QueueView) -> str:

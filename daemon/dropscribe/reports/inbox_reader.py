@@ -13,7 +13,7 @@ import os
 import stat
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
     from dropscribe.reports.queue_reader import QueueView
+
+T = TypeVar("T")
 
 _AT_ONCE = 1000  # the number of entries that one thread inspects
 
@@ -63,10 +65,37 @@ class Found:
         return self.status.st_size if self.status and stat.S_ISREG(self.status.st_mode) else None
 
 
+def _look_in(
+    rule: FolderRule,
+    folder: bytes,
+    look: Callable[[int], T],
+    *,
+    lists: bool = False,
+    seconds: float | None = None,
+) -> T:
+    """The result of *look*, called with the open *folder* below the inbox; raises as :func:`ask_disk`.
+
+    Args:
+        lists: Whether a folder that may be passed through, but not listed, is an error.
+    """
+
+    def open_and_look() -> T:
+        open_it = open_listable_folder if lists else open_folder
+        with closing(open_root(os.fsencode(rule.inbox))) as inbox, closing(open_it(inbox, folder)) as opened:
+            return look(opened)
+
+    return ask_disk(rule.inbox, open_and_look, seconds=seconds)
+
+
+def _try_listing(folder: int) -> None:
+    with os.scandir(folder):
+        os.stat(b".", dir_fd=folder)  # a folder may show its names and refuse what they stand for
+
+
 def unavailable_reason(rule: FolderRule) -> str | None:
     """Reason why the inbox cannot be listed, with the remedy; None if it can."""
     try:
-        ask_disk(rule.inbox, lambda: _try_listing(rule, b""))
+        _look_in(rule, b"", _try_listing, lists=True)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return f"{rule.inbox} is not there; mount it or make it (mkdir -p {rule.inbox})"
@@ -79,26 +108,13 @@ def unavailable_reason(rule: FolderRule) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def _opened(
-    rule: FolderRule, folder: bytes, open_it: Callable[[int, bytes], int] = open_folder
-) -> Iterator[int]:
-    with closing(open_root(os.fsencode(rule.inbox))) as inbox, closing(open_it(inbox, folder)) as opened:
-        yield opened
-
-
-def _try_listing(rule: FolderRule, folder: bytes) -> None:
-    with _opened(rule, folder, open_listable_folder) as opened, os.scandir(opened):
-        os.stat(b".", dir_fd=opened)  # a folder may show its names and refuse what they stand for
-
-
 def unlistable_words(rule: FolderRule, path: bytes) -> str:
     """Reason why *path*, or a folder on the way to it, cannot be listed, with the remedy; or ""."""
     for folder in itertools.accumulate(path.split(b"/"), lambda above, name: above + b"/" + name):
         if not rule.taking.enters(os.path.basename(folder)):
             break
         try:
-            ask_disk(rule.inbox, partial(_try_listing, rule, folder))
+            _look_in(rule, folder, _try_listing, lists=True)
         except (FileNotFoundError, UnsafePathError):
             break
         except OSError as error:
@@ -120,7 +136,7 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
     while waiting:
         folder, folder_status = waiting.pop()
         try:
-            entries = _entries(rule, folder)
+            entries = list(_entries(rule, folder))
         except OSError as error:
             words = f"the folder {_unlistable(rule, folder, error)}"
             yield Found(folder or b".", folder_status, words, is_unlistable=True)
@@ -139,21 +155,17 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
         waiting.extend(reversed(below))
 
 
-def _entries(rule: FolderRule, folder: bytes) -> list[tuple[bytes, os.stat_result]]:
+def _entries(rule: FolderRule, folder: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
     """The names in one folder, which is waited for piece by piece."""
 
-    def list_names() -> list[bytes]:
-        with _opened(rule, folder, open_listable_folder) as opened:
-            return sorted(os.fsencode(name) for name in os.listdir(opened))
+    def look_at(names: list[bytes], opened: int) -> list[tuple[bytes, os.stat_result]]:
+        return [(name, status) for name in names if (status := stat_at(opened, name))]
 
-    def look_at(names: list[bytes]) -> list[tuple[bytes, os.stat_result]]:
-        with _opened(rule, folder) as opened:
-            return [(name, status) for name in names if (status := stat_at(opened, name))]
-
-    names = ask_disk(rule.inbox, list_names, seconds=LISTING_SECONDS)
-    chunks = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
-    looks = [ask_disk(rule.inbox, partial(look_at, chunk), seconds=LISTING_SECONDS) for chunk in chunks]
-    return list(itertools.chain.from_iterable(looks))
+    listed = _look_in(rule, folder, os.listdir, lists=True, seconds=LISTING_SECONDS)
+    names = sorted(map(os.fsencode, listed))
+    for start in range(0, len(names), _AT_ONCE):
+        look = partial(look_at, names[start : start + _AT_ONCE])
+        yield from _look_in(rule, folder, look, seconds=LISTING_SECONDS)
 
 
 def found_at(rule: FolderRule, path: bytes) -> Found | None:
@@ -163,13 +175,8 @@ def found_at(rule: FolderRule, path: bytes) -> Found | None:
         OSError: It cannot be looked at, and the rule would take it.
     """
     folder, _, name = path.rpartition(b"/")
-
-    def look() -> os.stat_result:
-        with _opened(rule, folder) as opened:
-            return os.stat(name, dir_fd=opened, follow_symlinks=False)
-
     try:
-        status = ask_disk(rule.inbox, look)
+        status = _look_in(rule, folder, lambda opened: os.stat(name, dir_fd=opened, follow_symlinks=False))
     except (FileNotFoundError, UnsafePathError):
         return None
     except OSError as error:
@@ -190,12 +197,9 @@ def _found(rule: FolderRule, path: bytes, status: os.stat_result) -> Found:
 def may_read(rule: FolderRule, path: bytes) -> bool:
     """Whether this process may open the file for reading; False where its file system does not answer."""
     folder, _, name = path.rpartition(b"/")
-
-    def look() -> bool:
-        with _opened(rule, folder) as opened:
-            return os.access(name, os.R_OK, dir_fd=opened, effective_ids=True)
-
-    return ask_disk_or(False, rule.inbox, look)
+    with contextlib.suppress(OSError):
+        return _look_in(rule, folder, lambda at: os.access(name, os.R_OK, dir_fd=at, effective_ids=True))
+    return False
 
 
 def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[Found, bool]]:

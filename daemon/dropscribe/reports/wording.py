@@ -124,13 +124,9 @@ def shell_path(path: bytes) -> str:
     text = os.fsdecode(path)
     if text.isprintable():
         return shlex.quote(text)
-    return f"$'{''.join(map(_shell_letter, text))}'"
-
-
-def _shell_letter(letter: str) -> str:
-    if letter in {"'", "\\"}:
-        return f"\\{letter}"
-    return letter if letter.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    odd = {letter: "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter)) for letter in set(escaped)}
+    return f"$'{''.join(each if each.isprintable() else odd[each] for each in escaped)}'"
 
 
 def plural(number: int, word: str) -> str:
@@ -158,7 +154,11 @@ def time_words(unix_seconds: float, now: float) -> str:
     """Local time, with the date unless it is today, and how far away: ``14:02:05 (3 min ago)``."""
     local, today = time.localtime(unix_seconds), time.localtime(now)
     form = "%H:%M:%S" if local[:3] == today[:3] else "%Y-%m-%d %H:%M:%S"
-    return f"{time.strftime(form, local)} ({distance_words(unix_seconds - now)})"
+    away = "now"
+    if abs(unix_seconds - now) >= 0.5:
+        distance = duration_words(abs(unix_seconds - now))
+        away = f"in {distance}" if unix_seconds > now else f"{distance} ago"
+    return f"{time.strftime(form, local)} ({away})"
 
 
 def moment_words(unix_seconds: float) -> str:
@@ -178,10 +178,3 @@ def reason_words(job: ListedFile, reason: str) -> str:
         return reason
     since = f"waiting at the provider since {moment_words(job.at_provider_since)}"
     return f"{since} ({reason})" if reason else since
-
-
-def distance_words(seconds: float) -> str:
-    """``in 3 min``, ``3 min ago`` or ``now``."""
-    if abs(seconds) < 0.5:
-        return "now"
-    return f"in {duration_words(seconds)}" if seconds > 0 else f"{duration_words(-seconds)} ago"

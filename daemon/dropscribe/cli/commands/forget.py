@@ -15,6 +15,7 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, read_config_to_act
 from dropscribe.files.audio import open_beneath
+from dropscribe.files.beneath import closing
 from dropscribe.files.own_file import sha256_of
 from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
@@ -54,8 +55,5 @@ def _digest(recording: str) -> str:
     if _DIGEST.fullmatch(recording) and not os.path.lexists(recording):
         return recording.lower()
     path = ask_disk(os.fsencode(recording), lambda: os.path.realpath(os.fsencode(recording)))
-    descriptor = ask_disk(path, lambda: open_beneath(os.path.dirname(path), os.path.basename(path)))
-    try:
+    with closing(ask_disk(path, lambda: open_beneath(*os.path.split(path)))) as descriptor:
         return sha256_of(descriptor)
-    finally:
-        os.close(descriptor)

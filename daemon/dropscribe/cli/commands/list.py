@@ -121,14 +121,11 @@ def _not_queued(
 def _render(rows: Sequence[dict[str, Any]], cut_at: int | None) -> str:
     if not rows:
         return "no files\n"
-    table = render_table(
-        ["WHEN", "FOLDER", "STATE", "FILE"],
-        [[moment_words(row["at"]), row["folder"], row["state"], _file_words(row)] for row in rows],
-    )
+    cells = []
+    for row in rows:
+        words = ": ".join(filter(None, (row["code"], row["reason"])))
+        file = f"{row['place']}  ({words})" if words else row["place"]
+        cells.append([moment_words(row["at"]), row["folder"], row["state"], file])
+    table = render_table(["WHEN", "FOLDER", "STATE", "FILE"], cells)
     more = f"\nThe newest {plural(cut_at, 'file')}; more with --limit.\n" if cut_at else "\n"
     return table + more
-
-
-def _file_words(row: dict[str, Any]) -> str:
-    words = ": ".join(part for part in (row["code"], row["reason"]) if part)
-    return f"{row['place']}  ({words})" if words else str(row["place"])

@@ -17,7 +17,6 @@ from dropscribe.service.process import prepare_process
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.app.daemon import RunResult
     from dropscribe.config.model import Config
 
 
@@ -35,7 +34,9 @@ def execute(options: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         say(f"config: {config.path}" if options.once else _welcome(config))
     result = run_in_foreground(config, lambda: load_config(path)[0], once=options.once)
-    return _code(result) if options.once else exit_codes.OK
+    if options.once and (result.left != 0 or result.unavailable):
+        return exit_codes.LEFT_WAITING
+    return exit_codes.SOME_FAILED if options.once and result.failed else exit_codes.OK
 
 
 def _welcome(config: Config) -> str:
@@ -46,9 +47,3 @@ def _welcome(config: Config) -> str:
             lines.append(f"  drop recordings into  {rule.inbox}")
             lines.append(f"  transcripts appear in {rule.done}  (provider {', '.join(rule.providers)})")
     return "\n".join([*lines, "Press Ctrl-C to stop.", ""])
-
-
-def _code(result: RunResult) -> int:
-    if result.left != 0 or result.unavailable:
-        return exit_codes.LEFT_WAITING
-    return exit_codes.SOME_FAILED if result.failed else exit_codes.OK

@@ -42,6 +42,7 @@ def execute(options: argparse.Namespace) -> int:
 def why_document(file: bytes, place: Place | None, explanation: Explanation) -> dict[str, Any]:
     """The object of ``why --json``; every key is always there."""
     record = explanation.record
+    keys = ("provider", "seconds", "status", "code", "reason", "counted")
     return {
         "schema": WHY_SCHEMA,
         "file": path_text(os.path.abspath(file)),
@@ -55,13 +56,11 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
         "ended_at": utc_text(record.ended_at) if record and record.ended_at else None,
         "filed": path_text(record.filed) if record and record.filed else None,
         "node": (record.node or None) if record else None,
-        "attempts": [_attempt_object(attempt) for attempt in (record.tries if record else ())],
+        "attempts": [
+            {"at": utc_text(attempt.at), **{key: getattr(attempt, key) for key in keys}}
+            for attempt in (record.tries if record else ())
+        ],
     }
-
-
-def _attempt_object(attempt: Attempt) -> dict[str, Any]:
-    keys = ("provider", "seconds", "status", "code", "reason", "counted")
-    return {"at": utc_text(attempt.at), **{key: getattr(attempt, key) for key in keys}}
 
 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:

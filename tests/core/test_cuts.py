@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.media.fitting import Source, decide_cuts
+from dropscribe.media.fitting import decide_cuts
 from dropscribe.media.joining import Answered, join
+from dropscribe.native.decoder import Source
+from dropscribe.native.recording import Piece
 from dropscribe.transcripts.model import Transcript, Word
 
 WINDOW_SECONDS = 0.1
@@ -50,7 +52,7 @@ def test_no_piece_is_too_long_and_none_is_lost(loudness, longest):
 def call_of(*answers):
     """The joined transcript of a call of ten seconds with so many channels."""
     parts = [
-        Answered(0.0, 10.0, Source(0, number, f"channel_{number}"), answer)
+        Answered(Piece(number, 0.0, 10.0), Source(0, number, f"channel_{number}"), answer)
         for number, answer in enumerate(answers)
     ]
     return join(parts, 10.0)
@@ -99,6 +101,6 @@ def test_a_word_that_ends_at_a_jump_of_the_clock_is_not_stretched():
     """The pause of a recorder comes between the words, not into the first of them."""
     words = (Word("before", 1.0, 2.0), Word("after", 2.0, 3.0), Word("instant", 2.0, 2.0))
     answer = Transcript("before after", words=words)
-    joined = join([Answered(0.0, 63.0, Source(), answer, jumps=((2.0, 60.0),))], 63.0)
+    joined = join([Answered(Piece(0, 0.0, 63.0, [(2.0, 60.0)]), Source(), answer)], 63.0)
     spans = [(word.start, word.end) for word in joined.words]
     assert spans == [(1.0, 2.0), (62.0, 63.0), (62.0, 62.0)]

@@ -16,7 +16,8 @@ import time
 import pytest
 
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
-from dropscribe.native.decoder import Decoder, EncodeRequest, probe_seconds
+from dropscribe.media.fitting import FLAC
+from dropscribe.native.decoder import Decoder, Source, probe_seconds
 from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, error_of_death
 from dropscribe.native.recording import plausible_seconds
@@ -276,8 +277,8 @@ def test_any_number_of_channels_is_decoded(tmp_path, channels):
         decoder = Decoder(file.fileno())
         assert decoder.describe().channels == channels
         assert decoder.survey(0).sound_seconds == 2.0
-        order = EncodeRequest(0, None, (), (), "flac", "flac")
-        ((piece, made),) = decoder.encode(order, lambda: (tmp_path / "piece").open("w+b"))
+        make_file = (tmp_path / "piece").open
+        ((piece, made),) = decoder.encode(Source(), FLAC, (), (), lambda: make_file("w+b"))
         made.close()
     assert piece.end == pytest.approx(2.0, abs=0.01)
     assert (tmp_path / "piece").read_bytes()[:4] == b"fLaC"

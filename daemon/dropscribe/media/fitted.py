@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.media.fitting import Source, decide_fit, is_too_large, is_too_long, too_large
+from dropscribe.media.fitting import decide_fit, is_too_large, is_too_long, too_large
 from dropscribe.media.sending import Decoding, PieceByPiece
 from dropscribe.media.spool import Spool
+from dropscribe.native.decoder import Source
 from dropscribe.native.recording import OTHER_TRACKS, is_raw
 from dropscribe.transcripts.model import Transcript
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioRejected
+from dropscribe.native.decoder import Format, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,43 +42,13 @@ _SOUND_ONLY = frozenset({"pulse"})
 SHORTEST_PIECE_SECONDS = 5.0
 """Shorter pieces would split sentences: a `max_upload` that needs them is too small for the recording."""
 
-_HEADER_BYTES = 16_384
-
 SEARCH_SECONDS = 60.0  # Distance around its target within which a cut looks for a pause; less in short pieces
 _PAUSE_WINDOWS = 5  # a cut wants half a second of quiet: the gap inside a word's plosive is shorter
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """An encoding for re-encoded recordings: mono, 16 kHz."""
-
-    container: str
-    codec: str
-    suffix: str  # Of the upload's name, with its dot
-    most_bytes_per_second: int  # Upper bound of the size of one second
-    options: tuple[tuple[str, str], ...] = ()
-
-    def most_bytes(self, seconds: float) -> int:
-        """Upper bound of the size of a piece of this length."""
-        return _HEADER_BYTES + math.ceil(seconds * self.most_bytes_per_second)
-
-    def seconds_in(self, size_bytes: int) -> float:
-        """The longest piece that fits into *size_bytes*."""
-        return (size_bytes - _HEADER_BYTES) / self.most_bytes_per_second
 
 
 FLAC = Format("flac", "flac", ".flac", 33_000)
 OPUS = Format("ogg", "libopus", ".ogg", 4_400, (("b", "32000"), ("vbr", "off"), ("application", "voip")))
 """32 kbit/s: a quarter of a telephone's WAV at 8 kHz, an eighth of one at 16 kHz."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A part of a recording that is transcribed apart."""
-
-    track: int = 0  # Number of the audio track
-    channel: int | None = None  # None is the mix of all
-    speaker: str | None = None  # Label of its words; None if it is the only source
 
 
 @dataclass(frozen=True, slots=True)

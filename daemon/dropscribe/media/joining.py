@@ -16,7 +16,8 @@ from dropscribe.transcripts.paragraphs import split_runs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dropscribe.media.fitting import Source
+    from dropscribe.native.decoder import Source
+    from dropscribe.native.recording import Piece
 
 Item = TypeVar("Item", Segment, Word)
 
@@ -31,19 +32,16 @@ TURN_PAUSE_SECONDS = 1.0  # in a call, a pause of this length ends a speaker's t
 class Answered:
     """The result of one piece."""
 
-    start: float  # Seconds from the start of the recording
-    end: float  # As *start*
+    piece: Piece
     source: Source  # The track or channel that it is a piece of
     # The provider's, its times from the piece's start; None where it refused the piece.
     answer: Transcript | None
     code: str = ""  # The refusal's code; else ""
-    # (seconds from the piece's start, seconds by which the recording's clock jumps there).
-    jumps: tuple[tuple[float, float], ...] = ()
 
     @property
     def sent_seconds(self) -> float:
         """Length of its sound."""
-        return self.end - self.start - sum(jump for _, jump in self.jumps)
+        return self.piece.end - self.piece.start - sum(jump for _, jump in self.piece.jumps)
 
     @property
     def told(self) -> Transcript:
@@ -95,7 +93,7 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
 def _only(part: Answered, seconds: float, warnings: Sequence[str]) -> Transcript:
     """The answer to a recording that was sent in one piece."""
     told = tuple(dict.fromkeys([*part.told.warnings, *warnings]))
-    if not part.start and not part.jumps:
+    if not part.piece.start and not part.piece.jumps:
         return replace(part.told, warnings=told)
     moved = _moved(part, 1, numbered=False)
     return replace(moved, warnings=told, duration=seconds, sent_seconds=part.sent_seconds)
@@ -125,8 +123,8 @@ def _later(time: float | None, part: Answered, *, is_end: bool = False) -> float
     """*time* on the recording's clock; an end at a jump of the clock is before it, a start is behind it."""
     if time is None:
         return None
-    jumped = sum(jump for at, jump in part.jumps if time > at or (time == at and not is_end))
-    return min(part.start + time + jumped, part.end)
+    jumped = sum(jump for at, jump in part.piece.jumps if time > at or (time == at and not is_end))
+    return min(part.piece.start + time + jumped, part.piece.end)
 
 
 def _turns_of_words(text: str, words: Sequence[Word], part: Answered) -> tuple[Segment, ...]:
@@ -137,7 +135,7 @@ def _turns_of_words(text: str, words: Sequence[Word], part: Answered) -> tuple[S
     tokens = text.split()
     if not tokens:
         return ()
-    whole = Segment(text.strip(), part.start, part.end, part.source.speaker)
+    whole = Segment(text.strip(), part.piece.start, part.piece.end, part.source.speaker)
     if not any(_is_timed(word) for word in words):
         return (whole,)
     if len(tokens) == len(words) and all(map(_is_timed, words)):
@@ -180,14 +178,14 @@ def _begins_turn(run: Sequence[tuple[Word, str]], following: tuple[Word, str]) -
 
 
 def _missing(parts: Sequence[Answered]) -> tuple[Missing, ...]:
-    refused = (Missing(part.start, part.end, part.code) for part in parts if part.answer is None)
+    refused = (Missing(part.piece.start, part.piece.end, part.code) for part in parts if part.answer is None)
     return tuple(sorted(dict.fromkeys(refused), key=lambda gap: (gap.start, gap.end)))
 
 
 def _raw(part: Answered) -> dict[str, Any]:
     return {
-        "start": round(part.start, 3),
-        "end": round(part.end, 3),
+        "start": round(part.piece.start, 3),
+        "end": round(part.piece.end, 3),
         "track": part.source.track,
         "channel": part.source.channel,
         "code": part.code or None,

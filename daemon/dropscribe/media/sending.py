@@ -23,7 +23,7 @@ from dropscribe.core.errors import AudioChanged, AudioRejected
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import decide_cuts, is_too_large, too_large
 from dropscribe.media.joining import Answered, join
-from dropscribe.native.decoder import Decoder, EncodeRequest
+from dropscribe.native.decoder import Decoder
 from dropscribe.native.recording import WINDOW_SECONDS, raw_form
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
-    from dropscribe.media.fitting import Fit, Source
+    from dropscribe.media.fitting import Fit
     from dropscribe.media.spool import Spool
+    from dropscribe.native.decoder import Source
     from dropscribe.native.recording import Piece, Survey
     from dropscribe.providers.base import Provider
     from dropscribe.transcripts.model import Transcript
@@ -125,7 +126,7 @@ class PieceByPiece:
         if self._refusal is not None and all(part.answer is None for part in self._parts):
             raise self._refusal
         self.spool.mark_whole(sha256)
-        length = max(part.end for part in self._parts)
+        length = max(part.piece.end for part in self._parts)
         warning = self.decoding.decoder.warning
         return await asyncio.to_thread(join, self._parts, length, [warning] if warning else [])
 
@@ -145,26 +146,20 @@ class PieceByPiece:
         keys = [(sha256, self._key(params, source, cuts, number)) for number in range(len(cuts) + 1)]
         stored = [self.spool.read_answer(*key) for key in keys]
         known = {number for number, answer in enumerate(stored) if answer is not None}
-        form = self.fit.format
-        order = EncodeRequest(
-            source.track, source.channel, cuts, known, form.container, form.codec, form.options
-        )
-        pieces = self.decoding.decoder.encode(order, self._new_file_for(cuts))
+        make_file = self._new_file_for(cuts)
+        pieces = self.decoding.decoder.encode(source, self.fit.format, cuts, known, make_file)
         try:
             while (made := await self.decoding.run(lambda: next(pieces, None))) is not None:
                 piece, file = made
                 if piece.number >= len(keys):
                     raise AudioRejected("undecodable", "the decoder gave no usable answer")
                 if file is None:
-                    self._add(piece, source, stored[piece.number])
+                    self._parts.append(Answered(piece, source, stored[piece.number]))
                 else:
                     await self._send(piece, file, source, keys[piece.number], params)
         finally:
             with contextlib.suppress(ValueError):  # its thread still runs: it ends with the worker
                 pieces.close()
-
-    def _add(self, piece: Piece, source: Source, answer: Transcript | None, code: str = "") -> None:
-        self._parts.append(Answered(piece.start, piece.end, source, answer, code, tuple(piece.jumps)))
 
     async def _send(
         self,
@@ -188,11 +183,11 @@ class PieceByPiece:
         except AudioRejected as refusal:
             log.warning("piece.refused", provider=self.config.name, code=refusal.code, start=piece.start)
             self._refusal = self._refusal or refusal
-            self._add(piece, source, None, refusal.code)
+            self._parts.append(Answered(piece, source, None, refusal.code))
             return
         if not recording.recheck():
             raise AudioChanged(recording.name, "changed while it was being transcribed")
-        self._add(piece, source, answer)
+        self._parts.append(Answered(piece, source, answer))
         try:
             await self.decoding.run(lambda: self.spool.write_answer(*key, answer))
         except OSError as error:

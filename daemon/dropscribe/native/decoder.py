@@ -7,6 +7,7 @@ numbers from the worker are checked before they are used.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import wave
 from array import array
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dropscribe.native.recording import Piece
 
 IDLE_SECONDS = 30.0
+_HEADER_BYTES = 16_384
 SILENCE_SECONDS = 300.0
 """A decoder without a sign of progress for this long is waiting for a disk that does not answer."""
 
@@ -42,16 +44,31 @@ _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class EncodeRequest:
-    """Order to encode a track or channel, in pieces."""
+class Source:
+    """A part of a recording that is transcribed apart."""
 
-    track: int  # Number of the audio track
-    channel: int | None  # None for the mix of all
-    cuts: Sequence[float]  # Seconds of sound at which pieces end
-    skipped: Collection[int]  # Numbers of pieces that are not needed
+    track: int = 0  # Number of the audio track
+    channel: int | None = None  # None is the mix of all
+    speaker: str | None = None  # Label of its words; None if it is the only source
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """An encoding for re-encoded recordings: mono, 16 kHz."""
+
     container: str  # FFmpeg's name, as *codec*
     codec: str
-    options: Sequence[tuple[str, str]] = ()
+    suffix: str  # Of the upload's name, with its dot
+    most_bytes_per_second: int  # Upper bound of the size of one second
+    options: tuple[tuple[str, str], ...] = ()  # The codec's
+
+    def most_bytes(self, seconds: float) -> int:
+        """Upper bound of the size of a piece of this length."""
+        return _HEADER_BYTES + math.ceil(seconds * self.most_bytes_per_second)
+
+    def seconds_in(self, size_bytes: int) -> float:
+        """The longest piece that fits into *size_bytes*."""
+        return (size_bytes - _HEADER_BYTES) / self.most_bytes_per_second
 
 
 @dataclass(slots=True)
@@ -94,21 +111,34 @@ class Decoder:
             )
 
     def encode(
-        self, order: EncodeRequest, make_file: Callable[[], BinaryIO]
+        self,
+        source: Source,
+        form: Format,
+        cuts: Sequence[float],
+        skipped: Collection[int],
+        make_file: Callable[[], BinaryIO],
     ) -> Generator[tuple[Piece, BinaryIO | None], None, None]:
-        """The pieces of a track, one after another, each with its file unless it is skipped.
+        """The pieces of *source*, one after another, each with its file unless it is skipped.
 
         Sets :attr:`warning`.
 
         The worker waits while a piece is being used: no more than one is made at a time. A piece's file is
         closed when the next one is requested, so that none stays open if the caller stops early.
 
+        Args:
+            source: What is encoded.
+            form: How.
+            cuts: Seconds of sound at which pieces end.
+            skipped: Numbers of pieces that are not needed.
+            make_file: Opens the file of one piece.
+
         Raises:
             AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`, and the disk's.
         """
+        order = {**asdict(source), **asdict(form), "cuts": cuts, "skipped": list(skipped)}
         file: BinaryIO | None = None
         try:
-            for message in self._call("encode", asdict(order) | {"skipped": list(order.skipped)}):
+            for message in self._call("encode", order):
                 if message.kind == "write":
                     file = file or make_file()
                     _write_at(file, int(message.body["at"]), message.payload)

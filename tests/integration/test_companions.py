@@ -17,7 +17,7 @@ from dropscribe.files.companions import JSON_BYTES, JSON_DEPTH
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.publish.filing import publish, withdraw
 from dropscribe.publish.publication import NameTaken
-from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
+from dropscribe.publish.return_to_inbox import return_to_inbox
 from support.faults import WAYS, Faults, filled, tmpfs
 from support.house import House, make_config, read_json, tree
 from support.inboxes import Station
@@ -206,8 +206,8 @@ async def test_a_failed_recording_takes_its_companion_along_and_brings_it_back(t
     assert tree(tmp_path / "failed") == {"call.json", "call-2.wav", "call-2.json", "call-2.error.json"}
 
     beside(tmp_path, "call.json", b"of a recording to come")
-    failed = FailedFile(config.folders["calls"], b"call-2.wav", b"call.wav")
-    assert os.path.basename(return_to_inbox(failed)) == b"call-2.wav"
+    back = return_to_inbox(config.folders["calls"], b"call-2.wav", b"call.wav")
+    assert os.path.basename(back) == b"call-2.wav"
     assert (tmp_path / "inbox/call-2.json").read_bytes() == RADIO
     assert (tmp_path / "inbox/call.json").read_bytes() == b"of a recording to come"
     assert tree(tmp_path / "failed") == {"call.json"}

@@ -22,7 +22,7 @@ from dropscribe.publish.error_file import remove_error_file
 from dropscribe.publish.filing import publish
 from dropscribe.publish.publication import PublishRequest
 from dropscribe.publish.readiness import find_free_names
-from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
+from dropscribe.publish.return_to_inbox import return_to_inbox
 from support.house import make_config
 
 TRIES = int(os.environ.get("DROPSCRIBE_SWAP_TRIES", "400"))
@@ -153,7 +153,7 @@ def test_nothing_outside_is_touched_by_taking_back(tmp_path, outside):
             put(real[1], "call.error.json", error)
             with contextlib.suppress(OSError, DropscribeError):
                 list(FailedFiles(config, None).of_rule(rule))
-                return_to_inbox(FailedFile(rule, b"sub/call.wav", b"call.wav"))
+                return_to_inbox(rule, b"sub/call.wav", b"call.wav")
                 moved += 1
             remove_error_file(os.fsencode(failed), b"sub/call.wav")
             for name in os.listdir(real[0]):
@@ -173,11 +173,11 @@ def test_an_error_file_of_a_dropper_is_not_believed(tmp_path):
     forged = {"schema": "dropscribe.error/1", "file": "authorized_keys.wav", "folder": "calls"}
     (failed / "call.error.json").write_text(json.dumps(forged))
     os.chown(failed / "call.error.json", 1234, 1234)
-    (found,) = FailedFiles(config, None).of_rule(config.folders["calls"])
-    assert found.name == b"call.wav"
+    ((_, name),) = FailedFiles(config, None).of_rule(config.folders["calls"])
+    assert name == b"call.wav"
     os.chown(failed / "call.error.json", 0, 0)
-    (found,) = FailedFiles(config, None).of_rule(config.folders["calls"])
-    assert found.name == b"authorized_keys.wav"
+    ((_, name),) = FailedFiles(config, None).of_rule(config.folders["calls"])
+    assert name == b"authorized_keys.wav"
 
 
 def test_a_pipe_or_a_device_in_place_of_an_error_file_blocks_nobody(tmp_path):
@@ -190,4 +190,4 @@ def test_a_pipe_or_a_device_in_place_of_an_error_file_blocks_nobody(tmp_path):
     os.mkfifo(failed / "a.error.json")
     (failed / "b.error.json").symlink_to("/dev/zero")
     found = FailedFiles(config, None).of_rule(config.folders["calls"])
-    assert [each.path for each in found] == [b"a.wav", b"b.wav"]
+    assert [place.path for place, _ in found] == [b"a.wav", b"b.wav"]

@@ -11,7 +11,6 @@ import errno
 import os
 import secrets
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.naming import companion_name, free_name, spellings
@@ -27,56 +26,41 @@ if TYPE_CHECKING:
     from dropscribe.files.moves import IsExpected
 
 
-@dataclass(frozen=True, slots=True)
-class FailedFile:
-    """One audio in ``failed``."""
-
-    rule: FolderRule
-    path: bytes  # Relative to the rule's failed folder
-    name: bytes  # Its file name in the inbox
-
-    @property
-    def root(self) -> bytes:
-        """The rule's failed folder, absolute."""
-        return os.fsencode(self.rule.failed)
-
-    @property
-    def audio(self) -> bytes:
-        """Absolute path."""
-        return self.root + b"/" + self.path
-
-
-def return_to_inbox(failed: FailedFile) -> bytes:
+def return_to_inbox(rule: FolderRule, path: bytes, new_name: bytes) -> bytes:
     """Move the companions and the audio, then remove its error file; returns where the audio stands.
+
+    Args:
+        path: The audio, relative to the rule's failed folder.
+        new_name: Its name in the inbox; if that is taken, it gets the next free number.
 
     Raises:
         OSError: The audio stays where it is.
     """
-    directory, _, name = failed.path.rpartition(b"/")
-    inbox = os.fsencode(failed.rule.inbox)
+    directory, _, name = path.rpartition(b"/")
+    inbox, failed = os.fsencode(rule.inbox), os.fsencode(rule.failed)
     with contextlib.ExitStack() as opened:
-        failed_root = opened.enter_context(closing(open_root(failed.root)))
+        failed_root = opened.enter_context(closing(open_root(failed)))
         inbox_root = opened.enter_context(closing(open_root(inbox)))
         source = FileName(opened.enter_context(closing(open_folder(failed_root, directory))), name)
         target = opened.enter_context(closing(make_folder(inbox_root, directory)))
-        new_name = _place(source, target, failed)
+        new_name = _place(source, target, rule, new_name)
         sync(target)
         sync(source.folder)
     # The daemon, which may have found the audio meanwhile, removes it too.
-    remove_error_file(failed.root, failed.path)
+    remove_error_file(failed, path)
     return os.path.join(inbox, directory, new_name)
 
 
-def _place(source: FileName, target: int, failed: FailedFile) -> bytes:
+def _place(source: FileName, target: int, rule: FolderRule, wanted: bytes) -> bytes:
     """Move the files under the first free name in the open *target* folder; returns the audio's name."""
     while True:
-        companions = [found for each in failed.rule.companions if (found := _spelling_of(source, each))]
+        companions = [found for each in rule.companions if (found := _spelling_of(source, each))]
 
         def is_free(audio: bytes, companions: list[bytes] = companions) -> bool:
             names = (audio, *(companion_name(pattern, audio) for pattern in companions))
             return all(stat_at(target, name) is None for name in names)
 
-        free = free_name(failed.name, is_free)
+        free = free_name(wanted, is_free)
         # The name may be taken meanwhile; then the next one is tried.
         with contextlib.suppress(FileExistsError):
             for pattern in companions:

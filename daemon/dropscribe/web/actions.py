@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
@@ -16,7 +17,7 @@ from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.text.printing import path_text
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.disk_threads import SLOWEST_BYTES_PER_SECOND
-from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
+from dropscribe.publish.return_to_inbox import return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.patience import ANSWER_SECONDS, ask_disk
@@ -109,9 +110,9 @@ def _return_failed(config: Config, record: JobRecord) -> bool:
     try:
         if place is None or place.part != "failed":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        failed = FailedFile(place.rule, place.path, os.path.basename(record.path))
+        back = partial(return_to_inbox, place.rule, place.path, os.path.basename(record.path))
         seconds = ANSWER_SECONDS + record.size_bytes / SLOWEST_BYTES_PER_SECOND  # it may be a copy
-        ask_disk(place.root, lambda: return_to_inbox(failed), seconds=seconds)
+        ask_disk(place.root, back, seconds=seconds)
     except OSError as error:
         log.warning("retry.refused", path=path_text(record.path), reason=error.strerror or str(error))
         return False

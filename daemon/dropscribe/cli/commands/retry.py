@@ -13,7 +13,8 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
@@ -23,11 +24,11 @@ from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
 from dropscribe.files.beneath import closing, open_at, open_root, stat_at
 from dropscribe.publish.error_file import ERROR_ENDING, find_error, original_name, own_uids, read_error
-from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
+from dropscribe.publish.return_to_inbox import return_to_inbox
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.inbox_reader import unavailable_reason
-from dropscribe.reports.locations import find_places
+from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.patience import ask_disk, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue, write_queue_once
 from dropscribe.reports.wording import plural, show_path
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_Failed: TypeAlias = tuple[Place, bytes]
+"""An audio in a failed folder, and its file name in the inbox."""
+
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
 
 
@@ -51,15 +55,15 @@ def execute(options: argparse.Namespace) -> int:
         return exit_codes.USAGE
     config = read_config_to_act(options)
     act_as_owner(config)
-    moved: list[FailedFile] = []
+    moved: list[Place] = []
     with contextlib.ExitStack() as stack:
         db = None
         with contextlib.suppress(StoreAway):  # a cluster's database: the error files suffice then
             db = stack.enter_context(view_queue(config)).db
         try:
             chosen, all_found = _choose(options, config, FailedFiles(config, db))
-            for failed in chosen:
-                _take_back(failed, moved)
+            for place, name in chosen:
+                _take_back(place, name, moved)
         finally:
             is_running = _update_queue(config, moved)
     is_complete = all_found and len(moved) == len(chosen)
@@ -72,10 +76,10 @@ def execute(options: argparse.Namespace) -> int:
     return exit_codes.OK if is_complete else exit_codes.IO_ERROR
 
 
-def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> tuple[list[FailedFile], bool]:
+def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> tuple[list[_Failed], bool]:
     """The files to move, and whether nothing that was asked for is missing among them."""
     paths = [os.fsencode(file) for file in options.files]
-    sources: list[tuple[bytes, Iterable[FailedFile]]] = [(path, files.named(path)) for path in paths]
+    sources: list[tuple[bytes, Iterable[_Failed]]] = [(path, files.named(path)) for path in paths]
     names = [options.folder] if options.folder else config.folders if options.all else ()
     rules = [named(config.folders, "folder", name, config) for name in names]
     sources += [
@@ -83,7 +87,7 @@ def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> 
         for rule in rules
         if options.folder or config.queue is None or config.queue.serves(rule)
     ]
-    chosen: list[FailedFile] = []
+    chosen: list[_Failed] = []
     all_found = True
     for path, found in sources:
         try:
@@ -93,19 +97,19 @@ def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> 
     return chosen, all_found
 
 
-def _take_back(failed: FailedFile, moved: list[FailedFile]) -> None:
-    """Move one file back, if that is possible, and add it to *moved*."""
-    if reason := unavailable_reason(failed.rule):
-        _refuse(failed.audio, f"stays where it is: the inbox is unavailable: {reason}")
+def _take_back(place: Place, name: bytes, moved: list[Place]) -> None:
+    """Move one file back under *name*, if that is possible, and add it to *moved*."""
+    if reason := unavailable_reason(place.rule):
+        _refuse(place.absolute, f"stays where it is: the inbox is unavailable: {reason}")
         return
     try:
-        target = return_to_inbox(failed)
+        target = return_to_inbox(place.rule, place.path, name)
     except OSError as error:
-        place = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
-        _refuse(failed.audio, f"stays where it is: {error.strerror}{place}")
+        where = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
+        _refuse(place.absolute, f"stays where it is: {error.strerror}{where}")
         return
-    moved.append(failed)  # first: the queue is updated also where the line cannot be written
-    sys.stdout.write(f"{show_path(failed.audio)} -> {show_path(target)}\n")
+    moved.append(place)  # first: the queue is updated also where the line cannot be written
+    sys.stdout.write(f"{show_path(place.absolute)} -> {show_path(target)}\n")
 
 
 def _refuse(path: bytes, reason: str) -> bool:
@@ -114,15 +118,15 @@ def _refuse(path: bytes, reason: str) -> bool:
     return False
 
 
-def _update_queue(config: Config, moved: Sequence[FailedFile]) -> bool:
+def _update_queue(config: Config, moved: Sequence[Place]) -> bool:
     """Mark the files as taken back if no daemon runs that does it; returns whether one may run.
 
     A queue that cannot be used is no error, because the files are back anyway.
     """
 
     def mark(db: Connection) -> None:
-        for failed in moved:
-            forget_failed(db, failed.rule.name, failed.audio)
+        for place in moved:
+            forget_failed(db, place.rule.name, place.absolute)
 
     try:
         if not moved or is_anybody_running(config):
@@ -134,7 +138,7 @@ def _update_queue(config: Config, moved: Sequence[FailedFile]) -> bool:
 
 
 class FailedFiles:
-    """Finds failed files.
+    """Finds failed files: the place of each, and its file name in the inbox.
 
     Args:
         db: The queue; None where no daemon has run yet, or a cluster's database is away.
@@ -144,7 +148,7 @@ class FailedFiles:
         self._config = config
         self._db = db
 
-    def named(self, file: bytes) -> Iterator[FailedFile]:
+    def named(self, file: bytes) -> Iterator[_Failed]:
         """Yield the failed audio that *file* names, directly or by its error file.
 
         Raises:
@@ -153,19 +157,19 @@ class FailedFiles:
         places = [place for place in find_places(self._config, file) if place.part == "failed"]
         if not places:
             raise FileNotFoundError(errno.ENOENT, "is in no failed folder of the config")
-        root, audio = places[0].root, places[0].path
+        root, path = places[0].root, places[0].path
         ask_disk(root, lambda: stands_at(places[0].absolute))
         if file.endswith(ERROR_ENDING):
-            audio = _audio_of_error_file(root, audio)
-        if not _exists(root, audio):
+            path = _audio_of_error_file(root, path)
+        if not _exists(root, path):
             raise FileNotFoundError(errno.ENOENT, "its audio is not there any more")
-        rules = [place.rule for place in places if place.root == root]
+        sharing = [Place(place.rule, "failed", path) for place in places if place.root == root]
         # If rules share a failed folder, the queue or the error file has the rule of the file.
-        known = ((rule, self._told(rule, audio)) for rule in rules)
-        found = (FailedFile(rule, audio, told[1]) for rule, told in known if told and told[0] == rule.name)
-        yield next(found, FailedFile(rules[0], audio, os.path.basename(audio)))
+        folder, name = self._told(sharing[0]) or ("", b"")
+        named = ((place, name) for place in sharing if place.rule.name == folder)
+        yield next(named, (sharing[0], os.path.basename(path)))
 
-    def of_rule(self, rule: FolderRule) -> Iterator[FailedFile]:
+    def of_rule(self, rule: FolderRule) -> Iterator[_Failed]:
         """Yield every failed audio of *rule*, in the order of paths.
 
         A file that neither the queue nor an error file names is included only if the rule takes such names
@@ -178,25 +182,25 @@ class FailedFiles:
         if self._config.queue is not None and not self._config.queue.serves(rule):
             raise OSError(errno.ENODEV, NOT_MOUNTED)
         ask_disk(root, lambda: os.path.lexists(root))
-        others = (other for other in self._config.folders.values() if other is not rule)
-        is_shared = any(other.failed == rule.failed for other in others)
+        is_shared = sum(other.failed == rule.failed for other in self._config.folders.values()) > 1
         for path in _walk(root):
             if path.endswith(ERROR_ENDING):
                 continue
-            told = self._told(rule, path)
+            place = Place(rule, "failed", path)
+            told = self._told(place)
             if told is None and not is_shared and rule.taking.takes(path):
                 told = rule.name, os.path.basename(path)
             if told is not None and told[0] == rule.name:
-                yield FailedFile(rule, path, told[1])
+                yield place, told[1]
 
-    def _told(self, rule: FolderRule, path: bytes) -> tuple[str, bytes] | None:
-        """(folder rule, name in its inbox) of the failed audio *path*; None if they are unknown."""
-        root = os.fsencode(rule.failed)
-        records = [] if self._db is None else read_filed(self._db, root + b"/" + path)
+    def _told(self, place: Place) -> tuple[str, bytes] | None:
+        """(folder rule, name in its inbox) of the failed audio at *place*; None if they are unknown."""
+        records = [] if self._db is None else read_filed(self._db, place.absolute)
         if records and records[0].state is JobState.FAILED:
             return records[0].folder, os.path.basename(records[0].path)
-        found = _look_beside(root, path, lambda folder, name: find_error(folder, name, own_uids())[1])
-        return (str(found.get("folder")), os.fsencode(str(found["file"]))) if found else None
+        look = partial(find_error, believed=own_uids())
+        error = (_look_beside(place.root, place.path, look) or (b"", {}))[1]
+        return (str(error.get("folder")), os.fsencode(str(error["file"]))) if error else None
 
 
 def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T | None:

@@ -791,6 +791,24 @@ async def test_open_pages_share_their_answers(scene):
     assert all("next.wav" in answer.text for answer in later)
 
 
+async def test_an_error_is_not_shared(scene, monkeypatch):
+    """A page that could not be made once is made again for the next reader, also where nothing changes."""
+    status, troubles = Site.status, [ValueError("a moment's trouble")]
+
+    async def fail_once(site):
+        if troubles:
+            raise troubles.pop()
+        return await status(site)
+
+    monkeypatch.setattr(Site, "status", fail_once)
+    async with serving(scene) as site, site.client() as client, client.stream("GET", "/events") as events:
+        lines = events.aiter_lines()
+        await anext(lines)  # the stream is open
+        with capture_logs():
+            assert (await client.get("/")).status_code == 500
+        assert (await client.get("/")).status_code == 200
+
+
 async def test_an_upload_to_an_inbox_that_is_gone_says_so(scene):
     """The folder is opened in a thread: a share that hangs holds up no other page."""
     shutil.rmtree(scene.root / "inbox")

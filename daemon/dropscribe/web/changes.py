@@ -46,7 +46,7 @@ class Changes:
         return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
 
     def shared(self, page: Callable[[Request], Coroutine[None, None, Response]]) -> Callable[..., Any]:
-        """*page*, made once for all readers that are notified of the same change."""
+        """*page*, made once for all readers that are notified of the same change; an error is not kept."""
 
         async def answer(request: Request) -> Response:
             if self._looking is None:  # without open streams no check renews a shared answer
@@ -57,7 +57,12 @@ class Changes:
                 made = asyncio.create_task(page(request))
                 if len(self._answers) < MOST_LISTENERS:
                     self._answers[key] = made
-            return await asyncio.shield(made)
+            try:
+                return await asyncio.shield(made)
+            except Exception:
+                if self._answers.get(key) is made:
+                    del self._answers[key]
+                raise
 
         return answer
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropscribe.providers.words import by_time, segments_of
+from dropscribe.providers.words import by_time, is_within, segments_of
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 from dropscribe.transcripts.paragraphs import split_runs
@@ -156,15 +156,9 @@ def _is_timed(word: Word) -> bool:
 def _turns(segments: Sequence[Segment], words: Sequence[Word]) -> Iterator[Segment]:
     """*segments*, cut where their speaker pauses: the other one may have spoken there."""
     for segment in segments:
-        own = [word for word in words if _is_within(word, segment)]
+        own = [word for word in words if _is_timed(word) and is_within(word, segment)]
         tokens = segment.text.split()
         yield from _cut_at_pauses(segment, own, tokens) if len(own) == len(tokens) else [segment]
-
-
-def _is_within(word: Word, segment: Segment) -> bool:
-    if word.start is None or word.end is None or segment.start is None or segment.end is None:
-        return False
-    return segment.start <= word.start < segment.end
 
 
 def _cut_at_pauses(segment: Segment, words: Sequence[Word], tokens: Sequence[str]) -> Iterator[Segment]:

@@ -73,7 +73,11 @@ class Format:
 
 @dataclass(slots=True)
 class Decoder:
-    """One open recording; all methods block, and only :meth:`cancel` may be called from another thread."""
+    """One open recording; all methods block, and only :meth:`cancel` may be called from another thread.
+
+    Its requests raise AudioRejected ("undecodable", "no_audio_stream") for the recording, and
+    TemporaryFailure, ProviderUnusable or OSError for the machine's trouble.
+    """
 
     descriptor: int
     form: RawForm | None = None
@@ -85,21 +89,13 @@ class Decoder:
 
         Args:
             listen: Look for silent tracks where there are several.
-
-        Raises:
-            AudioRejected: "undecodable", or "no_audio_stream".
-            TemporaryFailure, ProviderUnusable, OSError: The machine's trouble.
         """
         *_, result = self._call("describe", {"listen": listen})
         with _checked():
             return parse_recording(result.body, os.fstat(self.descriptor).st_size)
 
     def survey(self, track: int, *, until_dbfs: float | None = None) -> Survey:
-        """Look through a track, up to the first window above *until_dbfs* where it is given.
-
-        Raises:
-            AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`.
-        """
+        """Look through a track, up to the first window above *until_dbfs* where it is given."""
         *_, result = self._call("survey", {"track": track, "until_dbfs": until_dbfs})
         with _checked():
             return Survey(
@@ -133,7 +129,7 @@ class Decoder:
             make_file: Opens the file of one piece.
 
         Raises:
-            AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`, and the disk's.
+            OSError: Also the disk's.
         """
         order = {**asdict(source), **asdict(form), "cuts": cuts, "skipped": list(skipped)}
         file: BinaryIO | None = None

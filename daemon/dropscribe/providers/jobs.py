@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from enum import Enum, auto
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -59,12 +59,12 @@ class _StateUnknown(AmbiguousFailure):
 
 
 class Progress(Enum):
-    """State of a job at the vendor."""
+    """State of a job at the vendor; its value names the attribute of JobVendor with the vendor's words."""
 
-    WORKING = auto()
-    DONE = auto()
-    FAILED = auto()
-    LOST = auto()  # deleted or expired: there will be no result, though it may have been paid for
+    WORKING = "working"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"  # deleted or expired: there will be no result, though it may have been paid for
 
 
 class JobVendor(Vendor):
@@ -143,14 +143,8 @@ class JobVendor(Vendor):
 
     def progress(self, polled: Item) -> Progress | None:
         """State in a poll's answer; None if it is not a documented one."""
-        meanings = {
-            Progress.WORKING: self.working,
-            Progress.DONE: self.done,
-            Progress.FAILED: self.failed,
-            Progress.LOST: self.lost,
-        }
         status = values.text_of(polled.get("status"))
-        return next((progress for progress, words in meanings.items() if status in words), None)
+        return next((progress for progress in Progress if status in getattr(self, progress.value)), None)
 
     def job_failure(self, polled: Item) -> ErrorBody:
         """Error of a failed job."""

@@ -150,8 +150,7 @@ class Classifier:
 
     def failure_in_success(self, answer: Answer, words: str) -> ProviderError:
         """The error that a 2xx holds at the vendor's own place for one."""
-        kind = self._row(None, words.lower()) or self._kind_of_words(words) or Kind.REJECTED_OR_RULE
-        return self._made(kind, "error_in_success", answer, words)
+        return self.failed_job(answer, ErrorBody("error_in_success", (words.lower(),), words))
 
     def failed_job(self, answer: Answer, said: ErrorBody) -> ProviderError:
         """The error of a job that failed at the vendor, from an answer with status 200."""

@@ -34,6 +34,9 @@ class Reading:
     probability: Callable[[Any], float | None] = values.probability  # Makes a probability of a confidence
     speaker: tuple[str, ...] = ("speaker",)
     said: Callable[[Any], str] = values.text_of  # Makes a string of a text
+    inner: Reading | None = (
+        None  # Reads a segment's ``words``, whose mean confidence counts where it has none
+    )
 
     def words(self, items: Any, speaker: str | None = None) -> tuple[Word, ...]:
         """The words in a list of *items*; *speaker* speaks those that name none."""
@@ -56,8 +59,10 @@ class Reading:
 
     def segment(self, item: values.Item, speaker: str | None = None) -> Segment:
         """The segment in *item*."""
-        label = self._label(item) or speaker
-        return Segment(self._text(item), *self.span(item), label, self._confidence(item))
+        confidence = self._confidence(item)
+        if confidence is None and self.inner is not None:
+            confidence = mean_confidence(self.inner.words(item.get("words")))
+        return Segment(self._text(item), *self.span(item), self._label(item) or speaker, confidence)
 
     def span(self, item: values.Item) -> tuple[float | None, float | None]:
         """Start and end of *item* in seconds."""
@@ -78,6 +83,13 @@ class Reading:
 def mean_confidence(words: Iterable[Word]) -> float | None:
     """The mean of the words' known confidences."""
     return values.mean(word.confidence for word in words)
+
+
+def is_within(word: Word, segment: Segment) -> bool:
+    """Whether *word* begins in *segment*; an untimed one does not."""
+    if word.start is None or segment.start is None or segment.end is None:
+        return False
+    return segment.start <= word.start < segment.end
 
 
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:

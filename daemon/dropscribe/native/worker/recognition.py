@@ -249,20 +249,17 @@ class Recognition:
         return raised
 
     def _keep(self, segment: Any, offset_seconds: float) -> None:
-        start, end = _span(segment, offset_seconds)
-        self.heard(end)
+        span = _span(segment, offset_seconds)
+        self.heard(span["end"])
         self._text.append(segment.text)
         confidence = round(min(1.0, math.exp(segment.avg_logprob)), 4)
-        told = {"text": segment.text.strip(), "start": start, "end": end, "confidence": confidence}
-        self._segments.append(told)
+        self._segments.append({"text": segment.text.strip(), **span, "confidence": confidence})
         for word in segment.words or ():
-            began, ended = _span(word, offset_seconds)
-            confidence = round(float(word.probability), 4)
-            told = {"word": word.word.strip(), "start": began, "end": ended, "confidence": confidence}
-            self._words.append(told)
+            said = {"word": word.word.strip(), **_span(word, offset_seconds)}
+            self._words.append({**said, "confidence": round(float(word.probability), 4)})
         numbers = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
         measured = {name: round(float(getattr(segment, name) or 0.0), 4) for name in numbers}
-        self._raw.append({"start": start, "end": end, "text": segment.text, **measured})
+        self._raw.append({**span, "text": segment.text, **measured})
 
 
 def blocks(sound: Iterable[MonoBlock]) -> Iterator[MonoBlock]:
@@ -296,6 +293,6 @@ def quietest_cut(samples: Samples) -> int:
     return start + _QUIET_SAMPLES // 2
 
 
-def _span(timed: Any, offset_seconds: float) -> tuple[float, float]:
+def _span(timed: Any, offset_seconds: float) -> dict[str, float]:
     start = round(float(timed.start) + offset_seconds, 3)
-    return start, max(start, round(float(timed.end) + offset_seconds, 3))
+    return {"start": start, "end": max(start, round(float(timed.end) + offset_seconds, 3))}

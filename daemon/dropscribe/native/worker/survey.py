@@ -38,7 +38,8 @@ def survey(track: Track, *, until_dbfs: float | None = None) -> Survey:
         seconds = samples.shape[1] / stretch.rate_hz
         sound_seconds += seconds
         end_seconds = stretch.at_seconds + seconds
-        channels_differ = channels_differ or _differ(samples)
+        if len(samples) > 1 and not channels_differ:
+            channels_differ = bool(np.abs(samples[0] - samples[1]).max(initial=0.0) > _SAME_WITHIN)
         if stretch.follows:
             samples = np.concatenate([rest, samples], axis=1)
         else:
@@ -71,10 +72,6 @@ def _has_sound(descriptor: int, form: RawForm | None, number: int) -> bool:
         return not survey(Track(descriptor, form, number), until_dbfs=SOUND_DBFS).is_whole
     except AudioRejected:
         return False
-
-
-def _differ(samples: Samples) -> bool:
-    return len(samples) > 1 and bool(np.abs(samples[0] - samples[1]).max(initial=0.0) > _SAME_WITHIN)
 
 
 def loudness(samples: Samples, window: int) -> list[float]:

@@ -54,7 +54,7 @@ def build(config: ProviderConfig) -> Provider:
 
 def found_values(keys: AnswerKeys, parsed: values.Item) -> dict[str, Any]:
     """The value that each expression of *keys* finds in an answer, by key; None for nothing."""
-    return {field: _found(jmespath.compile(text), parsed) for field, text in keys.expressions().items()}
+    return {field: _found(text, parsed) for field, text in keys.expressions().items()}
 
 
 class DescribedApi(Vendor):
@@ -68,7 +68,6 @@ class DescribedApi(Vendor):
         self._config = config
         self._has_params_beside = config.body != "raw" and config.params_in == "form"
         self._keys = keys = config.answer or AnswerKeys(text="text")
-        self._expressions = {name: jmespath.compile(text) for name, text in keys.expressions().items()}
         self._word, self._segment = (
             Reading(
                 (text,),
@@ -118,7 +117,7 @@ class DescribedApi(Vendor):
 
     def transcript(self, parsed: values.Item, params: Params) -> Transcript:
         """Transcript of the values that the expressions find."""
-        found = {field: self._value(field, parsed) for field in self._expressions}
+        found = found_values(self._keys, parsed)
         words = self._word.words(_shortened(found.get("words")))
         segments = self._segment.segments(_shortened(found.get("segments"))) or segments_of(words)
         missing = f"a success without a text at '{self._keys.text}'; {_names_in(parsed)}"
@@ -140,11 +139,11 @@ class DescribedApi(Vendor):
             parsed = parse_json(answer.body)
         except ValueError:
             return learned
-        fields = [name for name in self._expressions if self._value(name, parsed) is not None]
+        fields = [name for name, value in found_values(self._keys, parsed).items() if value is not None]
         return f"{learned}; its answer has {', '.join(fields)}" if learned and fields else learned
 
     def _value(self, field: str, parsed: values.Item) -> Any:
-        return _found(self._expressions[field], parsed) if field in self._expressions else None
+        return _found(text, parsed) if (text := getattr(self._keys, field)) else None
 
 
 class DescribedJobs(DescribedApi, JobVendor):
@@ -155,7 +154,6 @@ class DescribedJobs(DescribedApi, JobVendor):
         poll = config.poll
         assert poll is not None  # noqa: S101 - see build
         self._poll = poll
-        self._id, self._state = jmespath.compile(poll.id), jmespath.compile(poll.state)
         self.creates_in_upload = poll.create is None
         self.poll_every_seconds = poll.every_seconds
 
@@ -167,14 +165,14 @@ class DescribedJobs(DescribedApi, JobVendor):
         """The parameters and the upload's name as JSON."""
         create = self._poll.create
         assert create is not None  # noqa: S101 - see creates_in_upload
-        name = _word(_found(jmespath.compile(create.audio), uploaded))
+        name = _word(_found(create.audio, uploaded))
         if not name:
             raise values.BadAnswer(f"an upload without '{create.audio}'")
         return json_request(self._at(create.url), nested({**params, create.field: name}))
 
     def job_id(self, created: values.Item) -> str:
         """Id that `poll.id` finds."""
-        if (name := _word(_found(self._id, created))) is None:
+        if (name := _word(_found(self._poll.id, created))) is None:
             raise values.BadAnswer(f"a job without an id at '{self._poll.id}'; {_names_in(created)}")
         return name
 
@@ -184,7 +182,7 @@ class DescribedJobs(DescribedApi, JobVendor):
 
     def progress(self, polled: values.Item) -> Progress | None:
         """State of the job; one that the config does not name counts as working."""
-        state = _word(_found(self._state, polled))
+        state = _word(_found(self._poll.state, polled))
         if state in self._poll.done:
             return Progress.DONE
         if state in self._poll.failed:
@@ -212,10 +210,10 @@ class DescribedJobs(DescribedApi, JobVendor):
         return urljoin(self.url, place.replace("{id}", job_id))
 
 
-def _found(expression: Any, parsed: values.Item) -> Any:
-    """The value of a compiled expression; None where it does not fit the answer."""
+def _found(expression: str, parsed: values.Item) -> Any:
+    """The value of an expression, which JMESPath compiles once; None where it does not fit the answer."""
     try:
-        return expression.search(parsed)
+        return jmespath.search(expression, parsed)
     except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError):
         return None
 

@@ -17,8 +17,8 @@ from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
 from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.requests import Upload, fields_of, form_request
 from dropscribe.providers.vendor import Params, Vendor
-from dropscribe.providers.words import Reading, mean_confidence
-from dropscribe.transcripts.model import Segment, Transcript
+from dropscribe.providers.words import Reading
+from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,11 @@ _SPEAKER = ("speaker", "speaker_id")  # Mistral has the second
 # whisper.cpp's words are tokens: a leading space says where a word begins, so it stays.
 _WORD = Reading(("word", "text"), confidence=("probability", "confidence"), speaker=_SPEAKER)
 _SEGMENT = Reading(
-    confidence=("avg_logprob",), probability=values.probability_of_log, speaker=_SPEAKER, said=values.stripped
+    confidence=("avg_logprob",),
+    probability=values.probability_of_log,
+    speaker=_SPEAKER,
+    said=values.stripped,
+    inner=_WORD,
 )
 
 
@@ -124,7 +128,7 @@ class OpenAI(Vendor):
         last = max((values.number(item.get("end")) or 0.0 for item in (*items, *found)), default=0.0)
         scale = _NANOSECONDS if last > _LONGEST_SECONDS else 1.0
         word, segment = replace(_WORD, scale=scale), replace(_SEGMENT, scale=scale)
-        segments = tuple(_segment(item, segment) for item in items)
+        segments = tuple(map(segment.segment, items))
         told = (
             parsed.get("detected_language"),
             parsed.get("language"),
@@ -140,13 +144,6 @@ class OpenAI(Vendor):
             words=word.words(top) if top else word.words_within(items, segments),
             model=values.word_or_none(parsed.get("model")),
         )
-
-
-def _segment(item: values.Item, reading: Reading) -> Segment:
-    segment = reading.segment(item)
-    if segment.confidence is not None:
-        return segment
-    return replace(segment, confidence=mean_confidence(_WORD.words(item.get("words"))))
 
 
 def endpoint_url(url: str) -> str:

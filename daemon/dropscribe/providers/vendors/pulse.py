@@ -8,8 +8,8 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.vendor import Params, QueryVendor
-from dropscribe.providers.words import Reading, mean_confidence
-from dropscribe.transcripts.model import Segment, Transcript, Word
+from dropscribe.providers.words import Reading, is_within, mean_confidence
+from dropscribe.transcripts.model import Transcript
 
 ERRORS: Table = {
     (400, "language_not_enabled_in_region"): Kind.RULE,
@@ -33,7 +33,7 @@ class Pulse(QueryVendor):
         """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""
         words = _WORD.words(parsed.get("words"))
         segments = tuple(
-            replace(segment, confidence=mean_confidence(word for word in words if _is_within(word, segment)))
+            replace(segment, confidence=mean_confidence(word for word in words if is_within(word, segment)))
             for segment in _UTTERANCE.segments(parsed.get("utterances"))
         )
         told = [parsed.get("language"), *values.elements(parsed.get("languages")), params.get("language")]
@@ -46,9 +46,3 @@ class Pulse(QueryVendor):
             words=words,
             attributes={key: parsed[key] for key in _ATTRIBUTES if parsed.get(key) is not None},
         )
-
-
-def _is_within(word: Word, segment: Segment) -> bool:
-    if word.start is None or segment.start is None or segment.end is None:
-        return False
-    return segment.start <= word.start < segment.end

@@ -11,7 +11,7 @@ from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.requests import Upload, raw_request, with_query
 from dropscribe.providers.vendor import Params, Vendor
 from dropscribe.providers.words import Reading, mean_confidence
-from dropscribe.transcripts.model import Segment, Transcript
+from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
@@ -36,6 +36,7 @@ _SPOKEN = Reading(
     probability=_probability,
     speaker=("speaker_id",),
 )
+_TURN = replace(_SPOKEN, confidence=(), inner=_SPOKEN)
 
 
 class Reson8(Vendor):
@@ -64,7 +65,7 @@ class Reson8(Vendor):
         turns = values.objects(parsed.get("segments"))
         spoken = [item for turn in turns for item in values.objects(turn.get("words"))]
         items = spoken or values.objects(parsed.get("words"))
-        segments = tuple(map(_turn, turns))
+        segments = tuple(map(_TURN.segment, turns))
         words = _SPOKEN.words_within(turns, segments) or _SPOKEN.words(items)
         text = values.told_text(parsed.get("text"), parts=turns or words)
         whole = replace(_SPOKEN.segment(parsed), text=text, confidence=mean_confidence(words), speaker=None)
@@ -77,8 +78,3 @@ class Reson8(Vendor):
             words=words,
             warnings=("odd_confidence",) if is_odd else (),
         )
-
-
-def _turn(item: values.Item) -> Segment:
-    words = _SPOKEN.words(item.get("words"))
-    return replace(_SPOKEN.segment(item), confidence=mean_confidence(words))

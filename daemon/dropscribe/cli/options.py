@@ -35,7 +35,7 @@ def read_config(options: argparse.Namespace, *, keys_needed: bool = False) -> Co
     Raises:
         ConfigError: It cannot be used, or there is none.
     """
-    return load_config(find_config(options.config), environ=os.environ, keys_needed=keys_needed)[0]
+    return load_config(find_config(options.config), keys_needed=keys_needed)[0]
 
 
 def read_config_to_act(options: argparse.Namespace, *, keys_needed: bool = False) -> Config:
@@ -58,17 +58,17 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
     path = _path_of(options)
     written, broken = None, ConfigError(())
     try:
-        written = load_config(path, environ=os.environ, keys_needed=False)[0]
+        written = load_config(path, keys_needed=False)[0]
     except ConfigError as error:
         broken = error
     running = load_running_config(path)
     if running is None or (running.queue and not running.queue.dsn.reveal()):
         running = written
-    is_up = running is not None and bool(is_running_here(running))
-    if written is not None and (running is None or not is_up or not is_edited(written, running)):
-        return written
     if running is None:
         raise broken
+    is_up = bool(is_running_here(running))
+    if written is not None and not (is_up and is_edited(written, running)):
+        return written
     state = "was edited since" if written else "cannot be used as it is now ('dropscribe check' tells why)"
     runs = "runs" if is_up else "last ran"
     say(f"{one_line(str(path))} {state}; this is from the config that dropscribe {runs} on")
@@ -119,9 +119,8 @@ def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
         ConfigError: There is none; the hint has the likely path.
     """
     if name not in parts:
-        place = str(config.path) if config.path else ""
-        hint = did_you_mean(name, parts)
-        raise ConfigError((Problem(f"there is no {kind} {name!r}", file=place, hint=hint),))
+        words, hint = f"there is no {kind} {name!r}", did_you_mean(name, parts)
+        raise ConfigError((Problem(words, file=str(config.path or ""), hint=hint),))
     return parts[name]
 
 

@@ -139,7 +139,7 @@ def _unseen(place: Place, error: OSError) -> Explanation:
 def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     """Explain a file without a job: it settles, or cannot be read."""
     if not inbox_reader.may_read(place.rule, place.path):
-        return _blocked(describe_forbidden(place.root, place.path))
+        return _unseen(place, PermissionError())
     said = view.waiting_of(place.rule.name).get(path_text(place.path))
     if said and said != _FIRST_LOOK:
         return Explanation("settling", [f"it is not taken yet: {said}"])

@@ -54,9 +54,7 @@ def execute(options: argparse.Namespace) -> int:
         # Under systemd's ExecReload= a check has no credentials, so that only the daemon can check keys.
         keys_needed = options.online or "CREDENTIALS_DIRECTORY" not in os.environ
         path = find_config(options.config)
-        config, problems = load_config(
-            path, environ=os.environ, keys_needed=keys_needed, queue_needed=keys_needed
-        )
+        config, problems = load_config(path, keys_needed=keys_needed, queue_needed=keys_needed)
     except ConfigError as error:
         if options.json:
             document: dict[str, Any] = {"schema": CHECK_SCHEMA, "config": None, "state_dir": None}

@@ -62,7 +62,7 @@ def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
     """
     if is_new:
         return [path.parent / name for name in _EXAMPLE_FOLDERS]
-    config, _ = load_config(path, environ=os.environ)
+    config, _ = load_config(path)
     return [folder for rule in config.folders.values() for folder in rule.paths.values()]
 
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.queue.sql.database import Connection
     from dropscribe.reports.queue_reader import QueueView
 
 _SHORT_WAIT_SECONDS = 2.0  # a shorter wait for a provider's rate limit is not told
@@ -68,7 +67,9 @@ def read_status(config: Config, view: QueueView) -> dict[str, Any]:
     """The object that ``status --json`` prints; while the daemon is down, this process reads the inboxes."""
     view.freeze()
     stats = read_stats(view.db, build_plan(config), view.now) if view.db else Stats({}, (), nodes=view.nodes)
-    live = _caught_up(config, view) if view.is_here else _own_look(config, view)
+    look = _caught_up if view.is_here else _look_at_inbox
+    folders = {rule.name: look(rule, view) for rule in config.folders.values() if config.watches(rule)}
+    live = {**(view.live if view.is_here else {}), "folders": folders}
     document = status_document(config, stats, live, running=view.is_running, now=view.now)
     return document | {"newest_failed": _newest_failed(config, view)}
 
@@ -89,52 +90,31 @@ def _newest_failed(config: Config, view: QueueView) -> list[dict[str, Any]]:
     ]
 
 
-def _caught_up(config: Config, view: QueueView) -> dict[str, Any]:
-    """The daemon's status file without the files that were queued after it, so that each file counts once."""
-    if view.db is None:
-        return view.live
-    rules = [rule for rule in config.folders.values() if config.watches(rule)]
-    return {**view.live, "folders": {rule.name: _without_queued(view.db, rule, view) for rule in rules}}
-
-
-def _without_queued(db: Connection, rule: FolderRule, view: QueueView) -> dict[str, Any]:
+def _caught_up(rule: FolderRule, view: QueueView) -> dict[str, Any]:
+    """The daemon's report of an inbox without the files that were queued since: each file counts once."""
     live = view.live_of(rule.name)
     settling = int(live.get("settling", 0))
     paths = [os.fsencode(path) for path in live.get("waiting", ())] if settling else []
-    gone = _missing(rule, paths).union(path for path in paths if has_live_job(db, rule.name, path))
+
+    def is_missing(path: bytes) -> bool:
+        with contextlib.suppress(OSError):
+            return not stands_at(os.path.join(os.fsencode(rule.inbox), path))
+        return False
+
+    # None is missing if the inbox's file system does not answer.
+    gone: set[bytes] = ask_disk_or(set(), rule.inbox, lambda: set(filter(is_missing, paths)))
+    gone.update(path for path in paths if view.db and has_live_job(view.db, rule.name, path))
     left = max(0, settling - len(gone))
     oldest_at = live.get("oldest_settling_at") if left or live.get("blocked") else None
     return {**live, "settling": left, "oldest_settling_at": oldest_at and oldest_at + view.ahead_seconds}
 
 
-def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
-    """The *paths* that are no longer in the inbox; none if its file system does not answer."""
-
-    def look() -> set[bytes]:
-        missing = set()
-        for path in paths:
-            with contextlib.suppress(OSError):
-                if not stands_at(os.path.join(os.fsencode(rule.inbox), path)):
-                    missing.add(path)
-        return missing
-
-    return ask_disk_or(set(), rule.inbox, look)
-
-
-def _own_look(config: Config, view: QueueView) -> dict[str, Any]:
-    last = view.live.get("folders", {})
-    folders = {}
-    for name, rule in config.folders.items():
-        if config.watches(rule):
-            watch = rule.watch if rule.watch != "auto" else last.get(name, {}).get("watch", "native")
-            folders[name] = {"watch": watch, **_look_at_inbox(rule, view)}
-    return {"folders": folders}
-
-
 def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
     """Files of an inbox without a job: those that settle, and those that may not be read."""
+    last_watch = view.live.get("folders", {}).get(rule.name, {}).get("watch", "native")
+    watch = last_watch if rule.watch == "auto" else rule.watch
     if reason := unavailable_reason(rule):
-        return {"available": False, "reason": reason}
+        return {"watch": watch, "available": False, "reason": reason}
     counts = {False: 0, True: 0}
     arrivals: list[float] = []
     for found, is_blocked in files_without_job(rule, view):
@@ -142,6 +122,7 @@ def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
         if found.status is not None and not found.is_unlistable:
             arrivals.append(found.status.st_ctime + view.ahead_seconds)
     return {
+        "watch": watch,
         "available": True,
         "settling": counts[False],
         "blocked": counts[True],

@@ -26,6 +26,7 @@ from dropscribe.web.file_views import sha256_of
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
 from dropscribe.web.reading import PAGE_ROWS, id_of, place_of, unavailable_reason
 from dropscribe.web.site import READ_SECONDS, NotHere, Site
+from dropscribe.web.uploads import UploadRefused, take_upload
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -127,18 +128,16 @@ async def release(site: Site, request: Request) -> Response:
     return site.go(_page_of(name), "released", released or 0)
 
 
-async def try_folder(site: Site, request: Request) -> Response:
-    """Try a held folder with the next file."""
-    site.source.engine.holds.probe_now(Scope(ScopeKind.FOLDER, site.rule(request).name))
-    return site.go("/", "tried")
-
-
-async def try_provider(site: Site, request: Request) -> Response:
-    """Try a held provider with the next file."""
-    name = request.path_params["provider"]
-    if name not in site.config.providers:
+async def try_held(site: Site, request: Request) -> Response:
+    """Try a held folder or provider with the next file."""
+    name = request.path_params.get("provider")
+    if name is None:
+        scope = Scope(ScopeKind.FOLDER, site.rule(request).name)
+    elif name in site.config.providers:
+        scope = Scope(ScopeKind.PROVIDER, name)
+    else:
         raise NotHere
-    site.source.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, name))
+    site.source.engine.holds.probe_now(scope)
     return site.go("/", "tried")
 
 
@@ -155,33 +154,28 @@ async def forget(site: Site, request: Request) -> Response:
 
 async def upload(site: Site, request: Request) -> Response:
     """Take recordings into a folder's inbox, from its form or a script."""
-    from dropscribe.web.uploads import UploadRefused, take_upload  # noqa: PLC0415  # where it is used alone
-
-    config = site.config
-    if not config.http or not config.http.uploads:
-        return _refuse_upload(site, request, 403, "uploads are off (http.uploads)")
-    rule = config.folders.get(request.path_params["folder"])
-    if rule is None:
-        return _refuse_upload(site, request, 404, "the config has no folder of that name")
-    if unavailable := await site.read(unavailable_reason, config, rule.name):
-        return _refuse_upload(site, request, 503, f"the inbox is not available: {unavailable}")
+    is_script = "text/html" not in request.headers.get("accept", "")
+    folder = request.path_params["folder"]
     try:
-        names = await take_upload(request, rule, site.calls(rule.name))
+        names = await _take_upload(site, request, folder)
     except UploadRefused as error:
-        return _refuse_upload(site, request, error.status, error.words)
-    if _is_script(request):
+        if is_script:
+            return PlainTextResponse(f"{error.words}\n", error.status)
+        return site.message(request, error.status, "The upload was refused", error.words)
+    if is_script:
         return PlainTextResponse("".join(f"{name}\n" for name in names).encode("utf-8", "replace"))
-    return site.go(_page_of(rule.name), "uploaded", len(names))
+    return site.go(_page_of(folder), "uploaded", len(names))
 
 
-def _refuse_upload(site: Site, request: Request, status: int, words: str) -> Response:
-    if _is_script(request):
-        return PlainTextResponse(f"{words}\n", status)
-    return site.message(request, status, "The upload was refused", words)
-
-
-def _is_script(request: Request) -> bool:
-    return "text/html" not in request.headers.get("accept", "")
+async def _take_upload(site: Site, request: Request, folder: str) -> list[str]:
+    if not site.access.http.uploads:
+        raise UploadRefused(403, "uploads are off (http.uploads)")
+    rule = site.config.folders.get(folder)
+    if rule is None:
+        raise UploadRefused(404, "the config has no folder of that name")
+    if unavailable := await site.read(unavailable_reason, site.config, folder):
+        raise UploadRefused(503, f"the inbox is not available: {unavailable}")
+    return await take_upload(request, rule, site.calls(folder))
 
 
 def _page_of(folder: str) -> str:

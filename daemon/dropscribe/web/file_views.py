@@ -80,7 +80,6 @@ def _turn(
     start = float(item["start"]) if isinstance(item.get("start"), int | float) else None
     return {
         "start": start,
-        "clock": "" if start is None else clock_words(start),
         "speaker": str(item.get("speaker") or ""),
         "text": text,
         "words": words,
@@ -113,11 +112,9 @@ def _gap_words(missing: Mapping[str, Any]) -> str:
     return one_line(f"{start} to {end} is missing: {missing.get('code') or 'not transcribed'}")
 
 
-def facts_of(document: Mapping[str, Any] | None, size_bytes: int) -> list[tuple[str, str]]:
+def facts_of(document: Mapping[str, Any], size_bytes: int) -> list[tuple[str, str]]:
     """Names and values of facts about a recording and its transcript, for display."""
     facts = [("Size", bytes_words(size_bytes))]
-    if document is None:
-        return facts
     if isinstance(document.get("duration"), int | float):
         facts.append(("Length", clock_words(document["duration"])))
     provider = document.get("provider")
@@ -134,14 +131,14 @@ def facts_of(document: Mapping[str, Any] | None, size_bytes: int) -> list[tuple[
     return facts
 
 
-def warnings_of(document: Mapping[str, Any] | None) -> list[str]:
+def warnings_of(document: Mapping[str, Any]) -> list[str]:
     """The doubts about a transcript, as text."""
-    return [WARNING_WORDS.get(str(name), str(name)) for name in (document or {}).get("warnings") or ()]
+    return [WARNING_WORDS.get(str(name), str(name)) for name in document.get("warnings") or ()]
 
 
-def sha256_of(document: Mapping[str, Any] | None) -> str:
+def sha256_of(document: Mapping[str, Any]) -> str:
     """The digest of the recording; "" where its transcript does not name one."""
-    source = (document or {}).get("source")
+    source = document.get("source")
     digest = source.get("sha256") if isinstance(source, dict) else None
     # It becomes a part of a path: anybody may have written "../.." there.
     return digest if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else ""

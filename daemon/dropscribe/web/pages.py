@@ -66,7 +66,7 @@ async def folder(site: Site, request: Request) -> Response:
         providers=list(config.providers),
         failed_ids=",".join(str(row.id) for row in rows if row.state == "failed"),
         backlog=document["folders"].get(rule.name, {}).get("backlog", 0),
-        uploads=bool(config.http and config.http.uploads),
+        uploads=site.access.http.uploads,
         **_pager(here, query, wanted.before_id, older_than),
     )
 
@@ -125,42 +125,29 @@ async def file(site: Site, request: Request) -> Response:
     )
 
 
-def _transcript(document: Mapping[str, Any] | None, size_bytes: int) -> dict[str, Any]:
+def _transcript(document: Mapping[str, Any], size_bytes: int) -> dict[str, Any]:
     """The parts of a transcript that the page shows; none of one that another program has broken."""
     try:
         return {
-            "can_forget": bool(document and file_views.sha256_of(document)),
+            "can_forget": bool(file_views.sha256_of(document)),
             "warnings": file_views.warnings_of(document),
             "turns": file_views.turns_of(document) if document else None,
             "facts": file_views.facts_of(document, size_bytes),
         }
     except (ArithmeticError, AttributeError, TypeError, ValueError):
-        return _transcript(None, size_bytes)
+        return _transcript({}, size_bytes)
 
 
-async def audio(site: Site, request: Request) -> Response:
-    """A file's recording, to listen to."""
+async def part_of_file(site: Site, request: Request) -> Response:
+    """A file's recording, to listen to; or its transcript of the form in the address, to save."""
     found = await site.find_file(request)
-    path = found.place.path if found.place else None
-    return await _send(site, request, found, path, download=False)
-
-
-async def sidecar(site: Site, request: Request) -> Response:
-    """One of a file's transcripts, to save."""
-    found = await site.find_file(request)
-    path = found.sidecars.get(request.path_params["form"])
-    return await _send(site, request, found, path, download=True)
-
-
-async def _send(
-    site: Site, request: Request, found: reading.FileStory, path: bytes | None, *, download: bool
-) -> Response:
     if found.is_silent:
         raise FolderHangs(found.record.folder)
-    if found.place is None or path is None:
+    form = request.path_params.get("form")
+    if found.place is None or (path := found.sidecars.get(form) if form else found.place.path) is None:
         raise NotHere
     calls = site.calls(found.record.folder)
     try:
-        return await send_file(request, calls, found.place.root, path, download=download)
+        return await send_file(request, calls, found.place.root, path, download=form is not None)
     except (AudioError, OSError):
         raise NotHere from None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.queue_reader import QueueView
 
-    _Files = tuple[dict[str, bytes], dict[str, Any] | None, bool]
+    _Files = tuple[dict[str, bytes], dict[str, Any], bool]
 
 LIST_ROWS = 8
 PAGE_ROWS = 50
@@ -158,7 +158,7 @@ class FileStory:
     explanation: Explanation
     place: Place | None  # where the audio is; None where no rule's folder has it
     sidecars: dict[str, bytes]  # path by output format, or by the ending of a template's output
-    document: dict[str, Any] | None  # the transcript's JSON, where it is there and can be read
+    document: dict[str, Any]  # the transcript's JSON; {} where it is not there or cannot be read
     has_audio: bool  # whether the audio is there
     is_silent: bool  # whether the file system does not answer, so that nothing is known of the files
 
@@ -173,7 +173,7 @@ def read_job(config: Config, job_id: int) -> JobRecord | None:
 def read_story(config: Config, record: JobRecord) -> FileStory:
     """The job with its files; they are waited for no longer than :data:`patience.ANSWER_SECONDS`."""
     place = place_of(config, record)
-    files: _Files = {}, None, False
+    files: _Files = {}, {}, False
     is_silent = False
     try:
         files = ask_disk(place.root, lambda: _files_at(place)) if place else files
@@ -189,7 +189,7 @@ def _files_at(place: Place) -> _Files:
     sidecars = {} if place.part == "inbox" else dict(_sidecars(place))
     has_document = place.part == "done" and "json" in sidecars
     document = read_document(place.root, sidecars["json"]) if has_document else None
-    return sidecars, document, _is_there(place.root, place.path)
+    return sidecars, document or {}, _is_there(place.root, place.path)
 
 
 def place_of(config: Config, record: JobRecord) -> Place | None:

@@ -79,30 +79,27 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
     site = Site(source, access)
     changes = Changes(site.change_token)
 
-    def get(path: str, page: Callable[[Site, Request], Awaitable[Response]]) -> Route:
-        return Route(path, partial(page, site))
-
-    def post(path: str, action: Callable[[Site, Request], Awaitable[Response]]) -> Route:
-        return Route(path, partial(action, site), methods=["POST"])
+    def route(path: str, answer: Callable[[Site, Request], Awaitable[Response]], *methods: str) -> Route:
+        return Route(path, partial(answer, site), methods=methods or ["GET"])
 
     routes = [
         *endpoints.routes(),
         Route("/", changes.shared(partial(pages.overview, site))),
         Route("/events", changes.respond),
-        get("/search", pages.search_page),
-        Route("/login", partial(actions.log_in, site), methods=["GET", "POST"]),
-        post("/logout", actions.log_out),
+        route("/search", pages.search_page),
+        route("/login", actions.log_in, "GET", "POST"),
+        route("/logout", actions.log_out, "POST"),
         Route("/folders/{folder}", changes.shared(partial(pages.folder, site))),
-        post("/folders/{folder}/retry", actions.retry_shown),
-        post("/folders/{folder}/release", actions.release),
-        post("/folders/{folder}/try", actions.try_folder),
-        post("/folders/{folder}/upload", actions.upload),
-        post("/providers/{provider}/try", actions.try_provider),
-        get("/files/{id}", pages.file),
-        get("/files/{id}/audio", pages.audio),
-        post("/files/{id}/retry", actions.retry_file),
-        post("/files/{id}/forget", actions.forget),
-        get("/files/{id}/{form}", pages.sidecar),
+        route("/folders/{folder}/retry", actions.retry_shown, "POST"),
+        route("/folders/{folder}/release", actions.release, "POST"),
+        route("/folders/{folder}/try", actions.try_held, "POST"),
+        route("/folders/{folder}/upload", actions.upload, "POST"),
+        route("/providers/{provider}/try", actions.try_held, "POST"),
+        route("/files/{id}", pages.file),
+        route("/files/{id}/audio", pages.part_of_file),
+        route("/files/{id}/retry", actions.retry_file, "POST"),
+        route("/files/{id}/forget", actions.forget, "POST"),
+        route("/files/{id}/{form}", pages.part_of_file),
         Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
     ]
     return Starlette(routes=routes, exception_handlers={NotHere: site.not_here, FolderHangs: site.hangs})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,6 @@ from dropscribe.core.errors import (
 from dropscribe.core.model import ScopeKind
 from dropscribe.core.retry import (
     GiveUp,
-    History,
     PutOnHold,
     RetryLimits,
     TryAgain,
@@ -29,26 +30,31 @@ from dropscribe.core.retry import (
 LIMITS = RetryLimits()
 
 
+def job_after(attempts, ambiguous, spent_seconds):
+    """The fields of a job that count."""
+    return SimpleNamespace(attempts=attempts, ambiguous=ambiguous, spent_seconds=spent_seconds)
+
+
 @pytest.mark.parametrize(
-    ("error", "history", "verdict"),
+    ("error", "job", "verdict"),
     [
-        (TemporaryFailure("http_500"), History(1, 0, 1.0), TryAgain(5.0)),
-        (TemporaryFailure("http_500"), History(3, 0, 30.0), TryAgain(20.0)),
-        (TemporaryFailure("http_429", retry_after_seconds=90.0), History(1, 0, 1.0), TryAgain(90.0)),
-        (TemporaryFailure("http_429", retry_after_seconds=1.0), History(1, 0, 1.0), TryAgain(5.0)),
-        (TemporaryFailure("http_429", retry_after_seconds=1e9), History(1, 0, 1.0), TryAgain(3600.0)),
-        (TemporaryFailure("http_500"), History(99, 0, 5 * 86400.0 - 10), TryAgain(10.0)),
-        (TemporaryFailure("http_500"), History(99, 0, 5 * 86400.0), GiveUp("gave_up")),
-        (AmbiguousFailure("no_answer"), History(1, 0, 1.0), TryAgain(5.0, ambiguous=True)),
-        (AmbiguousFailure("no_answer"), History(3, 2, 1.0), GiveUp("no_answer")),
-        (AudioRejected("too_long"), History(1, 0, 1.0), GiveUp("too_long")),
-        (RuleRejected("bad_param"), History(1, 0, 1.0), PutOnHold(ScopeKind.FOLDER)),
-        (ProviderUnusable("unauthorized"), History(9, 0, 1e9), PutOnHold(ScopeKind.PROVIDER)),
+        (TemporaryFailure("http_500"), job_after(1, 0, 1.0), TryAgain(5.0)),
+        (TemporaryFailure("http_500"), job_after(3, 0, 30.0), TryAgain(20.0)),
+        (TemporaryFailure("http_429", retry_after_seconds=90.0), job_after(1, 0, 1.0), TryAgain(90.0)),
+        (TemporaryFailure("http_429", retry_after_seconds=1.0), job_after(1, 0, 1.0), TryAgain(5.0)),
+        (TemporaryFailure("http_429", retry_after_seconds=1e9), job_after(1, 0, 1.0), TryAgain(3600.0)),
+        (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0 - 10), TryAgain(10.0)),
+        (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0), GiveUp("gave_up")),
+        (AmbiguousFailure("no_answer"), job_after(1, 0, 1.0), TryAgain(5.0, ambiguous=True)),
+        (AmbiguousFailure("no_answer"), job_after(3, 2, 1.0), GiveUp("no_answer")),
+        (AudioRejected("too_long"), job_after(1, 0, 1.0), GiveUp("too_long")),
+        (RuleRejected("bad_param"), job_after(1, 0, 1.0), PutOnHold(ScopeKind.FOLDER)),
+        (ProviderUnusable("unauthorized"), job_after(9, 0, 1e9), PutOnHold(ScopeKind.PROVIDER)),
     ],
 )
-def test_the_verdict_follows_the_kind_of_the_error(error, history, verdict):
+def test_the_verdict_follows_the_kind_of_the_error(error, job, verdict):
     """Time is for temporary failures, tries for ambiguous ones; account trouble never ends a file."""
-    assert decide_after(error, history, LIMITS, jitter=1.0) == verdict
+    assert decide_after(error, job, 0.0, LIMITS, jitter=1.0) == verdict
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))

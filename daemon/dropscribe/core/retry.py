@@ -7,6 +7,7 @@ The decision depends on the kind of the error, never on its wording. Pure: jitte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import (
     AmbiguousFailure,
@@ -17,6 +18,9 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.model import ScopeKind
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Job
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0  # a provider that asks for a longer pause is tried again after this time
 REUSED = "reused"  # the code of an attempt that sent nothing, because the answer was known
@@ -65,15 +69,6 @@ class PutOnHold:
 Verdict = TryAgain | GiveUp | PutOnHold
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """The attempts of a job so far."""
-
-    failures: int  # attempts that counted, this one included; at least 1
-    ambiguous: int  # of them ambiguous, before this one
-    spent_seconds: float  # durations and planned waits, this attempt's duration included
-
-
 def backoff_seconds(first_seconds: float, attempt: int, longest_seconds: float) -> float:
     """The wait after the *attempt*-th failure in a row: ``first · 2^(attempt - 1)``, at most the longest.
 
@@ -93,30 +88,23 @@ def retry_wait_seconds(limits: RetryLimits, failures: int, jitter: float) -> flo
     return whole * (0.8 + 0.2 * jitter)
 
 
-def decide_after(error: ProviderError, history: History, limits: RetryLimits, jitter: float) -> Verdict:
-    """The verdict on one failed attempt."""
-    match error:
-        case ProviderUnusable():
-            return PutOnHold(ScopeKind.PROVIDER)
-        case RuleRejected():
-            return PutOnHold(ScopeKind.FOLDER)
-        case AudioRejected():
-            return GiveUp(error.code)
-        case AmbiguousFailure() if history.ambiguous + 1 >= limits.max_ambiguous:
-            return GiveUp(error.code)
-        case _:
-            return _again_or_give_up(error, history, limits, jitter)
-
-
-def _again_or_give_up(error: ProviderError, history: History, limits: RetryLimits, jitter: float) -> Verdict:
-    left_seconds = limits.give_up_after_seconds - history.spent_seconds
+def decide_after(
+    error: ProviderError, job: Job, seconds: float, limits: RetryLimits, jitter: float
+) -> Verdict:
+    """The verdict on the attempt of *job* that failed after *seconds*."""
+    if isinstance(error, ProviderUnusable | RuleRejected):
+        return PutOnHold(ScopeKind.FOLDER if isinstance(error, RuleRejected) else ScopeKind.PROVIDER)
+    is_ambiguous = isinstance(error, AmbiguousFailure)
+    if isinstance(error, AudioRejected) or (is_ambiguous and job.ambiguous + 1 >= limits.max_ambiguous):
+        return GiveUp(error.code)
+    left_seconds = limits.give_up_after_seconds - job.spent_seconds - seconds
     if left_seconds <= 0:
         return GiveUp("gave_up")
-    wait_seconds = retry_wait_seconds(limits, history.failures, jitter)
+    wait_seconds = retry_wait_seconds(limits, job.attempts, jitter)
     if isinstance(error, TemporaryFailure) and error.retry_after_seconds is not None:
         return TryAgain(max(wait_seconds, min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)))
     # The last attempt is made when the time is up, not up to an hour earlier.
-    return TryAgain(min(wait_seconds, left_seconds), ambiguous=isinstance(error, AmbiguousFailure))
+    return TryAgain(min(wait_seconds, left_seconds), ambiguous=is_ambiguous)
 
 
 def crash_wait_seconds(limits: RetryLimits, crashes: int) -> float:

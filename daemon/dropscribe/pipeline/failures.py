@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, TemporaryFailure
 from dropscribe.core.model import AttemptEnd, Hold, Retry, Scope, ScopeKind
-from dropscribe.core.retry import GiveUp, History, PutOnHold, TryAgain, decide_after, next_hold_seconds
+from dropscribe.core.retry import GiveUp, PutOnHold, TryAgain, decide_after, next_hold_seconds
 from dropscribe.core.routing import next_after_refusal
 
 if TYPE_CHECKING:
@@ -147,8 +147,7 @@ class Failures:
     async def outcome_of(self, claim: Claim, error: ProviderError, ended: AttemptEnd) -> Outcome:
         """The outcome of an attempt that ended with *error*."""
         job = claim.job
-        history = History(job.attempts, job.ambiguous, job.spent_seconds + ended.seconds)
-        verdict = decide_after(error, history, claim.config.retry, self.jitter())
+        verdict = decide_after(error, job, ended.seconds, claim.config.retry, self.jitter())
         waiting = Retry(0.0, error.code, error.reason, replace(ended, counted=False))
         if await self._is_shared(claim, error, verdict):
             return waiting

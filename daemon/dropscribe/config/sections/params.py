@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import LOCAL_PARAMS, local_param_problem
-from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
+from dropscribe.core.requests.speech_hints import SpeechHints, Written, hint_params, ignored_hints
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}
 _SUBTITLE_FORMATS = frozenset({"srt", "vtt", "tsv"})
-
-Written = dict[str, "ParamValue | None"]  # parameters as written; None removes one
 
 
 def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:

@@ -223,21 +223,19 @@ def _has_secret(read: SectionRead, name: str) -> bool:
 
 def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
     urls: tuple[Secret, ...] = read.values.get("urls", ())
-    if urls and not is_installed("notify"):
+    if not urls:
+        return ()
+    if not is_installed("notify"):
         read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
         return ()
+    import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
+
     is_list = isinstance(read.data.get("urls"), list)
     checked = []
     for index, url in enumerate(urls):
         path: KeyPath = (*read.path, "urls", *([index] if is_list else []))
-        if not _is_known(url):
+        if apprise.Apprise.instantiate(url.reveal()) is None:
             hint = "each service has a form of its own: see apprise's documentation"
             read.document.report(path, "apprise cannot use this url", hint)
         checked.append(with_origin(url, path, read.document))
     return tuple(checked)
-
-
-def _is_known(url: Secret) -> bool:
-    import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
-
-    return apprise.Apprise.instantiate(url.reveal()) is not None

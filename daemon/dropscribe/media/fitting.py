@@ -102,20 +102,14 @@ def decide_fit(
         sources: The parts that are transcribed separately; one if nothing is.
 
     Raises:
-        AudioRejected: "too_large", because the rule asks for nothing that could help, or because no
-            piece would be small enough.
+        AudioRejected: "too_large", because no piece would be small enough.
     """
-    fits = not is_too_large(provider, size_bytes)
     if len(sources) == 1:
-        if rule.prepare == "never":
-            if not fits:
-                raise too_large(provider, size_bytes)
+        is_over = is_too_large(provider, size_bytes) or is_too_long(provider, recording.seconds)
+        is_small = bool(recording.seconds and size_bytes <= OPUS.most_bytes(recording.seconds))
+        is_enough = rule.prepare == "when_needed" or is_small  # else it is made as small as it can be
+        if rule.prepare == "never" or (is_enough and not is_over and is_taken(provider.type, recording)):
             return None
-        is_fine = fits and is_taken(provider.type, recording) and not is_too_long(provider, recording.seconds)
-        if is_fine and rule.prepare == "when_needed":
-            return None
-        if is_fine and recording.seconds and size_bytes <= OPUS.most_bytes(recording.seconds):
-            return None  # it is as small already
     chosen = _format(rule, provider, recording.seconds)
     by_size = math.inf if provider.max_upload_bytes is None else chosen.seconds_in(provider.max_upload_bytes)
     longest_seconds = min(by_size, provider.max_duration_seconds or math.inf)

@@ -62,7 +62,6 @@ class LocalProvider:
         self._fetched: Path | None = None
         self._running: set[Cancellation] = set()
         self._has_warned = False
-        self._is_closed = False
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Recognise *audio*; see :class:`~dropscribe.providers.base.Provider`.
@@ -97,7 +96,6 @@ class LocalProvider:
 
     async def close(self) -> None:
         """End the workers; running requests fail as TemporaryFailure. Safe to call twice."""
-        self._is_closed = True
         for cancellation in tuple(self._running):
             cancellation.request()
         self._threads.shutdown(wait=False)
@@ -115,7 +113,9 @@ class LocalProvider:
         self, request: Mapping[str, Any], audio: AudioFile, cancellation: Cancellation
     ) -> Transcript:
         try:
-            if self._is_closed or cancellation.is_requested:
+            if (
+                cancellation.is_requested
+            ):  # also of a recording that waited for a thread at the provider's end
                 raise interrupted()
             speech_model.require_engine()
             choice = speech_model.choose_model(self._config.model or "auto")

@@ -184,7 +184,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     # A caller that passes arguments runs in this process: its identity and streams stay as they are.
     with contextlib.nullcontext() if arguments is not None else loading_for_good():
         command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
-    return int(command.execute(options))
+    return int(command.execute(options) or exit_codes.OK)
 
 
 def _explain(error: Exception) -> int:

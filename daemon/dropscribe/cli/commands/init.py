@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exit_codes
 from dropscribe.cli.process import write_new
 from dropscribe.config.describe import example_text
 from dropscribe.config.extras import can_install, install_hint, is_installed
@@ -30,11 +29,15 @@ _ONLINE_PROVIDER = "pulse"
 _EXAMPLE_FOLDERS = ("inbox", "done", "failed")
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: argparse.Namespace) -> None:
     """Write the missing files and print the next commands."""
     path = Path(options.directory) / CONFIG_NAME
     is_new = not os.path.lexists(path)
-    folders = _wanted_folders(path, is_new=is_new)
+    # The example's folders are listed by name, because its engine may not be installed yet.
+    folders = [path.parent / name for name in _EXAMPLE_FOLDERS]
+    if not is_new:
+        config, _ = load_config(path)
+        folders = [folder for rule in config.folders.values() for folder in rule.paths.values()]
     _refuse_obstacles([path.parent, *folders])
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_new:
@@ -47,23 +50,10 @@ def execute(options: argparse.Namespace) -> int:
             folder.mkdir(parents=True)
             _tell(f"made {folder}")
     _tell(_next_words(path, is_new=is_new))
-    return exit_codes.OK
 
 
 def _tell(text: str) -> None:
     sys.stdout.write(printable(text) + "\n")
-
-
-def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
-    """The rules' folders; the example's are listed by name, because its engine may not be installed yet.
-
-    Raises:
-        ConfigError: The config that is there cannot be used.
-    """
-    if is_new:
-        return [path.parent / name for name in _EXAMPLE_FOLDERS]
-    config, _ = load_config(path)
-    return [folder for rule in config.folders.values() for folder in rule.paths.values()]
 
 
 def _refuse_obstacles(folders: Iterable[Path]) -> None:
@@ -78,21 +68,17 @@ def _refuse_obstacles(folders: Iterable[Path]) -> None:
 
 def _next_words(path: Path, *, is_new: bool) -> str:
     lines = []
-    if is_new and not is_installed("local"):
-        lines += _words_without_engine()
-    option = "" if path.parent.resolve() == Path.cwd() else f" -c {shlex.quote(str(path))}"
-    return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])
-
-
-def _words_without_engine() -> list[str]:
-    if can_install():
-        return [
+    if is_new and not is_installed("local") and can_install():
+        lines = [
             "\nThe config uses the embedded engine, which is not installed yet:",
             f"  {install_hint('local')}",
             "or name another provider in the config.",
         ]
-    variable = PROVIDER_TYPES[_ONLINE_PROVIDER].key_variable
-    return [
-        f"\nThe config names the provider {_ONLINE_PROVIDER}, whose key it takes from {variable}.",
-        f"The embedded engine is not installed: {install_hint('local')}",
-    ]
+    elif is_new and not is_installed("local"):
+        variable = PROVIDER_TYPES[_ONLINE_PROVIDER].key_variable
+        lines = [
+            f"\nThe config names the provider {_ONLINE_PROVIDER}, whose key it takes from {variable}.",
+            f"The embedded engine is not installed: {install_hint('local')}",
+        ]
+    option = "" if path.parent.resolve() == Path.cwd() else f" -c {shlex.quote(str(path))}"
+    return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])

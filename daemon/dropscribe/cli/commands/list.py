@@ -7,7 +7,6 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli import exit_codes
 from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import path_text, utc_text
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, FolderRule
 
-LIST_SCHEMA = "dropscribe.list/1"
-
 _MOST_READ = 10_000  # the most transcripts that --suspect reads
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: argparse.Namespace) -> None:
     """Print the files as a table or as one JSON object."""
     config = read_reporting_config(options)
     if options.folder:
@@ -39,11 +36,10 @@ def execute(options: argparse.Namespace) -> int:
     shown, more = rows[: options.limit], len(rows) > options.limit
     if options.json:
         files = [{**row, "at": utc_text(row["at"])} for row in shown]
-        document = {"schema": LIST_SCHEMA, "more": more, "files": files}
+        document = {"schema": "dropscribe.list/1", "more": more, "files": files}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         sys.stdout.write(_render(shown, options.limit if more else None))
-    return exit_codes.OK
 
 
 def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -54,7 +50,10 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     """
     folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else view.now - options.since
-    wanted = FileFilter(folders=folders, states=_states(options), since=since)
+    chosen = {JobState.FAILED: options.failed, JobState.DONE: options.done}
+    chosen |= dict.fromkeys(WAITING, options.waiting)
+    states = [JobState.DONE] if options.suspect else [state for state in chosen if chosen[state]]
+    wanted = FileFilter(folders=folders, states=states, since=since)
     most = _MOST_READ if options.suspect else options.limit + 1
     jobs = read_files(view.db, wanted, most) if view.db and folders else []
     if options.suspect:
@@ -70,14 +69,6 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
         rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
     rows.sort(key=lambda row: row["at"], reverse=True)
     return rows
-
-
-def _states(options: argparse.Namespace) -> list[JobState]:
-    if options.suspect:
-        return [JobState.DONE]
-    chosen = {JobState.FAILED: options.failed, JobState.DONE: options.done}
-    chosen |= dict.fromkeys(WAITING, options.waiting)
-    return [state for state, is_chosen in chosen.items() if is_chosen]
 
 
 def _job_row(config: Config, view: QueueView, job: ListedFile) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_config
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from dropscribe.reports.inbox_reader import Found
     from dropscribe.reports.queue_reader import QueueView
 
-PLAN_SCHEMA = "dropscribe.plan/1"
-
 MOST_OPENED = 2000
 MOST_SECONDS = 30.0
 """Limits of one plan: files that are opened, and seconds; all other files are judged by name."""
@@ -44,19 +41,18 @@ MOST_SECONDS = 30.0
 _WAITS = "waits for 'dropscribe release' (backlog: ask)"
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: argparse.Namespace) -> None:
     """Print for each inbox the effect of a run."""
     config = read_config(options)
     with view_queue(config) as view:
         planner = Planner(config, view)
         folders = {name: planner.plan_folder(rule) for name, rule in config.folders.items()}
     if options.json:
-        document = {"schema": PLAN_SCHEMA, "opened": planner.opened, "folders": folders}
+        document = {"schema": "dropscribe.plan/1", "opened": planner.opened, "folders": folders}
         sys.stdout.write(json.dumps(document) + "\n")
     else:
         for part in render_plan(config, folders, planner):
             sys.stdout.write(part + "\n")
-    return exit_codes.OK
 
 
 @dataclass(slots=True)

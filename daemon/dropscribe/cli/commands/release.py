@@ -26,12 +26,9 @@ def execute(options: argparse.Namespace) -> int:
         queue = "queue" if config.queue else "state_dir"
         say(f"dropscribe: nothing waits: dropscribe has not been started with this {queue} yet")
         return exit_codes.IO_ERROR
-    sys.stdout.write(f"{rule.name}: {_words(count, is_now=is_anybody_running(config))}\n")
-    return exit_codes.OK
-
-
-def _words(count: int, *, is_now: bool) -> str:
-    if not count:
-        return "nothing waited"
     go = "goes" if count == 1 else "go"
-    return f"{plural(count, 'file')} {go} on" + ("" if is_now else ", when dropscribe is started")
+    words = f"{plural(count, 'file')} {go} on" if count else "nothing waited"
+    if count and not is_anybody_running(config):
+        words += ", when dropscribe is started"
+    sys.stdout.write(f"{rule.name}: {words}\n")
+    return exit_codes.OK

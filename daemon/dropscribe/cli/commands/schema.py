@@ -7,18 +7,16 @@ import sys
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exit_codes
 from dropscribe.config.describe import json_schema
 
 if TYPE_CHECKING:
     import argparse
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: argparse.Namespace) -> None:
     """Print the schema to standard output."""
     if options.transcript:
         schema = files("dropscribe.transcripts") / "schema" / "transcript.schema.json"
         sys.stdout.write(schema.read_text("utf-8"))
     else:
         sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
-    return exit_codes.OK

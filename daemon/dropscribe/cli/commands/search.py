@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
     from dropscribe.search.finding import Found, FoundFile
 
-SEARCH_SCHEMA = "dropscribe.search/1"
-
 _CATCH_UP_SECONDS = 3.0
 
 
@@ -65,7 +63,7 @@ def _bring_up_to_date(config: Config) -> None:
 
 def _document(found: Found) -> str:
     document = {
-        "schema": SEARCH_SCHEMA,
+        "schema": "dropscribe.search/1",
         "more": found.older_than is not None,
         "files": [_file_object(file) for file in found.files],
     }

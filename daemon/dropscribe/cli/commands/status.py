@@ -9,7 +9,6 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
@@ -53,14 +52,13 @@ _FILE_TROUBLES = (
 )
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: argparse.Namespace) -> None:
     """Print the status as one JSON object, or as text with the problems first."""
     config = read_reporting_config(options)
     with view_queue(config) as view:
         document = read_status(config, view)
     text = json.dumps(document, indent=2) + "\n" if options.json else render_status(document, view.now)
     sys.stdout.write(text)
-    return exit_codes.OK
 
 
 def read_status(config: Config, view: QueueView) -> dict[str, Any]:

@@ -64,7 +64,11 @@ def execute(options: argparse.Namespace) -> int:
         if output is None:
             require_standard_output()  # before its transcript is paid for
         try:
-            name, rendered = _transcribe_one(file, provider, options.format)
+            with _opened(file) as audio:
+                name = audio.name
+                _refuse_unsendable(audio, provider)
+                document = asyncio.run(_transcribe(audio, provider, options.format))
+            rendered = RENDERERS[options.format](document)
         except (AudioError, ProviderError, OSError) as error:
             if len(options.files) == 1 and not isinstance(error, AudioError):
                 raise
@@ -97,14 +101,6 @@ def _output_folder(name: str) -> bytes:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise OSError(error.errno, f"no transcript can be written there: {reason}", name) from error
     return folder
-
-
-def _transcribe_one(file: str, provider: ProviderConfig, form: str) -> tuple[bytes, bytes | None]:
-    """The audio's name and its transcript; None if the answer lacks what *form* needs."""
-    with _opened(file) as audio:
-        _refuse_unsendable(audio, provider)
-        document = asyncio.run(_transcribe(audio, provider, form))
-        return audio.name, RENDERERS[form](document)
 
 
 def _put_out(rendered: bytes, name: bytes, form: str, output: bytes | None) -> None:

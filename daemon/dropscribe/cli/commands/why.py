@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.locations import Place
 
-WHY_SCHEMA = "dropscribe.why/1"
-
 
 def execute(options: argparse.Namespace) -> int:
     """Print the explanation; 74 only if the path does not exist and no rule knows it."""
@@ -44,7 +42,7 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
     record = explanation.record
     keys = ("provider", "seconds", "status", "code", "reason", "counted")
     return {
-        "schema": WHY_SCHEMA,
+        "schema": "dropscribe.why/1",
         "file": path_text(os.path.abspath(file)),
         "folder": place.rule.name if place else None,
         "in": place.part if place else None,

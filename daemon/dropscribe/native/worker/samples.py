@@ -273,6 +273,14 @@ def _mixed(stretch: Stretch, channel: int | None) -> Samples:
     return chosen
 
 
+def mono_frame(samples: Samples, rate_hz: int) -> Any:
+    """*samples* of one channel as a frame for FFmpeg."""
+    array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
+    frame.sample_rate = rate_hz
+    return frame
+
+
 class _Resampler:
     """One unbroken run of sound from its own rate to 16 kHz."""
 
@@ -283,10 +291,7 @@ class _Resampler:
 
     def feed(self, samples: Samples, rate_hz: int) -> Iterator[MonoBlock]:
         """Yield the resampled blocks that *samples* complete."""
-        array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
-        frame.sample_rate = rate_hz
-        yield from self._blocks(frame)
+        yield from self._blocks(mono_frame(samples, rate_hz))
 
     def end(self) -> Iterator[MonoBlock]:
         """Yield the blocks that the filter still holds."""

@@ -14,10 +14,10 @@ import structlog
 
 from dropscribe.core.errors import AudioRejected
 from dropscribe.media.fitting import decide_fit, is_too_large, is_too_long, too_large
-from dropscribe.media.sending import Decoding, PieceByPiece
+from dropscribe.media.sending import Decoding, PieceByPiece, WaitForTurn
 from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Source
-from dropscribe.native.recording import OTHER_TRACKS, is_raw
+from dropscribe.native.recording import OTHER_TRACKS, Recording, Survey, is_raw
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.media.sending import WaitForTurn
-    from dropscribe.native.recording import Recording, Survey
     from dropscribe.providers.base import Provider, Transcriber
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -21,20 +21,15 @@ import structlog
 
 from dropscribe.core.errors import AudioChanged, AudioRejected
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.fitting import decide_cuts, is_too_large, too_large
+from dropscribe.media.fitting import Fit, decide_cuts, is_too_large, too_large
 from dropscribe.media.joining import Answered, join
-from dropscribe.native.decoder import Decoder
-from dropscribe.native.recording import WINDOW_SECONDS, raw_form
+from dropscribe.native.decoder import Decoder, Source
+from dropscribe.native.recording import WINDOW_SECONDS, Piece, Survey, raw_form
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
-    from dropscribe.media.fitting import Fit
     from dropscribe.media.spool import Spool
-    from dropscribe.native.decoder import Source
-    from dropscribe.native.recording import Piece, Survey
     from dropscribe.providers.base import Provider
     from dropscribe.transcripts.model import Transcript
 

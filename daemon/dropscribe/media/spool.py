@@ -18,12 +18,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from dropscribe.files.beneath import closing, open_root, sync
-from dropscribe.transcripts.model import parse_transcript
+from dropscribe.transcripts.model import Transcript, parse_transcript
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from dropscribe.transcripts.model import Transcript
 
 SPARE_BYTES = 64 * 2**20
 """Disk space that the spool leaves free: the queue is on the same disk and must be able to store results."""

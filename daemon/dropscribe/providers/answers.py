@@ -11,15 +11,13 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dropscribe.providers.transport.http import Answer
 
 MOST_CONTAINERS = 1_000_000

@@ -19,11 +19,11 @@ from urllib.parse import quote
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.files.crashpoint import reached
 from dropscribe.providers import values
-from dropscribe.providers.answers import error_of, is_html
+from dropscribe.providers.answers import ErrorBody, error_of, is_html
 from dropscribe.providers.base import Unfinished
-from dropscribe.providers.statuses import Kind
+from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.requests import Upload, form_request, json_request, nested
-from dropscribe.providers.vendor import HttpProvider, Vendor
+from dropscribe.providers.vendor import HttpProvider, Params, Vendor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,11 +31,8 @@ if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.answers import ErrorBody
-    from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
     from dropscribe.providers.values import Item
-    from dropscribe.providers.vendor import Params
     from dropscribe.transcripts.model import Transcript
 
 FIRST_POLL_SECONDS = 2.0

@@ -19,20 +19,18 @@ import structlog
 from dropscribe.config.extras import install_hint
 from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
 from dropscribe.core.requests.languages import base_language
-from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, local_param_problem
+from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, ParamValue, local_param_problem
 from dropscribe.native import speech_model
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, interrupted
 from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, raw_form
-from dropscribe.transcripts.model import parse_transcript
+from dropscribe.transcripts.model import Transcript, parse_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.transcripts.model import Transcript
 
 log = structlog.get_logger()
 

@@ -13,12 +13,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dropscribe.core.text.printing import one_line, plain_text
 from dropscribe.core.text.redaction import SecretMask
-from dropscribe.transcripts.model import Segment, Word
+from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from dropscribe.transcripts.model import Transcript
 
 REASON_CHARACTERS = 500
 

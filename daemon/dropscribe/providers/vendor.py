@@ -11,27 +11,22 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
-from dropscribe.core.requests.params import effective_params
+from dropscribe.core.errors import AudioRejected, ProviderError, ProviderUnusable, RuleRejected
+from dropscribe.core.requests.params import ParamValue, effective_params
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.redaction import cleaned, redactor_of
-from dropscribe.providers.statuses import Classifier
-from dropscribe.providers.transport.http import HttpTransport
+from dropscribe.providers.statuses import Classifier, Table
+from dropscribe.providers.transport.http import Answer, HttpTransport
 from dropscribe.providers.transport.requests import Upload, at_path, json_request, raw_request, with_query
-from dropscribe.providers.values import BadAnswer, word_or_none
+from dropscribe.providers.values import BadAnswer, Item, word_or_none
 from dropscribe.providers.words import with_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.errors import ProviderError
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.statuses import Table
-    from dropscribe.providers.transport.http import Answer
-    from dropscribe.providers.values import Item
     from dropscribe.transcripts.model import Transcript
 
 Params = dict[str, "ParamValue"]

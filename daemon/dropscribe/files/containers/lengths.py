@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.core.settling import Completeness
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ReadAt = Callable[[int, int], bytes]  # (offset, count) → at most count bytes, fewer at the end of the file
 MOST_PARTS = 1024  # Chunks, blocks or boxes that are walked before the answer is UNKNOWN

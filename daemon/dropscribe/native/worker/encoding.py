@@ -13,12 +13,10 @@ import av
 from dropscribe.core.errors import AudioRejected
 from dropscribe.native.recording import SAMPLE_RATE_HZ, Piece
 from dropscribe.native.worker.container import SeekableFile
-from dropscribe.native.worker.samples import mono, mono_frame
+from dropscribe.native.worker.samples import Samples, Track, mono, mono_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-    from dropscribe.native.worker.samples import Samples, Track
 
     WriteAt = Callable[[int, bytes], None]
 

@@ -23,17 +23,15 @@ from dropscribe.native.recording import (
     SAMPLE_RATE_HZ,
     SILENCE_DBFS,
     WINDOW_SECONDS,
+    RawForm,
     dbfs,
 )
 from dropscribe.native.speech_model import NO_TELEMETRY
-from dropscribe.native.worker.samples import MonoBlock, Track, mono
+from dropscribe.native.worker.samples import MonoBlock, Samples, Track, mono
 from dropscribe.native.worker.survey import loudness, sounding_tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from dropscribe.native.recording import RawForm
-    from dropscribe.native.worker.samples import Samples
 
 FORBIDDEN = (
     "the system forbids machine code written at run time, which the engine needs (MemoryDenyWriteExecute): "

@@ -16,13 +16,11 @@ import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.recording import SAMPLE_RATE_HZ
+from dropscribe.native.recording import SAMPLE_RATE_HZ, RawForm
 from dropscribe.native.worker.container import check_shape, check_stream, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from dropscribe.native.recording import RawForm
 
 STRETCH_SECONDS = 1.0
 GAP_SECONDS = 0.1  # Smaller differences between the clock and the number of samples are rounding and drift

@@ -10,7 +10,7 @@ import traceback
 from array import array
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dropscribe.core.errors import ProviderError
 from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
@@ -23,7 +23,6 @@ from dropscribe.native.worker.survey import sounding_tracks, survey
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
-    from typing import NoReturn
 
 DECODING_BYTES = (1024 + 64 * (os.cpu_count() or 1)) * sandbox.MIB
 RECOGNISING_BYTES = 6 * 1024 * sandbox.MIB

@@ -6,18 +6,13 @@ Guarantees: bounded memory: 40 bytes for a second of audio.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.recording import WINDOW_SECONDS, Survey, dbfs
+from dropscribe.native.recording import WINDOW_SECONDS, RawForm, Survey, dbfs
 from dropscribe.native.worker.container import default_track, opened
-from dropscribe.native.worker.samples import Track
-
-if TYPE_CHECKING:
-    from dropscribe.native.recording import RawForm
-    from dropscribe.native.worker.samples import Samples
+from dropscribe.native.worker.samples import Samples, Track
 
 _SAME_WITHIN = 32 / 32768  # largest difference (-60 dBFS) of two channels that a lossy codec has made of one
 SOUND_DBFS = -60.0  # a track without a louder window is silent, if another track has one

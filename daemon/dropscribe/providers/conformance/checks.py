@@ -15,16 +15,14 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
-from dropscribe.providers.base import JobProvider, Unfinished
-from dropscribe.providers.conformance.stand_in import AUDIO, SPOKEN, Fault
+from dropscribe.providers.base import JobProvider, Provider, Unfinished
+from dropscribe.providers.conformance.stand_in import AUDIO, SPOKEN, Fault, StandIn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
-    from dropscribe.providers.conformance.stand_in import StandIn
     from dropscribe.transcripts.model import Segment, Transcript, Word
 
     Check = Callable[[StandIn], Awaitable[None]]

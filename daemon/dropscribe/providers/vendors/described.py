@@ -10,11 +10,11 @@ from urllib.parse import urljoin
 import jmespath
 from jmespath.exceptions import JMESPathError
 
-from dropscribe.config.sections.http_api import AnswerKeys
+from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
 from dropscribe.providers import values
-from dropscribe.providers.answers import error_of, parse_json
+from dropscribe.providers.answers import ErrorBody, error_of, parse_json
 from dropscribe.providers.jobs import JobVendor, Progress
-from dropscribe.providers.statuses import Kind
+from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.requests import (
     Upload,
     fields_of,
@@ -24,7 +24,7 @@ from dropscribe.providers.transport.requests import (
     raw_request,
     with_query,
 )
-from dropscribe.providers.vendor import Vendor
+from dropscribe.providers.vendor import Params, Vendor
 from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
 
@@ -32,14 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.config.sections.http_api import ErrorKeys
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.answers import ErrorBody
     from dropscribe.providers.base import Provider
-    from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
-    from dropscribe.providers.vendor import Params
 
 MOST_ITEMS = 1_000_000  # of words and of segments: an expression can give more than the answer holds
 MOST_NAMES = 10  # of an answer's own names, in a message

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from dropscribe.core.errors import AudioRejected
-from dropscribe.core.requests.params import GRANULARITIES
+from dropscribe.core.errors import AudioRejected, ProviderError
+from dropscribe.core.requests.params import GRANULARITIES, ParamValue
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
 from dropscribe.providers.statuses import Kind, Table
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.errors import ProviderError
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.transport.http import Answer
 

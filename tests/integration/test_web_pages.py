@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 import time
+from datetime import datetime
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,7 +23,7 @@ from dropscribe.files.threads import DaemonThreads
 from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener
 from dropscribe.web.file_views import turns_of
-from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS
+from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
 from dropscribe.web.views import iso_time, progress_of
@@ -271,6 +273,8 @@ def test_ranges(header, found):
     "broken",
     [
         {"words": [{"word": "hi", "start": 10**400}]},
+        {"words": [{"word": "hi", "start": float("nan")}]},
+        {"words": [], "segments": [{"text": "hi", "start": float("inf")}]},
         {"words": [{"word": "hi", "start": 0, "end": "x"}, {"word": "there", "start": 1}]},
         {"missing": [{"start": "x"}]},
         {"duration": 10**400, "words": []},
@@ -827,6 +831,21 @@ async def test_an_upload_to_an_inbox_that_is_not_available_is_refused_at_once(sc
     assert answer.status_code == 503
     assert answer.text == "the inbox is not available: its disk has not answered for 5 s\n"
     assert list((scene.root / "inbox").iterdir()) == []
+
+
+def test_the_days_of_the_chart_begin_at_midnight(monkeypatch):
+    """Also those before the clocks were changed, in a zone that does so."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        starts = _day_starts(datetime(2026, 4, 2, 12, tzinfo=ZoneInfo("Europe/Berlin")).timestamp())
+        local = [time.localtime(start.timestamp()) for start in starts]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [(day.tm_mon, day.tm_mday) for day in local[:2]] == [(3, 20), (3, 21)]
+    assert {(day.tm_hour, day.tm_min) for day in local} == {(0, 0)}
+    assert len(starts) == 14
 
 
 def test_a_gap_in_a_transcript_names_its_cause():

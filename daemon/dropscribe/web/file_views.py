@@ -80,6 +80,7 @@ def _turn(
     start = float(item["start"]) if isinstance(item.get("start"), int | float) else None
     return {
         "start": start,
+        "clock": "" if start is None else clock_words(start),  # which refuses what is no time
         "speaker": str(item.get("speaker") or ""),
         "text": text,
         "words": words,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
@@ -95,8 +95,10 @@ def read_lists(
 
 
 def _day_starts(now: float) -> list[datetime]:
-    today = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-    return [today - timedelta(days=days) for days in reversed(range(CHART_DAYS))]
+    """The local midnights of the last days, each at the offset of its own day."""
+    today = datetime.fromtimestamp(now).astimezone().date()
+    days = [today - timedelta(days=days) for days in reversed(range(CHART_DAYS))]
+    return [datetime.combine(day, time.min).astimezone() for day in days]
 
 
 def _inbox_rows(view: QueueView, folders: Sequence[str], text: str = "") -> list[views.Row]:

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 def check_config(config: Config, document: Document) -> None:
     """Report to *document* the contradictions between parts of *config*."""
-    _check_sections(document)
+    for name, message, remedy in (
+        ("providers", "there is no provider", "write providers: {local: {type: local}}"),
+        ("folders", "no folder is watched", ""),
+    ):
+        if not document.data.get(name) and not document.has_problem_below((name,)):
+            document.report((name,), message, remedy, on_key=True, warning=name == "folders")
     _check_provider_names(document)
     for name, waits in (("retry", config.retry), ("hold", config.hold)):
         if waits.first_seconds > waits.max_seconds:
@@ -49,15 +54,6 @@ def check_config(config: Config, document: Document) -> None:
 def _is_inside(path: str, folder: str) -> bool:
     """Whether *path* is *folder* or below it; both are real paths, as text because all rules are compared."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _check_sections(document: Document) -> None:
-    for name, message, remedy in (
-        ("providers", "there is no provider", "write providers: {local: {type: local}}"),
-        ("folders", "no folder is watched", ""),
-    ):
-        if not document.data.get(name) and not document.has_problem_below((name,)):
-            document.report((name,), message, remedy, on_key=True, warning=name == "folders")
 
 
 def _check_provider_names(document: Document) -> None:

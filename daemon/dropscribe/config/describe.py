@@ -110,8 +110,7 @@ def _schema_of(kind: FieldType, definitions: dict[str, Any]) -> dict[str, Any]:
 
 def example_text(provider: str = "local") -> str:
     """The whole text; only the provider of type *provider* is not commented out."""
-    head = _EXAMPLE_HEAD if provider == "local" else _EXAMPLE_HEAD.replace(*_HEAD_WITHOUT_ENGINE)
-    return "\n".join([head, *_lines(provider)]) + "\n"
+    return "\n".join(_lines(provider)) + "\n"
 
 
 def written_value(value: Any, word: str = "") -> str:
@@ -132,6 +131,7 @@ def written_value(value: Any, word: str = "") -> str:
 
 def _lines(provider: str) -> Iterator[str]:
     top = keys_of(Config)
+    yield _EXAMPLE_HEAD if provider == "local" else _EXAMPLE_HEAD.replace(*_HEAD_WITHOUT_ENGINE)
     yield _line("", "state_dir: state", top["state_dir"].description)
     yield from ("", "providers:")
     for number, kind in enumerate([provider, *(kind for kind in PROVIDER_TYPES if kind != provider)]):

@@ -257,6 +257,10 @@ class Document:
     ) -> Problem:
         line = self._lines[span.line - 1]
         end = span.end_column if span.end_line == span.line else len(line) + 1
+        for secret in self._secrets[span.line]:
+            first = secret.column - 1 if secret.line == span.line else 0
+            last = secret.end_column - 1 if secret.end_line == span.line else len(line)
+            line = line[:first] + "*" * (last - first) + line[last:]
         return Problem(
             _without_passwords(message),
             file=self.file,
@@ -264,17 +268,10 @@ class Document:
             column=span.column,
             length=max(1, end - span.column),
             hint=hint,
-            source_line=_without_passwords(self._masked(span.line, line)),
+            source_line=_without_passwords(line),
             path=_without_passwords(path),
             warning=warning,
         )
-
-    def _masked(self, number: int, line: str) -> str:
-        for span in self._secrets[number]:
-            start = span.column - 1 if number == span.line else 0
-            end = span.end_column - 1 if number == span.end_line else len(line)
-            line = line[:start] + "*" * (end - start) + line[end:]
-        return line
 
 
 @dataclass(frozen=True, slots=True)

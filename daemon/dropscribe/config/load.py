@@ -102,23 +102,20 @@ def _checked(
 
 def _read(path: Path, environ: Mapping[str, str]) -> Document:
     content, status = read_small_file(path, LONGEST_BYTES)
-    folder = Path(os.path.abspath(path)).parent
-    return Document(_decoded(content, str(path)), str(path), environ, folder=folder, status=status)
-
-
-def _decoded(content: bytes, file: str) -> str:
     try:
-        return content.removeprefix(codecs.BOM_UTF8).decode()
+        text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         before = content[: error.start]
         problem = Problem(
             f"not UTF-8 (byte 0x{content[error.start]:02x})",
-            file=file,
+            file=str(path),
             line=before.count(b"\n") + 1,
             column=len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1,
             hint="save the file as UTF-8",
         )
         raise ConfigError((problem,)) from None
+    folder = Path(os.path.abspath(path)).parent
+    return Document(text, str(path), environ, folder=folder, status=status)
 
 
 def _unreadable(path: Path, error: OSError) -> Problem:

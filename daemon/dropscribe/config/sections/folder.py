@@ -225,17 +225,11 @@ class FolderRule(Section):
         for name, value in _WITHOUT_MEDIA.items():
             if values.get(name, value) != value and not is_installed("media"):
                 read.report(name, f"'{name}' needs PyAV, which is not installed", install_hint("media"))
-        values["params"] = _params_by_provider(read)
-        return cls(name=str(read.path[-1]), **values)
-
-
-def _params_by_provider(read: SectionRead) -> dict[str, dict[str, ParamValue]]:
-    own = p.check_rule_params(read)
-    is_keyed = isinstance(read.data["provider"], list)
-    found = {}
-    for name in read.values["providers"]:
-        if provider := read.reader.providers.get(name):
-            path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
-            kind, model, below = provider.type, provider.model or "", provider.params
-            found[name] = p.layered_params(read, kind, model, below, own.get(name, {}), path)
-    return found
+        own, params = p.check_rule_params(read), {}
+        is_keyed = isinstance(read.data["provider"], list)
+        for name in values["providers"]:
+            if provider := read.reader.providers.get(name):
+                path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
+                kind, model, below = provider.type, provider.model or "", provider.params
+                params[name] = p.layered_params(read, kind, model, below, own.get(name, {}), path)
+        return cls(name=str(read.path[-1]), **{**values, "params": params})

@@ -200,7 +200,11 @@ class NotifyConfig(Section):
         if not (read.values.get("urls") or "webhook" in read.values or read.has_problem_in()):
             message = "neither urls nor webhook is given"
             read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
-        read.values["urls"] = _checked_urls(read)
+        urls: tuple[Secret, ...] = read.values.get("urls", ())
+        if urls and not is_installed("notify"):
+            read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
+        elif urls:
+            read.values["urls"] = _checked_urls(read, urls)
         return cls(**read.values)
 
 
@@ -221,13 +225,8 @@ def _has_secret(read: SectionRead, name: str) -> bool:
     return secret is not None or read.has_problem_in(name) or read.has_problem_in(f"{name}_file")
 
 
-def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
-    urls: tuple[Secret, ...] = read.values.get("urls", ())
-    if not urls:
-        return ()
-    if not is_installed("notify"):
-        read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
-        return ()
+def _checked_urls(read: SectionRead, urls: tuple[Secret, ...]) -> tuple[Secret, ...]:
+    """*urls* with their origin; those that apprise cannot use are reported."""
     import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
 
     is_list = isinstance(read.data.get("urls"), list)

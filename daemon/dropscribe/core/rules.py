@@ -64,8 +64,10 @@ class Taking:
 
     def reason_not_taken(self, path: bytes) -> str | None:
         """Reason why a regular file at *path* (relative to the inbox) is not taken; None if it is."""
-        folder, _, name = path.rpartition(b"/")
-        if folder and (reason := self._reason_not_in(folder)):
+        *folders, name = path.split(b"/")
+        if folders and not self._recursive:
+            return "it is in a sub-folder, and the rule is not recursive"
+        if folders and (reason := next(filter(None, map(_reason_not_entered, folders)), None)):
             return reason
         if reason := reason_temporary(name):
             return reason
@@ -74,11 +76,6 @@ class Taking:
     def enters(self, name: bytes) -> bool:
         """Whether a folder called *name* is looked into."""
         return self._recursive and _reason_not_entered(name) is None
-
-    def _reason_not_in(self, folder: bytes) -> str | None:
-        if not self._recursive:
-            return "it is in a sub-folder, and the rule is not recursive"
-        return next((reason for name in folder.split(b"/") if (reason := _reason_not_entered(name))), None)
 
     def _reason_by_patterns(self, path: bytes, name: bytes) -> str | None:
         for companion, pattern in self._companions:

@@ -156,7 +156,12 @@ def _quiet_needed(signs: Signs, times: QuietTimes) -> tuple[float, Cause]:
     if signs.completeness is Completeness.INCOMPLETE:
         by_table = INCOMPLETE_SECONDS if is_sure else REMOTE_INCOMPLETE_SECONDS
         return _or(times.incomplete_seconds, by_table), Cause.INCOMPLETE
-    return (_quiet_where_sure if is_sure else _quiet_where_unsure)(signs, times), Cause.QUIET
+    if is_sure:
+        return _quiet_where_sure(signs, times), Cause.QUIET
+    if signs.completeness is Completeness.COMPLETE:
+        return min(REMOTE_COMPLETE_SECONDS, _or(times.settle_seconds, REMOTE_COMPLETE_SECONDS)), Cause.QUIET
+    by_table = CACHED_UNKNOWN_SECONDS if signs.caches_attributes else REMOTE_UNKNOWN_SECONDS
+    return _or(times.settle_seconds, by_table), Cause.QUIET
 
 
 def _quiet_where_sure(signs: Signs, times: QuietTimes) -> float:
@@ -165,13 +170,6 @@ def _quiet_where_sure(signs: Signs, times: QuietTimes) -> float:
         return 0.0
     by_table = CLOSED_SECONDS if signs.seen is Seen.CLOSED else FOUND_SECONDS
     return max(_or(times.settle_seconds, by_table), NEARLY_SECONDS if is_nearly else 0.0)
-
-
-def _quiet_where_unsure(signs: Signs, times: QuietTimes) -> float:
-    if signs.completeness is Completeness.COMPLETE:
-        return min(REMOTE_COMPLETE_SECONDS, _or(times.settle_seconds, REMOTE_COMPLETE_SECONDS))
-    by_table = CACHED_UNKNOWN_SECONDS if signs.caches_attributes else REMOTE_UNKNOWN_SECONDS
-    return _or(times.settle_seconds, by_table)
 
 
 def _or(configured: float | None, by_table: float) -> float:

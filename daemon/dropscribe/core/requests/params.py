@@ -39,43 +39,35 @@ GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
 
 def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
     """Parameters to send: the type's defaults, overridden by *params*. An empty list drops a default."""
-    return {**_default_params(provider_type, params), **params}
-
-
-def _default_params(provider_type: str, params: Mapping[str, ParamValue]) -> Mapping[str, ParamValue]:
-    fixed = FIXED_PARAMS.get(provider_type, {})
+    defaults = dict(FIXED_PARAMS.get(provider_type, {}))
     match provider_type:
         case "openai":
-            return _openai_defaults(params)
+            defaults = _openai_defaults(params)
         case "deepgram" if not params.get("language") and "detect_language" not in params:
-            return {**fixed, "detect_language": True}  # without either, it assumes English
+            defaults["detect_language"] = True  # without either, it assumes English
         case "assemblyai" if not params.get("language_code"):
-            return {**fixed, "language_detection": True}  # without either, it assumes English
+            defaults["language_detection"] = True  # without either, it assumes English
         case "speechmatics" if not params.get("transcription_config.language"):
             # Without a language it refuses the job; the model Melia is multilingual and knows no "auto".
             is_melia = str(params.get("transcription_config.model", "")).startswith("melia")
-            return {"transcription_config.language": "multi"} if is_melia else SPEECHMATICS_DETECTION
-    return fixed
+            defaults = {"transcription_config.language": "multi"} if is_melia else SPEECHMATICS_DETECTION
+    return {**defaults, **params}
 
 
 def _openai_defaults(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
     model = str(params.get("model", OPENAI_MODEL))
-    defaults: dict[str, ParamValue] = {"model": OPENAI_MODEL, "response_format": _richest_format(model)}
+    # Behind a gateway a model's name has the vendor before it: openai/gpt-4o-transcribe, azure/whisper-1.
+    name = model.rpartition("/")[2].lower()
+    # OpenAI's gpt transcribers and Mistral's Voxtral refuse verbose_json with a 400.
+    richest = "json" if name.startswith("gpt-") or "voxtral" in name else "verbose_json"
+    richest = "diarized_json" if "diarize" in name else richest
+    defaults: dict[str, ParamValue] = {"model": OPENAI_MODEL, "response_format": richest}
     if "diarize" in model:
         defaults["chunking_strategy"] = "auto"  # required for more than 30 s
-    asked = params.get("response_format", defaults["response_format"])
+    asked = params.get("response_format", richest)
     if asked == "verbose_json" and not any(name in params for name in GRANULARITIES):
         defaults[GRANULARITIES[0]] = ["word", "segment"]
     return defaults
-
-
-def _richest_format(model: str) -> str:
-    # Behind a gateway a model's name has the vendor before it: openai/gpt-4o-transcribe, azure/whisper-1.
-    name = model.rpartition("/")[2].lower()
-    if "diarize" in name:
-        return "diarized_json"
-    # OpenAI's gpt transcribers and Mistral's Voxtral refuse verbose_json with a 400.
-    return "json" if name.startswith("gpt-") or "voxtral" in name else "verbose_json"
 
 
 _WHISPER_MODELS = (

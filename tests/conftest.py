@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from dropscribe.files.lease import ignore_sigio
 from support.postgres import Postgres, why_no_postgres
@@ -48,7 +49,11 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch, tmp_path_factory):
-    """No key, proxy or service manager of the machine reaches a test, and no test writes to the home."""
+    """No key, proxy or service manager of the machine reaches a test, and no test writes to the home.
+
+    None logs at the level and to the stream of the test before it.
+    """
+    structlog.reset_defaults()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state-home"))
     for name in list(os.environ):
         if name.startswith(_OURS) or name.lower().endswith("_proxy"):

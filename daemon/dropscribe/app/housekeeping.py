@@ -65,7 +65,7 @@ class Housekeeping:
         self._engine = engine
         self._runtime = runtime
         self._threads = DaemonThreads(2, "housekeeping")  # one for uploads, one for the search index
-        self._version: int | None = None  # of the database, when it was looked at last
+        self._seen: object = None  # change_token when releases were looked for
         self._indexer = Indexer()
         self._indexed: object = None  # change_token when all was indexed
         self._sweep_at, self._trouble = 0.0, ""
@@ -105,9 +105,10 @@ class Housekeeping:
 
         Only while some rule has ``backlog: ask``: other rules need no release.
         """
-        if any(rule.backlog == "ask" for rule in self._runtime().config.folders.values()):
-            before, self._version = self._version, await self._engine.store.data_version()
-            if self._version != before:
+        config = self._runtime().config
+        if any(rule.backlog == "ask" for rule in config.folders.values()):
+            before, self._seen = self._seen, change_token(config)
+            if self._seen != before:
                 self._engine.signals.wake.set()
 
     async def _remove_uploads(self) -> None:

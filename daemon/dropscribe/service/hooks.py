@@ -141,8 +141,6 @@ class Hooks:
 class RetriedHook(Recipient):
     """The command of one event as a recipient: it is run again until it ends well."""
 
-    kind = "hook"
-
     def __init__(self, hooks: Hooks, event: str) -> None:
         self._hooks = hooks
         self._event = event

@@ -43,8 +43,7 @@ log = structlog.get_logger()
 class Recipient(ABC):
     """A receiver of notifications."""
 
-    name: str  # for the rows of the outbox: the same after a restart, and no secret
-    kind: str  # for the log
+    name: str  # its kind, a colon, and an id that is the same after a restart, and no secret
     most_at_once = 1  # letters in one delivery
 
     def wants(self, event: str) -> bool:
@@ -201,7 +200,7 @@ class DeliveryLoop:
             outbox.defer(db, again, due_at)
 
         await self._store.do(write)
-        recipient = self.recipient.kind
+        recipient = self.recipient.name.partition(":")[0]
         if too_old:
             log.error("notification.given_up", recipient=recipient, count=len(too_old), reason=reason)
         if again:

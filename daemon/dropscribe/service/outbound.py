@@ -80,8 +80,6 @@ class Heartbeat:
 class Webhook(Recipient):
     """A recipient behind one url; it gets each event at once and by itself, in a signed POST."""
 
-    kind = "webhook"
-
     def __init__(self, url: str, secret: str) -> None:
         self._url = url
         self._secret = secret
@@ -132,7 +130,6 @@ class AppriseNotifier(Recipient):
         quiet_hours, zone: See :func:`quiet_until`.
     """
 
-    kind = "apprise"
     most_at_once = MOST_AT_ONCE
 
     def __init__(

@@ -68,10 +68,6 @@ class Store(Database):
             self._resources = undo.pop_all()
         super().__init__(StoreError(str(self.path), "is closed: the daemon ends"))
 
-    async def data_version(self) -> int:
-        """See the base class."""
-        return await self.do(lambda db: int(db.execute("PRAGMA data_version").fetchone()[0]))
-
     def open_reader(self) -> sqlite3.Connection:
         """See the base class."""
         connection = open_for_reading(self._state_dir)

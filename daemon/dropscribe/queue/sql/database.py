@@ -98,10 +98,6 @@ class Database(ABC):
         """Unix seconds by the clock that dates the rows."""
         return time.time()
 
-    async def data_version(self) -> int:
-        """A number that changes when a command has written; 0 where the dispatcher finds out by itself."""
-        return 0
-
     @abstractmethod
     def open_reader(self) -> Connection:
         """A read-only connection of the calling thread's own: its reads never block a claim."""

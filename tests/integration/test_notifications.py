@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-import dropscribe.config.sections.services as config_module
 from dropscribe.app.observability import _build_notifications
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
@@ -363,10 +362,9 @@ async def test_a_budget_that_runs_low_is_told(store, receiver):
 
 async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeypatch):
     """Half past nine in the evening in UTC is night in Berlin."""
+    pytest.importorskip("apprise")
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
     text = BASE + "  urls: ['json://localhost/']\n  quiet_hours: 22:00-07:00\ntime_zone: Europe/Berlin\n"
-    monkeypatch.setitem(LIBRARIES, "notify", ())
-    monkeypatch.setattr(config_module, "_is_known", lambda _: True)
     config, _ = parse_config(text, folder=tmp_path, environ={})
     (courier,) = _build_notifications(config, store)._couriers
     now = datetime(2026, 11, 21, 21, 30, tzinfo=UTC).timestamp()

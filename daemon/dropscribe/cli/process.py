@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STANDARD_OUTPUT = "standard output"
+_MESSAGES = 2  # the descriptor of standard error
 _CLOSED_MODES = (os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)
 """Modes of the null device in the place of closed streams: reading or writing it is an OSError."""
 
@@ -34,23 +35,21 @@ def naming(place: str) -> Iterator[None]:
         raise
 
 
-class _Input(io.FileIO):
+class _Stream(io.FileIO):
+    """A standard stream: its errors name it; those of standard error, which has the messages, are dropped."""
+
     def readinto(self, buffer: Any) -> int | None:
         with naming("standard input"):
             return super().readinto(buffer)
 
-
-class _Output(io.FileIO):
     def write(self, data: Any) -> int:
-        with naming(STANDARD_OUTPUT):
-            return super().write(data)
-
-
-class _Messages(io.FileIO):
-    def write(self, data: Any) -> int:
-        with contextlib.suppress(OSError):
-            return super().write(data)
-        return len(data)
+        try:
+            with naming(STANDARD_OUTPUT):
+                return super().write(data)
+        except OSError:
+            if self.fileno() != _MESSAGES:
+                raise
+            return len(data)
 
 
 def prepare_standard_streams(*, is_own_process: bool) -> None:
@@ -69,9 +68,9 @@ def prepare_standard_streams(*, is_own_process: bool) -> None:
                 os.fstat(number)
             except OSError:
                 os.open(os.devnull, mode)  # takes the lowest free descriptor, which is this one
-        sys.stdin = _text(io.BufferedReader(_Input(0, "r", closefd=False)), sys.stdin)
-        sys.stdout = _text(io.BufferedWriter(_Output(1, "w", closefd=False)), sys.stdout)
-        sys.stderr = _text(io.BufferedWriter(_Messages(2, "w", closefd=False)), sys.stderr)
+        sys.stdin = _text(io.BufferedReader(_Stream(0, "r", closefd=False)), sys.stdin)
+        sys.stdout = _text(io.BufferedWriter(_Stream(1, "w", closefd=False)), sys.stdout)
+        sys.stderr = _text(io.BufferedWriter(_Stream(_MESSAGES, "w", closefd=False)), sys.stderr)
         sys.stderr.reconfigure(line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

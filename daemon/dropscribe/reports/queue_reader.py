@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import os
 import pwd
-import sqlite3
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +21,7 @@ from dropscribe.queue.embedded.store import (
     DATABASE_NAME,
     is_running,
     open_for_reading,
-    store_error,
+    store_errors,
     write_once,
 )
 from dropscribe.queue.model import build_plan
@@ -157,14 +156,9 @@ def _own_view(config: Config) -> Iterator[QueueView]:
     with _naming_owner(state_dir):
         running = is_running(state_dir)
         db = open_for_reading(state_dir)
-    try:
+    with contextlib.closing(db) if db else contextlib.nullcontext(), store_errors(state_dir / DATABASE_NAME):
         now = time.time()
         yield QueueView(db, running, running, read_live(state_dir), now, _read_holds(db, config, now))
-    except sqlite3.Error as error:
-        raise store_error(state_dir / DATABASE_NAME, error) from error
-    finally:
-        if db is not None:
-            db.close()
 
 
 @contextlib.contextmanager

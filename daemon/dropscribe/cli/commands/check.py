@@ -24,14 +24,14 @@ from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config, locate_problems
 from dropscribe.config.system_checks import system_problems
-from dropscribe.core.errors import ConfigError, Problem, ProviderError
+from dropscribe.core.errors import ConfigError, ProviderError
 from dropscribe.core.text.printing import duration_words
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.wording import bytes_words, render_table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from dropscribe.config.model import Config, HttpConfig, ProviderConfig, QueueConfig
 
@@ -50,52 +50,42 @@ _HAS_TABLES_OR_MAY_MAKE_THEM = """
 
 def execute(options: argparse.Namespace) -> int:
     """Print tables to standard output and problems to standard error; 74 if ``run`` could not start."""
+    findings = Findings()
+    document: dict[str, Any] = {"schema": CHECK_SCHEMA, "config": None, "state_dir": None, "queue": None}
+    document |= {"folders": {}, "providers": {}}
     try:
         # Under systemd's ExecReload= a check has no credentials, so that only the daemon can check keys.
         keys_needed = options.online or "CREDENTIALS_DIRECTORY" not in os.environ
         path = find_config(options.config)
         config, problems = load_config(path, keys_needed=keys_needed, queue_needed=keys_needed)
     except ConfigError as error:
-        if options.json:
-            document: dict[str, Any] = {"schema": CHECK_SCHEMA, "config": None, "state_dir": None}
-            document |= {"queue": None, "folders": {}, "providers": {}}
-            _write_json(document | _verdict(error.problems, Findings()))
-            return exit_codes.CONFIG
-        raise
-    problems = (*problems, *locate_problems(system_problems(config), path, os.environ))
-    findings = Findings()
-    document = check_document(config, findings)
-    if options.online:
-        _ask_all(config, document, findings)
-    document |= _verdict(problems, findings)
-    if options.json:
-        _write_json(document)
+        if not options.json:
+            raise
+        problems = error.problems
     else:
-        if not options.quiet:
-            sys.stdout.write(render_check(config, document))
-        for problem in problems:
-            say(str(problem))
-        for found in findings.warnings:
-            say(f"warning: {found}")
-        for found in findings.errors:
-            say(f"error: {found}")
-    if any(not problem.warning for problem in problems):
+        problems = (*problems, *locate_problems(system_problems(config), path, os.environ))
+        document = check_document(config, findings)
+        if options.online:
+            _ask_all(config, document, findings)
+    is_valid = all(problem.warning for problem in problems)
+    if options.json:
+        keys = ("file", "line", "column", "path", "message", "hint", "warning")
+        document |= {
+            "ok": is_valid and not findings.errors,
+            "errors": findings.errors,
+            "warnings": findings.warnings,
+            "problems": [{key: getattr(problem, key) for key in keys} for problem in problems],
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        sys.stdout.write("" if options.quiet else render_check(config, document))
+        warnings = (f"warning: {found}" for found in findings.warnings)
+        errors = (f"error: {found}" for found in findings.errors)
+        for message in (*problems, *warnings, *errors):
+            say(str(message))
+    if not is_valid:
         return exit_codes.CONFIG
     return exit_codes.IO_ERROR if findings.errors else exit_codes.OK
-
-
-def _write_json(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
-def _verdict(problems: Sequence[Problem], findings: Findings) -> dict[str, Any]:
-    keys = ("file", "line", "column", "path", "message", "hint", "warning")
-    return {
-        "ok": not findings.errors and all(problem.warning for problem in problems),
-        "errors": findings.errors,
-        "warnings": findings.warnings,
-        "problems": [{key: getattr(problem, key) for key in keys} for problem in problems],
-    }
 
 
 def check_document(config: Config, findings: Findings) -> dict[str, Any]:

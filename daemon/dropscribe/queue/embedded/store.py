@@ -58,7 +58,7 @@ class Store(Database):
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / DATABASE_NAME
         self._state_dir = state_dir
-        with contextlib.ExitStack() as undo, _store_errors(self.path):
+        with contextlib.ExitStack() as undo, store_errors(self.path):
             undo.callback(os.close, lock_state_dir(state_dir))
             make_private_file(self.path)
             self._connection = _connect(self.path, check_same_thread=False, cached_statements=256)
@@ -122,7 +122,7 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
     """
     path = state_dir / DATABASE_NAME
     try:
-        with contextlib.ExitStack() as undo, _store_errors(path):
+        with contextlib.ExitStack() as undo, store_errors(path):
             if not path.exists():
                 return None
             uri = f"{path.resolve().as_uri()}?mode=ro"
@@ -147,7 +147,7 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
     path = state_dir / DATABASE_NAME
     if not path.exists():
         return None
-    with _store_errors(path), contextlib.closing(_connect(path)) as connection:
+    with store_errors(path), contextlib.closing(_connect(path)) as connection:
         version = _check_version(connection, path)
         if not version:
             return None
@@ -180,7 +180,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_size_limit = 16777216")
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; each is written once for more of its changes
+    connection.execute(
+        "PRAGMA wal_autocheckpoint = 4000"
+    )  # pages; each is written once for more of its changes
     connection.execute("PRAGMA temp_store = MEMORY")
     for number in range(_check_version(connection, path), len(MIGRATIONS)):
         script = resources.files("dropscribe.queue.sql").joinpath(MIGRATIONS[number]).read_text("utf-8")
@@ -227,7 +229,7 @@ def store_error(path: Path, error: Exception) -> StoreError:
 
 
 @contextlib.contextmanager
-def _store_errors(path: Path) -> Iterator[None]:
+def store_errors(path: Path) -> Iterator[None]:
     """Raise SQLite's errors as those of the database at *path*."""
     try:
         yield

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from datetime import datetime
 from urllib.parse import quote
@@ -191,6 +192,20 @@ async def test_a_file_has_its_story_transcript_and_downloads(scene):
     assert (sidecar.status_code, sidecar.text) == (200, "Hello there. Goodbye.\n")
     assert sidecar.headers["content-disposition"] == "attachment; filename*=UTF-8''call.txt"
     assert missing.status_code == 404
+
+
+async def test_a_long_transcript_holds_up_nothing(scene, monkeypatch):
+    """Its page is made beside the event loop."""
+    threads = []
+    monkeypatch.setattr(
+        "dropscribe.web.file_views.facts_of", lambda *_: threads.append(threading.current_thread()) or []
+    )
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene) as site:
+            await page_of(site, f"/files/{job_id}")
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_all_sidecars_of_a_file_are_offered(tmp_path):

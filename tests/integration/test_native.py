@@ -12,15 +12,19 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
+from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import FLAC
 from dropscribe.native.decoder import Decoder, Source, probe_seconds
 from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, error_of_death
 from dropscribe.native.recording import plausible_seconds
+from dropscribe.providers import local
+from dropscribe.transcripts.model import Transcript
 from support.recordings import needs_media, noise, write_wav
 from support.waiting import until_true
 
@@ -328,6 +332,35 @@ def test_a_header_cannot_claim_what_its_file_cannot_hold(tmp_path, content):
 def test_a_length_is_a_number_within_reason(claimed):
     """What a worker says is checked like a stranger's words."""
     assert plausible_seconds(claimed, 1000) is None
+
+
+class TakenOver:
+    """A worker that a recording has taken over: it says what it likes."""
+
+    def __init__(self, *told):
+        self.told = told
+
+    def request(self, *_arguments, **_limits):
+        yield from self.told
+
+
+@pytest.mark.parametrize("body", [{}, {"at": "0"}, {"at": 2**70}])
+def test_content_for_no_place_is_no_usable_answer(tmp_path, monkeypatch, body):
+    """What a worker says is checked like a stranger's words."""
+    worker = TakenOver(Message("write", body, b"x"))
+    monkeypatch.setattr(WorkerPool, "worker", lambda *_: contextlib.nullcontext(worker))
+    with opened(tmp_path, b"") as file, pytest.raises(AudioRejected, match="no usable answer"):
+        list(Decoder(file.fileno()).encode(Source(), FLAC, (), (), lambda: (tmp_path / "piece").open("w+b")))
+
+
+@pytest.mark.parametrize(("told", "heard"), [(1.5, 1.5), (float("nan"), None), (1e300, None), ("1", None)])
+def test_a_place_that_the_engine_has_heard_up_to_is_within_reason(tmp_path, told, heard):
+    """The page shows it."""
+    write_wav(tmp_path / "call.wav", noise(2))
+    worker = TakenOver(Message("heard", {"heard_seconds": told}), Message("result", asdict(Transcript("x"))))
+    with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio:
+        local._answer(worker, {}, audio)
+        assert audio.progress.heard_seconds == heard
 
 
 @pytest.mark.parametrize(

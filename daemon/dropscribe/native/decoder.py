@@ -116,17 +116,13 @@ class Decoder:
     ) -> Generator[tuple[Piece, BinaryIO | None], None, None]:
         """The pieces of *source*, one after another, each with its file unless it is skipped.
 
-        Sets :attr:`warning`.
-
-        The worker waits while a piece is being used: no more than one is made at a time. A piece's file is
-        closed when the next one is requested, so that none stays open if the caller stops early.
+        Sets :attr:`warning`. The worker waits while a piece is being used: no more than one is made at a
+        time. A piece's file is closed when the next one is requested, so that none stays open if the caller
+        stops early.
 
         Args:
-            source: What is encoded.
-            form: How.
             cuts: Seconds of sound at which pieces end.
             skipped: Numbers of pieces that are not needed.
-            make_file: Opens the file of one piece.
 
         Raises:
             OSError: Also the disk's.
@@ -137,7 +133,8 @@ class Decoder:
             for message in self._call("encode", order):
                 if message.kind == "write":
                     file = file or make_file()
-                    _write_at(file, int(message.body["at"]), message.payload)
+                    with _checked():
+                        _write_at(file, message.body["at"], message.payload)
                 elif message.kind == "piece":
                     with _checked():
                         piece = parse_piece(message.body)
@@ -148,7 +145,7 @@ class Decoder:
                         file.close()
                     file = None
                 else:
-                    self.warning = str(message.body["warning"])[:40] or self.warning
+                    self.warning = str(message.body.get("warning", ""))[:40] or self.warning
         finally:
             if file is not None:
                 file.close()

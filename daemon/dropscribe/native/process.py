@@ -102,8 +102,7 @@ class Worker:
         """Messages of one operation as they come; the last one is of kind "result".
 
         Args:
-            operation: One of the worker's.
-            arguments: Plain JSON values.
+            operation, arguments: The worker's; plain JSON values.
             descriptor: The open recording; stays open here.
             silence_seconds: Without a message for so long the worker is ended.
 

@@ -22,7 +22,7 @@ from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, ParamValue, local_param_problem
 from dropscribe.native import speech_model
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, interrupted
-from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, raw_form
+from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, plausible_seconds, raw_form
 from dropscribe.transcripts.model import Transcript, parse_transcript
 
 if TYPE_CHECKING:
@@ -191,8 +191,9 @@ def _answer(worker: Worker, arguments: Mapping[str, Any], audio: AudioFile) -> T
         if message.kind == "loaded":
             seconds = round(time.monotonic() - began, 2)
             log.info("model.loaded", model=arguments["name"], seconds=seconds)
-        elif isinstance(heard := message.body.get("heard_seconds"), int | float):
-            audio.progress.heard_seconds = heard
+        elif message.kind == "heard":
+            heard = message.body.get("heard_seconds")
+            audio.progress.heard_seconds = plausible_seconds(heard, audio.size_bytes)
         body = message.body
     try:
         return parse_transcript(body)

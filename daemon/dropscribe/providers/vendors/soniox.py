@@ -13,6 +13,7 @@ from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.words import SENTENCE_ENDS, segments_of
 from dropscribe.transcripts.line_breaks import joined, pieces_of
 from dropscribe.transcripts.model import Transcript, Word
+from dropscribe.transcripts.paragraphs import split_runs
 
 if TYPE_CHECKING:
     from dropscribe.providers.vendor import Params
@@ -58,7 +59,7 @@ class Soniox(JobVendor):
         """
         heard = values.objects(parsed.get("tokens"))
         tokens = [token for token in heard if token.get("translation_status") != "translation"]
-        words = _words(tokens)
+        words = tuple(word for run in split_runs(tokens, _begins_word) if (word := _word(run)).word)
         text = values.told_text(parsed.get("text"), parts=words)
         return Transcript(
             # The vendor's own text has the translation between the spoken sentences.
@@ -76,18 +77,9 @@ class Soniox(JobVendor):
         return "GET", f"{self.url}/v1/models"
 
 
-def _words(tokens: list[values.Item]) -> tuple[Word, ...]:
-    groups: list[list[values.Item]] = []
-    for token in tokens:
-        if not groups or _begins_word(token, groups[-1][-1]):
-            groups.append([])
-        groups[-1].append(token)
-    return tuple(word for group in groups if (word := _word(group)).word)
-
-
-def _begins_word(token: values.Item, before: values.Item) -> bool:
+def _begins_word(run: list[values.Item], token: values.Item) -> bool:
     """Whether a word begins with *token*: after a space, at another speaker, and where Chinese may break."""
-    text = _text(token)
+    text, before = _text(token), run[-1]
     is_new = text[:1].isspace() or token.get("speaker") != before.get("speaker")
     border = _text(before)[-1:] + text[:1]
     # A segment of its words gets spaces as joined() sets them: none is made within a sentence.

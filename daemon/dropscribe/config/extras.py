@@ -34,11 +34,11 @@ def is_installed(extra: str) -> bool:
 
 def install_hint(extra: str) -> str:
     """The command, or the next best advice, that brings *extra* to the running dropscribe."""
-    if is_in_container():
+    if os.environ.get(CONTAINER_SIGN):
         if extra in {"local", "local-multilingual"}:
             return f"use the image with the engine: {IMAGE}:latest-engine"
         return f"use an image with this extra: docker build --build-arg EXTRAS={extra} …"
-    if is_debian_package():
+    if not can_install():  # Debian's package
         if packages := _DEBIAN_PACKAGES.get(extra):
             return f"apt install {packages}"
         return (
@@ -48,33 +48,19 @@ def install_hint(extra: str) -> str:
     python = shlex.quote(sys.executable or "python3")
     has_pip = util.find_spec("pip") is not None  # not in uv's virtual environments
     pip = f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"
-    return f"{pip} {_requirements(extra)}"
-
-
-def can_install() -> bool:
-    """Whether an extra can be added to this installation by pip."""
-    return not (is_in_container() or is_debian_package())
-
-
-def is_in_container() -> bool:
-    """Whether this process runs in dropscribe's own container image."""
-    return bool(os.environ.get(CONTAINER_SIGN))
-
-
-def is_debian_package() -> bool:
-    """Whether dropscribe runs from its Debian package."""
-    return __file__.startswith(_DEBIAN_FOLDER)
-
-
-def _requirements(extra: str) -> str:
-    """The extra's requirements, quoted for a shell; ``'.[EXTRA]'`` in a clone that is not installed."""
     from importlib import metadata  # noqa: PLC0415  # every command would pay for it
 
     try:
         lines = metadata.requires("dropscribe") or []
     except metadata.PackageNotFoundError:
         lines = []
-    return shlex.join(_names_of(extra, lines) or [f".[{extra}]"])
+    names = _names_of(extra, lines) or [f".[{extra}]"]  # in a clone that is not installed
+    return f"{pip} {shlex.join(names)}"
+
+
+def can_install() -> bool:
+    """Whether an extra can be added to this installation by pip."""
+    return not (os.environ.get(CONTAINER_SIGN) or __file__.startswith(_DEBIAN_FOLDER))
 
 
 def _names_of(extra: str, lines: list[str]) -> list[str]:

@@ -50,7 +50,13 @@ def load_config(
     try:
         document = _read(path, environ if environ is not None else os.environ)
     except OSError as error:
-        raise ConfigError((_unreadable(path, error),)) from None
+        hint = "'dropscribe init' writes one" if isinstance(error, FileNotFoundError) else ""
+        if isinstance(error, PermissionError):
+            hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"
+        said = f"cannot be read: {error.strerror}"
+        if error.errno == errno.EFBIG:
+            said = f"{error.strerror}: this is not a config"
+        raise ConfigError((Problem(said, file=str(path), hint=hint),)) from None
     return _checked(document, document.folder / path.name, (keys_needed, queue_needed))
 
 
@@ -116,12 +122,3 @@ def _read(path: Path, environ: Mapping[str, str]) -> Document:
         raise ConfigError((problem,)) from None
     folder = Path(os.path.abspath(path)).parent
     return Document(text, str(path), environ, folder=folder, status=status)
-
-
-def _unreadable(path: Path, error: OSError) -> Problem:
-    if error.errno == errno.EFBIG:
-        return Problem(f"{error.strerror}: this is not a config", file=str(path))
-    hint = "'dropscribe init' writes one" if isinstance(error, FileNotFoundError) else ""
-    if isinstance(error, PermissionError):
-        hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"
-    return Problem(f"cannot be read: {error.strerror}", file=str(path), hint=hint)

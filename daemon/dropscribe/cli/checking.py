@@ -1,4 +1,4 @@
-"""``check`` of the folders, the state directory, the queue's roots and the limits of the system."""
+"""The document of ``check``: folders, state directory, queue, providers and the limits of the system."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.core.errors import StoreError
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
@@ -24,8 +25,9 @@ from dropscribe.reports.wording import bytes_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.model import Config, FolderRule, ProviderConfig
 
+CHECK_SCHEMA = "dropscribe.check/1"
 _LITTLE_ROOM_BYTES = 100_000_000
 _CHECK_SECONDS = 10.0
 """Limit in seconds for all checks of one folder, including the trial of publishing there."""
@@ -44,7 +46,44 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
+def check_document(config: Config, findings: Findings) -> dict[str, Any]:
+    """The object of ``check --json``, before the verdict; problems are added to *findings*."""
+    state_dir = _check_state_dir(config, findings)
+    _check_listener(config, findings)
+    served = [rule for rule in config.folders.values() if config.queue is None or config.queue.serves(rule)]
+    folders = {rule.name: _check_folder(rule, findings) for rule in served}
+    _check_between([rule for rule in served if folders[rule.name]["inbox"]["readable"]], findings)
+    _warn_of_root(config, findings)
+    findings.errors.extend(unit_refusals(config))
+    return {
+        "schema": CHECK_SCHEMA,
+        "config": str(config.path),
+        "state_dir": state_dir,
+        "queue": _check_queue(config, findings),
+        "folders": folders,
+        "providers": {name: _provider_object(provider) for name, provider in config.providers.items()},
+    }
+
+
+def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
+    """One provider of ``check --json``, with the origin of its key, never the key itself.
+
+    An ellipsis is in the place of the URL's query, which may hold a key.
+    """
+    limits = ("concurrency", "requests_per_minute", "timeout_seconds", "max_upload_bytes")
+    place, mark, _ = (provider.url or "").partition("?")
+    return {
+        "type": provider.type,
+        "url": provider.url and (f"{place}?…" if mark else place),
+        "key_from": provider.api_key.origin if provider.api_key else None,
+        **{key: getattr(provider, key) for key in limits},
+        "expressions": provider.answer and provider.answer.expressions(),
+        "online": None,
+        "answer": None,
+    }
+
+
+def _check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
     """The three folders of a rule, by name: ``path``, ``exists`` and the results of their checks.
 
     The results are None for a folder whose file system does not answer.
@@ -168,7 +207,7 @@ def _mount_key(path: Path) -> tuple[int, int] | None:
         return os.fstat(descriptor).st_dev, numbers[0] if numbers else 0
 
 
-def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
+def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     """Check that the state directory is local, writable and has room; and whether a daemon uses it."""
     path = config.state_dir
     place = _nearest(path)
@@ -212,7 +251,7 @@ def _check_database(state_dir: Path, findings: Findings) -> None:
         findings.errors.append(f"{error.path}: {error.reason}{remedy}")
 
 
-def check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
+def _check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
     """The object ``queue`` of ``check --json``; None for the embedded engine.
 
     It holds the origin of the dsn, never the dsn itself.
@@ -240,7 +279,7 @@ def check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
     }
 
 
-def warn_of_root(config: Config, findings: Findings) -> None:
+def _warn_of_root(config: Config, findings: Findings) -> None:
     """Warn that root can do everything, so that this check proves little for the daemon's user."""
     try:
         owner = pwd.getpwuid(os.stat(config.state_dir).st_uid).pw_name
@@ -252,7 +291,7 @@ def warn_of_root(config: Config, findings: Findings) -> None:
         )
 
 
-def check_listener(config: Config, findings: Findings) -> None:
+def _check_listener(config: Config, findings: Findings) -> None:
     """Check that ``http.listen`` is free, unless a running daemon of ours has it."""
     if config.http is None or config.http.port == 0 or is_running_here(config) is not False:
         return
@@ -267,7 +306,7 @@ def check_listener(config: Config, findings: Findings) -> None:
             )
 
 
-def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
+def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
     """Report one inbox under two names (bind mounts), and more folders than may be watched.
 
     Args:

@@ -17,13 +17,7 @@ from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import path_text
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
-from dropscribe.queue.embedded.store import (
-    DATABASE_NAME,
-    is_running,
-    open_for_reading,
-    store_errors,
-    write_once,
-)
+from dropscribe.queue.embedded import store
 from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.queue.sql.hold_rows import read_holds
@@ -126,7 +120,7 @@ def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | Non
     """
     if config.queue is None:
         with _naming_owner(config.state_dir):
-            return write_once(config.state_dir, work)
+            return store.write_once(config.state_dir, work)
     from dropscribe.queue.cluster.postgres import write_cluster  # noqa: PLC0415 - see above
 
     return write_cluster(config.queue, work)
@@ -145,7 +139,7 @@ def is_anybody_running(config: Config) -> bool:
 def is_running_here(config: Config) -> bool | None:
     """Whether a daemon has the state directory; None if it may not be read."""
     try:
-        return is_running(config.state_dir)
+        return store.is_running(config.state_dir)
     except OSError:
         return None
 
@@ -154,9 +148,12 @@ def is_running_here(config: Config) -> bool | None:
 def _own_view(config: Config) -> Iterator[QueueView]:
     state_dir = config.state_dir
     with _naming_owner(state_dir):
-        running = is_running(state_dir)
-        db = open_for_reading(state_dir)
-    with contextlib.closing(db) if db else contextlib.nullcontext(), store_errors(state_dir / DATABASE_NAME):
+        running = store.is_running(state_dir)
+        db = store.open_for_reading(state_dir)
+    with (
+        contextlib.closing(db) if db else contextlib.nullcontext(),
+        store.store_errors(state_dir / store.DATABASE_NAME),
+    ):
         now = time.time()
         yield QueueView(db, running, running, read_live(state_dir), now, _read_holds(db, config, now))
 

@@ -9,18 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.checking import (
-    Findings,
-    check_between,
-    check_folder,
-    check_listener,
-    check_queue,
-    check_state_dir,
-    warn_of_root,
-)
+from dropscribe.cli.checking import CHECK_SCHEMA, Findings, check_document
 from dropscribe.cli.messages import say, showing_progress
 from dropscribe.cli.options import log_to_stderr
-from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config, locate_problems
 from dropscribe.config.system_checks import system_problems
@@ -35,7 +26,6 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, HttpConfig, ProviderConfig, QueueConfig
 
-CHECK_SCHEMA = "dropscribe.check/1"
 ANSWER_SECONDS = 15.0
 """Limit for a provider's answer to a request without audio, if its ``timeout`` is not shorter."""
 
@@ -86,43 +76,6 @@ def execute(options: argparse.Namespace) -> int:
     if not is_valid:
         return exit_codes.CONFIG
     return exit_codes.IO_ERROR if findings.errors else exit_codes.OK
-
-
-def check_document(config: Config, findings: Findings) -> dict[str, Any]:
-    """The object of ``check --json``, before the verdict; problems are added to *findings*."""
-    state_dir = check_state_dir(config, findings)
-    check_listener(config, findings)
-    served = [rule for rule in config.folders.values() if config.queue is None or config.queue.serves(rule)]
-    folders = {rule.name: check_folder(rule, findings) for rule in served}
-    check_between([rule for rule in served if folders[rule.name]["inbox"]["readable"]], findings)
-    warn_of_root(config, findings)
-    findings.errors.extend(unit_refusals(config))
-    return {
-        "schema": CHECK_SCHEMA,
-        "config": str(config.path),
-        "state_dir": state_dir,
-        "queue": check_queue(config, findings),
-        "folders": folders,
-        "providers": {name: _provider_object(provider) for name, provider in config.providers.items()},
-    }
-
-
-def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
-    """One provider of ``check --json``, with the origin of its key, never the key itself.
-
-    An ellipsis is in the place of the URL's query, which may hold a key.
-    """
-    limits = ("concurrency", "requests_per_minute", "timeout_seconds", "max_upload_bytes")
-    place, mark, _ = (provider.url or "").partition("?")
-    return {
-        "type": provider.type,
-        "url": provider.url and (f"{place}?…" if mark else place),
-        "key_from": provider.api_key.origin if provider.api_key else None,
-        **{key: getattr(provider, key) for key in limits},
-        "expressions": provider.answer and provider.answer.expressions(),
-        "online": None,
-        "answer": None,
-    }
 
 
 def _ask_all(config: Config, document: dict[str, Any], findings: Findings) -> None:

@@ -63,18 +63,18 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:
     """The explanation as text for people."""
-    facts, record = [], explanation.record
-    if place:
-        facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule.paths[place.part]})"))
+    record = explanation.record
     words = map(one_line, explanation.words)  # names of files are in them
-    facts.append(("state", "\n".join([explanation.state.replace("_", " "), *words])))
-    if record:
-        facts.append(("received", moment_words(record.received_at)))
-    if record and record.node:
-        facts.append(("node", record.node))
-    if explanation.remedy:
-        facts.append(("to do", explanation.remedy))
-    parts = [show_path(os.path.abspath(file)) + "\n" + render_facts(facts)]
+    facts = [
+        ("rule", place and f"{place.rule.name} ({place.part} {place.rule.paths[place.part]})"),
+        ("state", "\n".join([explanation.state.replace("_", " "), *words])),
+        ("received", record and moment_words(record.received_at)),
+        ("node", record and record.node),
+        ("to do", explanation.remedy),
+    ]
+    parts = [
+        show_path(os.path.abspath(file)) + "\n" + render_facts([(name, told) for name, told in facts if told])
+    ]
     if record and record.tries:
         parts.append(_attempt_table(record.tries))
     return "\n\n".join(parts) + "\n"

@@ -172,13 +172,13 @@ async def test_work_that_nobody_waits_for_goes_with_the_next_visit(desk, threads
     monkeypatch.setattr(batching, "SLOW_SECONDS", 0.05)
     desk.doors.clear()
     pending = BatchExecutor(threads)
-    pending.post(desk, "posted")
+    pending.post(lambda: desk(["posted"]))
     assert await pending.submit(desk, "awaited") == "AWAITED"
-    assert desk.visits == [["posted", "awaited"]]
+    assert desk.visits == [["posted"], ["awaited"]]
 
-    pending.post(desk, "posted")
-    await until(lambda: len(desk.visits) > 1)
-    assert desk.visits[1] == ["posted"]
+    pending.post(lambda: desk(["posted"]))
+    await until(lambda: len(desk.visits) > 2)
+    assert desk.visits[2] == ["posted"]
 
 
 async def test_a_queue_that_moves_needs_no_second_thread(threads, monkeypatch):

@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
@@ -90,7 +91,8 @@ class Budgets:
             if seconds is not None and 0 <= seconds <= longest:
                 return seconds
         try:
-            seconds = await self.disks.run_alone(job.folder, lambda: probe_seconds(audio.fileno()))
+            probe = partial(probe_seconds, audio.fileno())
+            seconds = await self.disks.run_long(job.folder, probe, gives_up=True)
         except FolderHangs:
             return None
         return seconds if seconds is not None and 0 <= seconds <= longest else None

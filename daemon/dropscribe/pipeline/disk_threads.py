@@ -7,19 +7,18 @@ process. While calls hang, nothing more of their folder is started, and ``status
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from dropscribe.core.errors import DropscribeError
-from dropscribe.files.batching import BatchExecutor
+from dropscribe.files.batching import BatchExecutor, call_each
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from dropscribe.files.batching import Work
@@ -60,81 +59,77 @@ class DiskThreads:
 
         Raises FolderHangs if the call has not returned after ``HANG_SECONDS``.
         """
-        return await self.run_each(folder, _call_each, call)
+        return await self.run_each(folder, call_each, call)
 
     async def run_each(
-        self, folder: str, work: Work[T, R], item: T, discard: Callable[[R], object] | None = None
+        self,
+        folder: str,
+        work: Work[T, R],
+        item: T,
+        discard: Callable[[R], object] | None = None,
+        *,
+        gives_up: bool = True,
     ) -> R:
-        """As :meth:`run`: a short *work* on *item*, batched with items that wait for *work* too.
+        """As :meth:`run`: *work* on *item*, batched with items that wait for *work* too.
 
-        *discard* is called with a result that comes too late.
+        Args:
+            discard: Called with a result that comes too late.
+            gives_up: False for work that takes as long as it needs.
         """
-        return await self._bounded(folder, self._batch(folder).submit(work, item), discard)
+        future = self._batch(folder).submit(work, item)
+        return await self._finish(folder, future, HANG_SECONDS, discard, gives_up=gives_up)
 
-    async def run_alone(self, folder: str, call: Callable[[], T]) -> T:
-        """As :meth:`run`, for a call that may take seconds: it is not batched with others."""
+    async def run_long(
+        self, folder: str, call: Callable[[], T], size_bytes: int = 0, *, gives_up: bool = False
+    ) -> T:
+        """Make a call that reads or copies *size_bytes* in a thread of its own; it takes as long as it needs.
+
+        With *gives_up* it raises FolderHangs as :meth:`run` does.
+        """
         future = asyncio.get_running_loop().run_in_executor(self.of(folder), call)
-        return await self._bounded(folder, future)
+        seconds = HANG_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+        return await self._finish(folder, future, seconds, gives_up=gives_up)
 
     def post(self, folder: str, call: Callable[[], object]) -> None:
         """Make a short call that never fails, batched with the next one; its result is not awaited."""
-        self._batch(folder).post(_call_each, call)
-
-    async def run_long(self, folder: str, call: Callable[[], T], size_bytes: int = 0) -> T:
-        """Make a call that takes as long as it needs to read or copy *size_bytes*, in a thread of its own."""
-        with self._watched(folder, size_bytes):
-            return await asyncio.get_running_loop().run_in_executor(self.of(folder), call)
-
-    async def run_long_each(self, folder: str, work: Work[T, R], item: T) -> R:
-        """As :meth:`run_long`: *work* on *item*, batched with items that wait for *work* too."""
-        with self._watched(folder):
-            return await self._batch(folder).submit(work, item)
+        self._batch(folder).post(call)
 
     def _batch(self, folder: str) -> BatchExecutor:
         if folder not in self._batches:
             self._batches[folder] = BatchExecutor(self.of(folder))
         return self._batches[folder]
 
-    async def _bounded(
-        self, folder: str, future: asyncio.Future[T], discard: Callable[[T], object] | None = None
+    async def _finish(
+        self,
+        folder: str,
+        future: asyncio.Future[T],
+        seconds: float,
+        discard: Callable[[T], object] | None = None,
+        *,
+        gives_up: bool,
     ) -> T:
+        """The result of *future*; while it takes longer than *seconds*, its folder counts as hanging."""
+
         def drop_result(future: asyncio.Future[T]) -> None:
-            if discard and not future.cancelled() and future.exception() is None:
+            if not future.cancelled() and future.exception() is None and discard:
                 discard(future.result())
 
         try:
-            done, _ = await asyncio.wait((future,), timeout=HANG_SECONDS)
+            done, _ = await asyncio.wait((future,), timeout=seconds)
         except asyncio.CancelledError:
-            future.add_done_callback(drop_result)
+            if discard:
+                future.add_done_callback(drop_result)
+            else:
+                future.cancel()
             raise
-        if done:
-            return future.result()
-        self._began_to_hang(folder)
-        future.add_done_callback(lambda _: self._stopped_hanging(folder))
-        future.add_done_callback(drop_result)
-        raise FolderHangs(folder)
-
-    @contextlib.contextmanager
-    def _watched(self, folder: str, size_bytes: int = 0) -> Iterator[None]:
-        """While a call takes longer than *size_bytes* explain, its folder counts as hanging."""
-        is_late = False
-
-        def be_late() -> None:
-            nonlocal is_late
-            is_late = True
+        if not done:
             self._began_to_hang(folder)
-
-        seconds = HANG_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
-        timer = asyncio.get_running_loop().call_later(seconds, be_late)
-        try:
-            yield
-        except asyncio.CancelledError:
-            is_late = False  # the daemon ends, and the call goes on in its thread
-            raise
-        finally:
-            timer.cancel()
-            if is_late:
-                self._stopped_hanging(folder)
+            future.add_done_callback(lambda _: self._stopped_hanging(folder))
+            future.add_done_callback(drop_result)
+            if gives_up:
+                raise FolderHangs(folder)
+            await asyncio.wait((future,))  # where this is cancelled, the call goes on in its thread
+        return future.result()
 
     def close(self) -> None:
         """Take no more calls; never wait for those that run."""
@@ -160,15 +155,3 @@ def error_words(error: OSError) -> str:
     """The error with its path, for people."""
     what = error.strerror or str(error)
     return f"{error.filename}: {what}" if isinstance(error.filename, str) else what
-
-
-def _call_each(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """For each of *calls*, in order, its result or its exception."""
-    return [_outcome(call) for call in calls]
-
-
-def _outcome(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:  # noqa: BLE001  # returned to the caller
-        return error

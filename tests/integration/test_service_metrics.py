@@ -6,8 +6,10 @@ import stat
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
-from dropscribe.service.metrics import MOST_REASONS, Metrics, write_metrics_file
+from dropscribe.core.errors import StoreBusy
+from dropscribe.service.metrics import MOST_REASONS, Metrics, MetricsFile, write_metrics_file
 
 FOLDER = {
     "available": True, "watch": "native", "settling": 1, "queued": 2, "transcribing": 3, "deferred": 4,
@@ -137,3 +139,23 @@ def test_a_textfile_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match=path.name):
         write_metrics_file(path, b"x")
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+async def test_a_queue_that_cannot_be_read_is_said_once(tmp_path):
+    """Another program has the database locked: that passes, and the daemon waits for it."""
+    answers = [StoreBusy("queue.db", "is locked"), StoreBusy("queue.db", "is locked"), b"x"]
+
+    async def render() -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, StoreBusy):
+            raise answer
+        return answer
+
+    file = MetricsFile(tmp_path / "dropscribe.prom", render)
+    with capture_logs() as lines:
+        for _ in range(3):
+            await file.write()
+    assert [(line["event"], line["reason"]) for line in lines] == [
+        ("metrics.unwritten", "queue.db: is locked")
+    ]
+    assert (tmp_path / "dropscribe.prom").read_bytes() == b"x"

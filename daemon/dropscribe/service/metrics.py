@@ -31,6 +31,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dropscribe.core.errors import StoreError
 from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
 class MetricsFile:
     """Writes the metrics to a file at intervals, for node_exporter's textfile collector.
 
-    A file that cannot be written never ends the daemon.
+    A file that cannot be written never ends the daemon, nor does a queue that cannot be read for it.
     """
 
     def __init__(self, path: Path, render: Callable[[], Awaitable[bytes]]) -> None:
@@ -228,9 +229,12 @@ class MetricsFile:
 
     async def write(self) -> None:
         """Write once; a new reason why that fails is logged."""
-        content, trouble = await self._render(), ""
+        trouble = ""
         try:
+            content = await self._render()
             await asyncio.to_thread(write_metrics_file, self._path, content)
+        except StoreError as error:
+            trouble = f"{error.path}: {error.reason}"
         except OSError as error:
             trouble = error.strerror or str(error)
         if trouble and trouble != self._trouble:

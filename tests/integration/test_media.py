@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Decoder
+from dropscribe.native.process import Worker
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from support.house import House, digest, make_config, read_json, tree
 from support.recordings import clip, needs_media, noise, silence, write_wav
@@ -295,6 +297,26 @@ async def test_a_recording_refused_whole_fails(house_of, tmp_path):
         await house.drop("call.wav", content)
         await house.rest()
         assert read_json(house.rule().failed / "call.error.json")["code"] == "bad_audio"
+
+
+async def test_a_worker_that_is_not_needed_any_more_ends_beside_the_event_loop(tmp_path, monkeypatch):
+    """After a piece that failed it is still at work, and its end may take seconds."""
+    ending, close = [], Worker.close
+
+    def close_and_tell(worker):
+        ending.append(threading.current_thread())
+        close(worker)
+
+    monkeypatch.setattr(Worker, "close", close_and_tell)
+    settings = ProviderConfig(name="main", type="openai", max_duration_seconds=10.0)
+    config = make_config(tmp_path, providers={"main": settings}, prepare="when_needed")
+    write_wav(tmp_path / "call.wav", three_parts())
+    decorated = {}
+    add_fitted_providers(config, {"main": Listening(TemporaryFailure("later"))}, decorated)
+    with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio, pytest.raises(TemporaryFailure):
+        await decorated["calls", "main"].transcribe(audio, {})
+    assert ending
+    assert threading.main_thread() not in ending
 
 
 async def test_a_piece_that_is_paid_for_is_not_sent_again(house_of, tmp_path):

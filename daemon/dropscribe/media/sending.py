@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -120,7 +120,7 @@ class PieceByPiece:
             await self._send_source(source, cuts[source.track], sha256, params)
         if self._refusal is not None and all(part.answer is None for part in self._parts):
             raise self._refusal
-        self.spool.mark_whole(sha256)
+        await asyncio.to_thread(self.spool.mark_whole, sha256)
         length = max(part.piece.end for part in self._parts)
         warning = self.decoding.decoder.warning
         return await asyncio.to_thread(join, self._parts, length, [warning] if warning else [])
@@ -139,7 +139,7 @@ class PieceByPiece:
         self, source: Source, cuts: list[float], sha256: str, params: Mapping[str, ParamValue]
     ) -> None:
         keys = [(sha256, self._key(params, source, cuts, number)) for number in range(len(cuts) + 1)]
-        stored = [self.spool.read_answer(*key) for key in keys]
+        stored = await asyncio.to_thread(lambda: [self.spool.read_answer(*key) for key in keys])
         known = {number for number, answer in enumerate(stored) if answer is not None}
         make_file = self._new_file_for(cuts)
         pieces = self.decoding.decoder.encode(source, self.fit.format, cuts, known, make_file)
@@ -153,8 +153,8 @@ class PieceByPiece:
                 else:
                     await self._send(piece, file, source, keys[piece.number], params)
         finally:
-            with contextlib.suppress(ValueError):  # its thread still runs: it ends with the worker
-                pieces.close()
+            # Not on the event loop: it waits for the end of a worker that is still at work.
+            await asyncio.shield(asyncio.to_thread(_close, pieces))
 
     async def _send(
         self,
@@ -209,3 +209,8 @@ class PieceByPiece:
             cuts[number : number + 1],
         ]
         return hashlib.sha256(json.dumps(shaping, default=str).encode()).hexdigest()
+
+
+def _close(pieces: Generator[object]) -> None:
+    with contextlib.suppress(ValueError):  # its thread still runs: it ends with the worker
+        pieces.close()

@@ -98,7 +98,7 @@ class LocalProvider:
             cancellation.request()
         self._threads.shutdown(wait=False)
         if self._pool is not None:
-            self._pool.close()
+            await asyncio.to_thread(self._pool.close)  # a worker's end takes a moment
 
     def _describe(self) -> str:
         speech_model.require_engine()

@@ -51,6 +51,15 @@ def as_nobody():
         os.seteuid(0)
 
 
+def test_without_a_folder_no_file_is_named_as_the_newest_failed(scene, capsys):
+    """Files of a rule that is gone are no file of this config; list does not name them either."""
+    with scene.queue() as store:
+        add_job(store, scene, "old.wav", state="failed", ended_at=1.0)
+    scene.config.write_text(CONFIG.partition("folders:")[0])
+    assert json_of(scene, capsys, "status")["newest_failed"] == []
+    assert json_of(scene, capsys, "list")["files"] == []
+
+
 def test_before_the_first_run_all_is_zero_and_nothing_is_made(scene, capsys):
     """No database yet: zeros, every key, and the state directory is not created by asking."""
     document = json_of(scene, capsys, "status")

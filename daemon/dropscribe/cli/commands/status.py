@@ -73,7 +73,7 @@ def read_status(config: Config, view: QueueView) -> dict[str, Any]:
 
 
 def _newest_failed(config: Config, view: QueueView) -> list[dict[str, Any]]:
-    if view.db is None:
+    if view.db is None or not config.folders:
         return []
     wanted = FileFilter(folders=list(config.folders), states=[JobState.FAILED])
     return [

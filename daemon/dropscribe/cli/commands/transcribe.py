@@ -30,7 +30,6 @@ from dropscribe.core.errors import (
     AudioRejected,
     AudioUnsafe,
     ConfigError,
-    Problem,
     ProviderError,
 )
 from dropscribe.core.naming import free_name, split_name
@@ -154,7 +153,7 @@ def _provider(options: argparse.Namespace) -> ProviderConfig:
     Without any config it is the embedded engine with its defaults, where that is installed.
 
     Raises:
-        ConfigError: There is none of that name, or none at all.
+        ConfigError: There is none of that name, or no config.
     """
     try:
         find_config(options.config)
@@ -164,11 +163,8 @@ def _provider(options: argparse.Namespace) -> ProviderConfig:
         config = parse_config(_LOCAL_ALONE, folder=Path.cwd(), environ=os.environ)[0]
     else:
         config = read_config_to_act(options, keys_needed=True)
-    if options.provider:
-        return named(config.providers, "provider", options.provider, config)
-    if not config.providers:
-        raise ConfigError((Problem("the config names no provider", file=str(config.path or "")),))
-    return next(iter(config.providers.values()))
+    name = options.provider or next(iter(config.providers))
+    return named(config.providers, "provider", name, config)
 
 
 def _refuse_unsendable(audio: AudioFile, provider: ProviderConfig) -> None:

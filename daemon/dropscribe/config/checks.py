@@ -6,6 +6,7 @@ Guarantees: bounded in time also if a folder's file system does not answer.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,9 @@ def check_config(config: Config, document: Document) -> None:
             document.report((name, "first"), message, f"see {name}.max")
     folders = {path for rule in config.folders.values() for path in rule.paths.values()}
     real = real_paths([*folders, config.state_dir])
-    rules = [_RuleChecks(rule, config, real, document) for rule in config.folders.values()]
+    rules = [
+        _RuleChecks(document, ("folders", rule.name), rule, config, real) for rule in config.folders.values()
+    ]
     for number, checks in enumerate(rules):
         for other in rules[:number]:
             checks.check_inbox(other)
@@ -100,70 +103,73 @@ def _check_shared_defaults(rules: list[_RuleChecks]) -> None:
     for key in ("done", "failed"):
         users: dict[Path, str] = {}
         for checks in rules:
-            if checks.place.line_of(key):
+            if checks.line_of(key):
                 continue
             folder = checks.rule.paths[key]
             first = users.setdefault(folder, checks.rule.name)
             if first != checks.rule.name:
                 message = f"'{first}' and '{checks.rule.name}' both file into {folder}, the default of each"
-                checks.place.report("inbox", message, f"give each its own {key}:", warning=True)
+                checks.report("inbox", message, f"give each its own {key}:", warning=True)
 
 
-class _RuleChecks:
-    """The checks of one rule against the rest of the config; *real* has each of its paths without links."""
+@dataclass(frozen=True, slots=True)
+class _RuleChecks(Place):
+    """The checks of one rule against the rest of the config."""
 
-    def __init__(self, rule: FolderRule, config: Config, real: dict[Path, str], document: Document) -> None:
-        self.rule = rule
-        self.place = Place(document, ("folders", rule.name))
-        self._config = config
-        self._real = real
-        self._document = document
+    rule: FolderRule
+    config: Config
+    real: dict[Path, str]  # the paths of all rules without links
 
     def check_all(self, rules: list[_RuleChecks]) -> None:
         """Report the problems of this rule, also with the inboxes of all *rules*."""
         for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
             self._check_destination(key, folder, [each.rule for each in rules])
-        if self._real[self.rule.done] == self._real[self.rule.failed]:
-            key = "failed" if self.place.line_of("failed") else "done"
-            self.place.report(key, "done and failed are one folder", "give each a folder of its own")
+        if self.real[self.rule.done] == self.real[self.rule.failed]:
+            key = "failed" if self.line_of("failed") else "done"
+            self.report(key, "done and failed are one folder", "give each a folder of its own")
         self._check_patterns()
         self._check_state_dir()
         self._check_links()
         if self.rule.fallback != "held" and len(self.rule.providers) < 2:
             message = "there is no second provider to fall back to"
-            self.place.report("fallback", message, "write provider: [first, second]", warning=True)
-        self._check_budget()
+            self.report("fallback", message, "write provider: [first, second]", warning=True)
+        known = self.config.providers
+        of_rule = [known[name] for name in self.rule.providers if name in known]
+        # Only the embedded engine may cost nothing.
+        unpriced = [each.name for each in of_rule if each.price_per_minute is None and each.type != "local"]
+        if self.rule.budget and self.rule.budget.is_money and unpriced:
+            _report_unpriced(self, unpriced)
         for key, path in self.rule.paths.items():
-            _check_kernel_folder((*self.place.path, key), path, self._real, self._document)
+            _check_kernel_folder((*self.path, key), path, self.real, self.document)
 
     def check_inbox(self, other: _RuleChecks) -> None:
         """Report an inbox that is, holds or lies in the one of an earlier rule."""
         rule, earlier = self.rule, other.rule
-        mine, its = self._real[rule.inbox], self._real[earlier.inbox]
-        line = other.place.line_of("inbox")
+        mine, its = self.real[rule.inbox], self.real[earlier.inbox]
+        line = other.line_of("inbox")
         if mine == its:
             hint = f"first on line {line}; one rule, one inbox"
-            self.place.report("inbox", f"is the inbox of '{earlier.name}' too", hint)
+            self.report("inbox", f"is the inbox of '{earlier.name}' too", hint)
         elif (_is_inside(mine, its) and earlier.recursive) or (_is_inside(its, mine) and rule.recursive):
             outer = earlier.name if _is_inside(mine, its) else rule.name
             hint = f"set recursive: false for '{outer}', or move one of them"
-            self.place.report("inbox", f"overlaps the inbox of '{earlier.name}' (line {line})", hint)
+            self.report("inbox", f"overlaps the inbox of '{earlier.name}' (line {line})", hint)
 
     def _check_destination(self, key: str, folder: Path, rules: list[FolderRule]) -> None:
         for other in rules:
-            inbox = self._real[other.inbox]
-            if _is_inside(self._real[folder], inbox):
+            inbox = self.real[other.inbox]
+            if _is_inside(self.real[folder], inbox):
                 message = f"{folder} lies inside the inbox of '{other.name}'"
-                self.place.report(key, message, "it would be taken again; put it beside the inbox")
+                self.report(key, message, "it would be taken again; put it beside the inbox")
                 break
-            if _is_inside(inbox, self._real[folder]):
+            if _is_inside(inbox, self.real[folder]):
                 message = f"the inbox of '{other.name}' lies inside {folder}"
-                self.place.report(key, message, "a file filed there could be taken again", warning=True)
+                self.report(key, message, "a file filed there could be taken again", warning=True)
 
     def _check_patterns(self) -> None:
         """Patterns that can match no name, and a rule that takes nothing because of its own patterns."""
         for key, patterns in (("include", self.rule.include), ("exclude", self.rule.exclude)):
-            if not self.place.line_of(key):
+            if not self.line_of(key):
                 continue
             for index, pattern in enumerate(patterns):
                 why = _why_no_match(pattern)
@@ -177,17 +183,17 @@ class _RuleChecks:
             ("exclude", "everything is excluded"),
             ("companions", "all recordings match it"),
         ):
-            if not self.place.has_problem_in(key) and _takes_nothing(self.rule, key):
-                self.place.report(key, f"{message}: no file would ever be taken", "narrow the patterns")
-        if not self.place.has_problem_in("companions"):
+            if not self.has_problem_in(key) and _takes_nothing(self.rule, key):
+                self.report(key, f"{message}: no file would ever be taken", "narrow the patterns")
+        if not self.has_problem_in("companions"):
             self._check_companions()
 
     def _report_pattern(
         self, key: str, index: int, message: str, hint: str, *, warning: bool = False
     ) -> None:
-        path: KeyPath = (*self.place.path, key)
-        is_list = isinstance(self._document.data["folders"][self.rule.name][key], list)
-        self._document.report((*path, index) if is_list else path, message, hint, warning=warning)
+        path: KeyPath = (*self.path, key)
+        is_list = isinstance(self.document.data["folders"][self.rule.name][key], list)
+        self.document.report((*path, index) if is_list else path, message, hint, warning=warning)
 
     def _check_companions(self) -> None:
         """Warn of a companion that is any recording with a suffix that the rule takes."""
@@ -200,37 +206,29 @@ class _RuleChecks:
                 self._report_pattern("companions", index, message, hint, warning=True)
 
     def _check_state_dir(self) -> None:
-        state_dir = self._config.state_dir
-        if _is_inside(self._real[state_dir], self._real[self.rule.inbox]):
+        state_dir = self.config.state_dir
+        if _is_inside(self.real[state_dir], self.real[self.rule.inbox]):
             message = f"{state_dir} lies inside the inbox of '{self.rule.name}'"
-            self._document.report(("state_dir",), message, "put it beside the inbox")
+            self.document.report(("state_dir",), message, "put it beside the inbox")
         for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
-            if self._real[folder] == self._real[state_dir]:
+            if self.real[folder] == self.real[state_dir]:
                 message = f"{folder} is the state directory too"
-                self.place.report(key, message, "give each a folder of its own")
+                self.report(key, message, "give each a folder of its own")
 
     def _check_links(self) -> None:
-        rule, place = self.rule, self.place
+        rule = self.rule
         if not rule.links:
             if rule.link_hosts:
-                place.report("link_hosts", "has no effect without links: true", on_key=True, warning=True)
+                self.report("link_hosts", "has no effect without links: true", on_key=True, warning=True)
             return
-        if not rule.link_hosts and not place.has_problem_in("link_hosts"):
-            place.report("links", "links needs link_hosts", "name the hosts whose links may be sent on")
+        if not rule.link_hosts and not self.has_problem_in("link_hosts"):
+            self.report("links", "links needs link_hosts", "name the hosts whose links may be sent on")
         for name in rule.providers:
-            provider = self._config.providers.get(name)
+            provider = self.config.providers.get(name)
             model = rule.params_for(name).get("model")
             if provider and (why := why_no_links(provider.type, provider.url, model)):
                 message = f"links go to failed with provider '{name}': {why}"
-                place.report("links", message, warning=True)
-
-    def _check_budget(self) -> None:
-        """Only the embedded engine may cost nothing."""
-        known = self._config.providers
-        of_rule = [known[name] for name in self.rule.providers if name in known]
-        unpriced = [each.name for each in of_rule if each.price_per_minute is None and each.type != "local"]
-        if self.rule.budget and self.rule.budget.is_money and unpriced:
-            _report_unpriced(self.place, unpriced)
+                self.report("links", message, warning=True)
 
 
 _SAMPLE_STEMS = ("a", "A", "0", "call 1", "2026-01-01", "call-20260101-120000", "01")

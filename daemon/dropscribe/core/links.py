@@ -14,8 +14,12 @@ from urllib.parse import urlsplit, urlunsplit
 from dropscribe.core.hosts import HOST_NAME, is_address, matches_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
+_SECTIONS = {".url": "[internetshortcut]", ".desktop": "[desktop entry]"}
+"""The section with the url, in lower case."""
+
+LINK_SUFFIXES = frozenset({*_SECTIONS, ".webloc"})  # of link files; a rule with ``links`` takes them too
 _FETCHERS = frozenset({"deepgram", "elevenlabs", "openai", "pulse"})
 """Types of providers that can fetch audio themselves."""
 
@@ -40,12 +44,17 @@ def read_link(suffix: str, content: bytes) -> str:
     """
     if len(content) > MAX_LINK_BYTES:
         raise LinkRefused(f"more than {MAX_LINK_BYTES} bytes: no link file is so long")
-    return _READERS[suffix](content).strip()
+    if suffix == ".webloc":
+        return _property_list_url(content).strip()
+    text = _text_of(content)
+    if suffix == ".desktop" and _entry(text, _SECTIONS[suffix], "type") != "Link":
+        raise LinkRefused("the desktop entry is no link (Type=Link)")
+    return _entry(text, _SECTIONS[suffix], "url")
 
 
 def is_link(suffix: str) -> bool:
     """Whether *suffix* (lower case, with its dot) is a link file's."""
-    return suffix in _READERS
+    return suffix in LINK_SUFFIXES
 
 
 def why_no_links(kind: str, url: str | None, model: object) -> str:
@@ -92,18 +101,7 @@ def without_query(text: str) -> str:
     return _URL_QUERY.sub(r"\1", text)
 
 
-def _windows(content: bytes) -> str:
-    return _entry(_text_of(content), "[internetshortcut]", "url")
-
-
-def _freedesktop(content: bytes) -> str:
-    text = _text_of(content)
-    if _entry(text, "[desktop entry]", "type") != "Link":
-        raise LinkRefused("the desktop entry is no link (Type=Link)")
-    return _entry(text, "[desktop entry]", "url")
-
-
-def _apple(content: bytes) -> str:
+def _property_list_url(content: bytes) -> str:
     import plistlib  # noqa: PLC0415 - with its XML parser, only where such a file comes
     from xml.parsers.expat import ExpatError  # noqa: PLC0415
 
@@ -137,6 +135,3 @@ def _entry(text: str, section: str, key: str) -> str:
         if current == section and equals and name.strip().lower() == key:
             return value.strip()
     raise LinkRefused("the file holds no url" if key == "url" else f"the file says no {key}")
-
-
-_READERS: dict[str, Callable[[bytes], str]] = {".url": _windows, ".webloc": _apple, ".desktop": _freedesktop}

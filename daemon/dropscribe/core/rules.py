@@ -13,6 +13,7 @@ import re
 import stat
 
 from dropscribe.core.ignored_names import owner_of_folder, reason_temporary
+from dropscribe.core.links import LINK_SUFFIXES
 from dropscribe.core.naming import as_glob
 from dropscribe.core.text.printing import path_text
 
@@ -28,9 +29,6 @@ _VIDEO = (
 
 KNOWN_SUFFIXES = frozenset(_AUDIO.split()) | frozenset(_VIDEO.split())
 """Suffixes that a rule without ``include`` takes. A provider may still refuse a file with one of them."""
-
-LINK_SUFFIXES = frozenset({b"url", b"webloc", b"desktop"})
-"""Further suffixes that a rule with ``links`` takes (``links.py`` reads these files)."""
 
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
 """The same suffixes as patterns, for messages and for the config's schema."""
@@ -51,7 +49,7 @@ class Taking:
         plain = {glob for glob in include if _PLAIN_SUFFIX.fullmatch(glob)}
         self._suffixes = frozenset(glob[2:].lower().encode() for glob in plain) if include else KNOWN_SUFFIXES
         if links:
-            self._suffixes |= LINK_SUFFIXES
+            self._suffixes |= {suffix[1:].encode() for suffix in LINK_SUFFIXES}
         self._include = [_Pattern(glob) for glob in include if glob not in plain]
         self._exclude = [_Pattern(glob) for glob in exclude]
         self._companions = [(pattern, _Pattern(as_glob(pattern))) for pattern in companions]

@@ -208,6 +208,16 @@ async def test_a_long_transcript_holds_up_nothing(scene, monkeypatch):
     assert threading.main_thread() not in threads
 
 
+async def test_a_part_of_a_recording_costs_no_transcript(scene, monkeypatch):
+    """A player asks for many parts; the transcript of many hours takes a tenth of a second to read."""
+    monkeypatch.setattr("dropscribe.web.reading.read_document", None)
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene) as site, site.client() as client:
+            answer = await client.get(f"/files/{job_id}/audio", headers={"Range": "bytes=0-9"})
+    assert (answer.status_code, answer.content) == (206, wav_bytes()[:10])
+
+
 async def test_all_sidecars_of_a_file_are_offered(tmp_path):
     """The template's output and those of earlier `outputs` too; a companion is no transcript."""
     template = "minutes #1.txt.j2"

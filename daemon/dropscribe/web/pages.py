@@ -14,7 +14,7 @@ from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.index import NEWEST
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.recordings import send_file
-from dropscribe.web.site import NotHere, Site
+from dropscribe.web.site import READ_SECONDS, NotHere, Site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,18 +112,20 @@ async def file(site: Site, request: Request) -> Response:
 
 
 def _file_page(site: Site, request: Request, found: reading.FileStory) -> Response:
-    record, told = found.record, found.explanation
+    record, told, has_audio = found.record, found.explanation, reading.AUDIO in found.forms
     return site.page(
         request,
         "file.html",
         title=path_text(record.path),
         folder=record.folder,
-        file=found,
         record=record,
+        remedy=told.remedy,
         state=told.state.replace("_", " "),
         tone={"done": "good", "failed": "bad"}.get(told.state, "warn"),
         sentences=[*told.words, *([_SILENT_WORDS] if found.is_silent else [])],
-        can_retry=record.state is JobState.FAILED and found.has_audio,
+        can_retry=record.state is JobState.FAILED and has_audio,
+        has_audio=has_audio,
+        sidecars=[form for form in found.forms if form != reading.AUDIO],
         formats=OUTPUT_FORMATS,
         steps=file_views.steps_of(record),
         **_transcript(found.document, record.size_bytes),
@@ -145,14 +147,16 @@ def _transcript(document: Mapping[str, Any], size_bytes: int) -> dict[str, Any]:
 
 async def part_of_file(site: Site, request: Request) -> Response:
     """A file's recording, to listen to; or its transcript of the form in the address, to save."""
-    found = await site.find_file(request)
-    if found.is_silent:
-        raise FolderHangs(found.record.folder)
-    form = request.path_params.get("form")
-    if found.place is None or (path := found.sidecars.get(form) if form else found.place.path) is None:
-        raise NotHere
-    calls = site.calls(found.record.folder)
+    record = await site.find_job(request)
+    calls = site.calls(record.folder)
+    form = request.path_params.get("form", reading.AUDIO)
     try:
-        return await send_file(request, calls, found.place.root, path, download=form is not None)
+        found = await calls.make(READ_SECONDS, reading.find_part, site.config, record, form)
+    except OSError as error:
+        raise FolderHangs(record.folder) from error
+    if found is None:
+        raise NotHere
+    try:
+        return await send_file(request, calls, *found, download=form != reading.AUDIO)
     except (AudioError, OSError):
         raise NotHere from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from dropscribe.reports.waiting import listed_state
 from dropscribe.web import views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.files.audio import AudioFile
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.queue_reader import QueueView
 
-    _Files = tuple[dict[str, bytes], dict[str, Any], bool]
-
 LIST_ROWS = 8
 PAGE_ROWS = 50
 CHART_DAYS = 14
+AUDIO = ""
+"""Form of a job's audio, beside the output formats and the endings of templates' outputs."""
 
 STATES = {
     "": ("all", ()),
@@ -158,11 +158,9 @@ class FileStory:
 
     record: JobRecord
     explanation: Explanation
-    place: Place | None  # where the audio is; None where no rule's folder has it
-    sidecars: dict[str, bytes]  # path by output format, or by the ending of a template's output
-    document: dict[str, Any]  # the transcript's JSON; {} where it is not there or cannot be read
-    has_audio: bool  # whether the audio is there
-    is_silent: bool  # whether the file system does not answer, so that nothing is known of the files
+    forms: Collection[str] = ()  # of the files that are there: AUDIO, and those of sidecars
+    document: Mapping[str, Any] = field(default_factory=dict)  # the transcript's JSON, where it can be read
+    is_silent: bool = False  # whether the file system does not answer, so that nothing is known of the files
 
 
 def read_job(config: Config, job_id: int) -> JobRecord | None:
@@ -175,23 +173,44 @@ def read_job(config: Config, job_id: int) -> JobRecord | None:
 def read_story(config: Config, record: JobRecord) -> FileStory:
     """The job with its files; they are waited for no longer than :data:`patience.ANSWER_SECONDS`."""
     place = place_of(config, record)
-    files: _Files = {}, {}, False
-    is_silent = False
+    files: dict[str, Any] = {}
     try:
-        files = ask_disk(place.root, lambda: _files_at(place)) if place else files
+        if place is not None:
+            files = ask_disk(place.root, lambda: _read_files(place))
     except OSError:
-        is_silent = True
+        files = {"is_silent": True}
     with view_queue(config) as view:
         explanation = explain_record(record, config.folders[record.folder], view)
-    return FileStory(record, explanation, place, *files, is_silent)
+    return FileStory(record, explanation, **files)
 
 
-def _files_at(place: Place) -> _Files:
-    """The sidecars beside the audio at *place*, its transcript, and whether the audio is there."""
-    sidecars = {} if place.part == "inbox" else dict(_sidecars(place))
-    has_document = place.part == "done" and "json" in sidecars
-    document = read_document(place.root, sidecars["json"]) if has_document else None
-    return sidecars, document or {}, _is_there(place.root, place.path)
+def _read_files(place: Place) -> dict[str, Any]:
+    files = dict(_files_at(place))
+    has_document = place.part == "done" and "json" in files
+    document = read_document(place.root, files["json"]) if has_document else None
+    return {"forms": files, "document": document or {}}
+
+
+def find_part(config: Config, record: JobRecord, form: str) -> tuple[bytes, bytes] | None:
+    """(folder, path below it) of one of a job's files, by its form; None where it is not there.
+
+    Raises:
+        OSError: The folder's file system does not answer.
+    """
+    place = place_of(config, record)
+    if place is None:
+        return None
+    files = ((place.root, path) for found, path in _files_at(place) if found == form)
+    return ask_disk(place.root, lambda: next(files, None))
+
+
+def _files_at(place: Place) -> Iterator[tuple[str, bytes]]:
+    """(form, path) of the audio at *place* and of the sidecars beside it, those of them that are there."""
+    forms = [] if place.part == "inbox" else possible_formats(place.rule)
+    paths = {form.removeprefix(TEMPLATE): sidecar_paths(place.rule, place.path, form) for form in forms}
+    for form, possible in {AUDIO: [place.path], **paths}.items():
+        if path := next((path for path in possible if _is_there(place.root, path)), None):
+            yield form, path
 
 
 def place_of(config: Config, record: JobRecord) -> Place | None:
@@ -214,14 +233,6 @@ def _place_as_written(rule: FolderRule, filed: bytes) -> Place | None:
         if part != "inbox" and filed.startswith(root := os.fsencode(folder) + b"/")
     ]
     return min(found, key=lambda place: len(place.path), default=None)
-
-
-def _sidecars(place: Place) -> Iterator[tuple[str, bytes]]:
-    for form in possible_formats(place.rule):
-        for path in sidecar_paths(place.rule, place.path, form):
-            if _is_there(place.root, path):
-                yield form.removeprefix(TEMPLATE), path
-                break
 
 
 def _is_there(root: bytes, path: bytes) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.files.audio import AudioFile
     from dropscribe.queue.engine import Engine
+    from dropscribe.queue.sql.history import JobRecord
     from dropscribe.web.guard import Access
 
 P = ParamSpec("P")
@@ -177,18 +178,27 @@ class Site:
         """Calls on the disk of *folder* for one request."""
         return FolderCalls(folder, self.threads_of(folder))
 
+    async def find_job(self, request: Request) -> JobRecord:
+        """The job that the address names.
+
+        Raises:
+            NotHere: There is none.
+        """
+        job_id = id_of(request.path_params["id"])
+        record = None if job_id is None else await self.read(read_job, self.config, job_id)
+        if record is None:
+            raise NotHere
+        return record
+
     async def find_file(self, request: Request) -> FileStory:
-        """The file that the address names.
+        """The job that the address names, with its files.
 
         Raises:
             NotHere: There is none.
             FolderHangs: Too many other calls wait for the folder's disk.
         """
-        config, job_id = self.config, id_of(request.path_params["id"])
-        record = None if job_id is None else await self.read(read_job, config, job_id)
-        if record is None:
-            raise NotHere
-        return await self.calls(record.folder).make(READ_SECONDS, read_story, config, record)
+        record = await self.find_job(request)
+        return await self.calls(record.folder).make(READ_SECONDS, read_story, self.config, record)
 
     def rule(self, request: Request) -> FolderRule:
         """The rule of the folder that the address names.

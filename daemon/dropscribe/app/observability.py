@@ -137,21 +137,18 @@ class Health:
     async def _moved_listener(self, config: Config) -> Listener | None:
         """Listen where *config* says, and close the old listener."""
         old = self._listener
-        try:
-            listener = await self._listen(config)
-        except ListenError:
-            if old is None or not _shares_port(config, self._config):
-                raise
+        if old is not None and _shares_port(config, self._config):
             # The old socket may block the new one: 0.0.0.0:P cannot be bound beside 127.0.0.1:P.
             await old.close()
             self._listener = None
-            try:
-                return await self._listen(config)
-            except ListenError:
+        try:
+            listener = await self._listen(config)
+        except ListenError:
+            if old is not None and self._listener is None:
                 self._listener = await self._listen(self._config)
-                raise
-        if old is not None:
-            await old.close()
+            raise
+        if self._listener is not None:
+            await self._listener.close()
         return listener
 
     async def _listen(self, config: Config) -> Listener | None:

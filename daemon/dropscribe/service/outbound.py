@@ -41,6 +41,7 @@ PROMPT_SECONDS = 10.0
 MOST_AT_ONCE = 1000
 MOST_FAILURES = 10  # a message lists up to this many failures one by one, and more of them as counts by kind
 MOST_LINES = 60
+_WORDS = {"held": "{} is held", "released": "{} goes on", "budget": "the budget of {}"}
 _CHATTY = ("apprise", "urllib3", "requests")
 """Loggers that would write messages and urls; apprise itself answers only yes or no."""
 
@@ -207,17 +208,10 @@ def _headline(events: Sequence[Mapping[str, Any]], failed: int) -> str:
 
 def _what(event: Mapping[str, Any]) -> str:
     """The event in a few words."""
-    match event["event"]:
-        case "failed":
-            return f"{event['folder']}: {escape_text(event['path'])} failed"
-        case "held":
-            return f"{_scope(event)} is held"
-        case "released":
-            return f"{_scope(event)} goes on"
-        case "budget":
-            return f"the budget of {_scope(event)}"
-        case other:
-            return f"{other}"
+    name = str(event["event"])
+    if name == "failed":
+        return f"{event['folder']}: {escape_text(event['path'])} failed"
+    return _WORDS.get(name, name).format(_scope(event))
 
 
 def _line(event: Mapping[str, Any]) -> str:

@@ -294,7 +294,7 @@ def test_the_last_copy_is_never_withdrawn(tmp_path, monkeypatch):
     """The original has gone from the inbox: the copy stays, whatever becomes of the recording."""
     request = request_with_companion(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("dropscribe.publish.moving.AudioMove.move", _fail)
+        patch.setattr("dropscribe.publish.filing.move_audio", _fail)
         with pytest.raises(PublishError):
             publish(request)
     (tmp_path / "inbox/call.xml").unlink()

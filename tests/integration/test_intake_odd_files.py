@@ -250,8 +250,7 @@ def test_no_lease_is_asked_for_where_a_server_decides(inbox_dir, monkeypatch):
     path.write_bytes(wav())
     with open(path, "ab"), open(path, "rb") as reader:
         assert lease.probe_lease(reader.fileno()) is Lease.UNKNOWN
-        with lease.held_lease(reader.fileno()) as state:
-            assert state is Lease.UNKNOWN
+        assert lease.hold_lease(reader.fileno()) is Lease.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -282,25 +281,29 @@ def test_a_mount_without_a_source_is_known(inbox_dir, monkeypatch):
     assert mounts.mount_of(bytes(inbox_dir)).name == "tmpfs"
 
 
-def test_an_error_of_releasing_a_lease_does_not_get_out(inbox_dir, monkeypatch):
-    """The kernel may have taken it back already; the move inside the block is done."""
+@pytest.mark.parametrize("take", [lease.probe_lease, lease.hold_lease])
+def test_a_lease_ends_with_its_file(inbox_dir, take):
+    """Until the file is closed no writer can open it; then it can at once."""
     path = inbox_dir / "a.wav"
     path.write_bytes(wav())
-    acquire = lease._acquire
-    monkeypatch.setattr(lease, "_acquire", acquire)
-    fcntl = lease.fcntl.fcntl
-
-    def failing(descriptor, command, argument):
-        if argument == lease.fcntl.F_UNLCK:
-            fcntl(descriptor, command, argument)
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        return fcntl(descriptor, command, argument)
-
-    monkeypatch.setattr(lease.fcntl, "fcntl", failing)
     with open(path, "rb") as reader:
-        assert lease.probe_lease(reader.fileno()) is Lease.FREE
-        with lease.held_lease(reader.fileno()) as state:
-            assert state is Lease.FREE
+        assert take(reader.fileno()) is Lease.FREE
+        with pytest.raises(BlockingIOError):
+            os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_no_lease_is_taken_while_sigio_would_end_the_process(inbox_dir):
+    """Nothing is said of writers then."""
+    path = inbox_dir / "a.wav"
+    path.write_bytes(wav())
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    try:
+        with open(path, "rb") as reader:
+            assert lease.probe_lease(reader.fileno()) is Lease.UNKNOWN
+            assert lease.hold_lease(reader.fileno()) is Lease.UNKNOWN
+    finally:
+        lease.ignore_sigio()
 
 
 # The lock

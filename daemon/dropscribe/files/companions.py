@@ -17,7 +17,7 @@ from dropscribe.core.naming import Companion, companion_name, spellings
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_file
-from dropscribe.files.lease import held_lease
+from dropscribe.files.lease import hold_lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +50,8 @@ def _find(folder: int, audio: bytes, pattern: str, quiet_seconds: float) -> Foun
         with (
             contextlib.suppress(OSError),  # absent, no regular file, or not to be read
             closing(open_file(folder, name)) as descriptor,
-            held_lease(descriptor) as lease,
         ):
+            lease = hold_lease(descriptor)
             file = Companion(spelling, name, snapshot_of(os.fstat(descriptor)))
             is_young = 0 <= time.time() - file.snapshot.mtime_ns / 1e9 < quiet_seconds
             if lease is Lease.WRITER or (is_young and lease is not Lease.FREE):

@@ -47,17 +47,18 @@ class OwnFile:
     """One new file from its hidden name to its final one.
 
     Args:
+        name: Its final name.
         hidden: Hidden name in the same folder, this file's alone.
         sha256: Hex digest of the content.
     """
 
-    def __init__(self, place: FileName, hidden: bytes, sha256: str, can: Capabilities) -> None:
-        self._place = place
-        self._hidden = place.beside(hidden)
-        self._mark = place.beside(hidden + b".named")
+    def __init__(self, name: FileName, hidden: bytes, sha256: str, can: Capabilities) -> None:
+        self.name = name
+        self._hidden = name.beside(hidden)
+        self._mark = name.beside(hidden + b".named")
         self._aside = hidden + b".away"
         self._sha256 = sha256
-        self._key = (hidden, place.name)
+        self._key = (hidden, name.name)
         self._can = can
         self._is_named = False
         self._descriptor: int | None = None
@@ -69,12 +70,12 @@ class OwnFile:
                 return False
             # Some file systems with one inode number per name cache longer than a retry takes (sshfs: 20 s).
             is_known = not self._can.same_inode and self._key in _placed
-            return is_known or same_file(self._hidden, self._place, self._can)
-        return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self._place)
+            return is_known or same_file(self._hidden, self.name, self._can)
+        return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self.name)
 
     def is_like(self) -> bool:
         """Whether the file at the final name has the same content, even if it is not ours."""
-        return self._is_at(self._place)
+        return self._is_at(self.name)
 
     def _is_at(self, name: FileName) -> bool:
         return digest_at(name) == self._sha256
@@ -138,7 +139,7 @@ class OwnFile:
         self._is_named = self.is_placed()
         if self._is_named:
             return None
-        remove_aside(self._place, self._aside, self._is_own, self._can)
+        remove_aside(self.name, self._aside, self._is_own, self._can)
         if not self._can.links and self._mark.status() is not None and self._is_at(self._hidden):
             return None  # whole, by its mark
         self.finish()
@@ -158,27 +159,27 @@ class OwnFile:
         if self._is_named:
             return
         if not self._can.links:
-            move_new(self._hidden, self._place, self._can, self._aside, self._is_at)
+            move_new(self._hidden, self.name, self._can, self._aside, self._is_at)
             return
         try:
-            link(self._hidden, self._place)
+            link(self._hidden, self.name)
         except OSError as error:
             # The result of the call was lost, or the file was named before a crash.
-            if same_file(self._hidden, self._place, self._can):
+            if same_file(self._hidden, self.name, self._can):
                 _placed.add(self._key)
                 return
             if error.errno in CAPABILITY_ERRORS:
-                forget_capabilities(self._place.folder)
+                forget_capabilities(self.name.folder)
             raise
         _placed.add(self._key)
 
     def withdraw(self) -> bool:
         """Remove the file under all its names; whether its final name was removed."""
         if self._can.move is Move.PLACEHOLDER:
-            free_placeholder(self._place, self._aside)
-        is_removed = remove_aside(self._place, self._aside, self._is_own, self._can)
+            free_placeholder(self.name, self._aside)
+        is_removed = remove_aside(self.name, self._aside, self._is_own, self._can)
         if not is_removed and self.is_placed():
-            is_removed = remove_if(self._place, self._aside, self._is_own, self._can)
+            is_removed = remove_if(self.name, self._aside, self._is_own, self._can)
         self.finish()
         return is_removed
 

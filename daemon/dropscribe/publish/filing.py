@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from functools import cache, partial
 from typing import TYPE_CHECKING, Self
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
@@ -23,7 +24,8 @@ from dropscribe.files.beneath import make_folder, make_root, open_folder, open_r
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.mounts import lease_support
-from dropscribe.files.moves import FileName, free_placeholder
+from dropscribe.files.moves import free_placeholder
+from dropscribe.files.own_file import start_writing, write_all
 from dropscribe.files.permissions import Permissions, hands_down_list
 from dropscribe.publish.companions import (
     copy_companions,
@@ -31,15 +33,21 @@ from dropscribe.publish.companions import (
     remove_originals,
     withdraw_companions,
 )
-from dropscribe.publish.moving import AudioMove, check_source, check_untouched
-from dropscribe.publish.publication import CompanionChanged, NameTaken, ReopenedForWriting
-from dropscribe.publish.sidecars import Sidecars, withdraw_sidecars
+from dropscribe.publish.moving import (
+    check_source,
+    check_target,
+    check_untouched,
+    finish_move,
+    is_moved,
+    move_audio,
+)
+from dropscribe.publish.publication import CompanionChanged, JobFiles, NameTaken, ReopenedForWriting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dropscribe.files.capabilities import Capabilities
-    from dropscribe.files.mounts import LeaseSupport
+    from dropscribe.files.moves import FileName
+    from dropscribe.files.own_file import OwnFile
     from dropscribe.publish.publication import PublishRequest
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -77,14 +85,16 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
             # given in between would have each further sync write the folder again (ext4).
             _each(group, PublishOperation.sync_sidecars)
             _each(group, PublishOperation.place_sidecars)
-        _sync(operations, lambda operation: (operation.target,))
+        _sync(operations, lambda operation: (operation.files.target,))
         _each(operations, lambda _: reached("sidecars_synced"))
         may_copy = len(operations) == 1
         _each(operations, lambda operation: operation.move_audio(may_copy=may_copy))
-        _sync(operations, lambda operation: operation.folders_before_removal)
-        _each(operations, PublishOperation.remove_originals)
-        _each(operations, PublishOperation.finish)
-        _sync(operations, lambda operation: (operation.target, operation.source))
+        # Originals of companions are removed once the audio and their copies are durable.
+        with_companions = [each for each in operations if each.request.output_names.companions]
+        _sync(with_companions, lambda operation: operation.folders)
+        _each(operations, lambda operation: remove_originals(operation.files))
+        _each(operations, lambda operation: operation.files.finish())
+        _sync(operations, lambda operation: operation.folders)
     return [operation.outcome() for operation in operations]
 
 
@@ -97,7 +107,7 @@ def withdraw(request: PublishRequest) -> None:
     with _Folders() as folders:
         try:
             target = folders.target(request, make=False)
-            _withdraw(request, folders.source_if_there(request), target, capabilities_of(target))
+            _withdraw(JobFiles(request, folders.source_if_there(request), target, capabilities_of(target)))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -109,9 +119,9 @@ class _Folders:
 
     def __init__(self) -> None:
         self._open: dict[tuple[bytes, bytes], int] = {}
-        self._capabilities: dict[int, Capabilities] = {}
-        self._leases: dict[int, LeaseSupport] = {}
-        self._lists: dict[int, bool] = {}
+        self.capabilities = cache(capabilities_of)
+        self.leases = cache(lease_support)
+        self._hands_down_list = cache(hands_down_list)
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
@@ -141,23 +151,9 @@ class _Folders:
             self._open[root, directory] = step(self._open[root, b""], directory)
         return self._open[root, directory]
 
-    def capabilities(self, target: int) -> Capabilities:
-        """Capabilities of the mount of the open *target*; raises as capabilities_of."""
-        if target not in self._capabilities:
-            self._capabilities[target] = capabilities_of(target)
-        return self._capabilities[target]
-
-    def leases(self, source: int) -> LeaseSupport:
-        """The meaning of read leases on files in the open *source*."""
-        if source not in self._leases:
-            self._leases[source] = lease_support(source)
-        return self._leases[source]
-
-    def permissions(self, target: int, folder: int, name: bytes, status: os.stat_result) -> Permissions:
-        """The permissions of sidecars in *target*, for the audio *name* in *folder*, which has *status*."""
-        if target not in self._lists:
-            self._lists[target] = hands_down_list(target)
-        return Permissions.of_sidecar(folder, name, status, inherits_list=self._lists[target])
+    def permissions(self, target: int, audio: FileName, status: os.stat_result) -> Permissions:
+        """The permissions of sidecars in *target*, for *audio*, which has *status*."""
+        return Permissions.of_sidecar(*audio, status, inherits_list=self._hands_down_list(target))
 
     def __enter__(self) -> Self:
         return self
@@ -171,139 +167,117 @@ class PublishOperation:
     """The progress of one publication.
 
     Attributes:
-        source: The open folder that its audio leaves; None where it is not there.
-        target: The open folder that it goes to; None before it was opened.
+        request: Names and content of its files.
         is_over: Nothing more is done for it, because it failed.
     """
 
     def __init__(self, request: PublishRequest, folders: _Folders) -> None:
-        self.source: int | None = None
-        self.target: int | None = None
+        self.request = request
         self.is_over = False
-        self._request = request
         self._folders = folders
-        self._capabilities: Capabilities | None = None
-        self._sidecars: Sidecars | None = None
-        self._move: AudioMove | None = None
+        self._files: JobFiles | None = None
+        self._begun: list[OwnFile] = []
         self._is_moved = False
+        self._is_taken = False
         self._is_writing = False
         self._error: Exception | None = None
 
     @property
-    def _can(self) -> Capabilities:
-        if self._capabilities is None:
+    def files(self) -> JobFiles:
+        """The files in their open folders; there are none before :meth:`write_sidecars`."""
+        if self._files is None:
             raise ValueError("the target folder is not open yet")
-        return self._capabilities
-
-    @property
-    def sidecar_count(self) -> int:
-        """Files that :meth:`write_sidecars` leaves open."""
-        return len(self._request.files)
+        return self._files
 
     def write_sidecars(self) -> None:
         """Write the sidecars under hidden names."""
-        request = self._request
+        request, folders = self.request, self._folders
+        source: int | None = None
         missing: AudioError | None = None
         try:
-            self.source = self._folders.source(request)
-            status = check_source(request, self.source)
+            source = folders.source(request)
+            status = check_source(request, source)
         except AudioError as error:
             missing = error
         try:
-            self.target = target = self._folders.target(request, make=missing is None)
+            target = folders.target(request, make=missing is None)
         except FileNotFoundError as error:
             raise missing or error from None
-        self._capabilities = can = self._folders.capabilities(target)
-        self._move = move = AudioMove(request, self.source, target, can)
+        self._files = files = JobFiles(request, source, target, folders.capabilities(target))
         if missing is None:
             # The audio is at its source, so this is no move of an earlier try to be finished.
             check_untouched(request, status)
-            move.check_target(status)
-            permissions = self._folders.permissions(target, self._source(), request.source_name, status)
+            check_target(files, status)
+            permissions = folders.permissions(target, files.old, status)
             self._is_writing = True
-            self._sidecars = Sidecars(request, target, can)
-            self._sidecars.write(permissions)
-        elif move.is_done():
+            self._begin(files.sidecars, permissions)
+        elif is_moved(files):
             self._is_moved = True
-            self._write_missing(target, can)
+            self._write_missing(files)
         else:
             raise missing
 
-    def _write_missing(self, target: int, can: Capabilities) -> None:
+    def _write_missing(self, files: JobFiles) -> None:
         """Write the sidecars again that were withdrawn while the audio was not visible."""
-        name = self._request.output_names.audio
-        status = FileName(target, name).status()
-        if status is None:
-            return  # another program has taken it already
-        permissions = self._folders.permissions(target, target, name, status)
-        self._sidecars = Sidecars(self._request, target, can)
-        self._sidecars.write(permissions, missing_alone=True)
+        status = files.new.status()
+        self._is_taken = status is None  # by another program, already
+        if status is not None:
+            permissions = self._folders.permissions(files.target, files.new, status)
+            self._begin((each for each in files.sidecars if each[0].name.status() is None), permissions)
+
+    def _begin(self, sidecars: Iterable[tuple[OwnFile, bytes]], permissions: Permissions) -> None:
+        for sidecar, content in sidecars:
+            self._begun.append(sidecar)
+            sidecar.begin(partial(_fill, permissions, content), permissions.mode_of_empty)
 
     def sync_sidecars(self) -> None:
         """Make the sidecars durable under their hidden names."""
-        if self._sidecars is not None:
-            self._sidecars.make_durable()
+        for sidecar in self._begun:
+            sidecar.make_durable()
+            reached("sidecar_written")
 
     def place_sidecars(self) -> None:
         """Give the sidecars their names, and copy the companions."""
-        request, source, can = self._request, self.source, self._can
-        if self.target is None or self._move is None:
-            return
-        if self._sidecars is not None:
-            self._sidecars.place()
+        files = self.files
+        for sidecar in self._begun:
+            files.place(sidecar)
+            reached("sidecar_linked")
         if not self._is_moved:
-            copy_companions(request, self._source(), self.target, can)
+            copy_companions(files)
         else:
-            if self._sidecars is not None and source is not None:
-                copy_missing_companions(request, source, self.target, can)
-            self._move.finish()
+            if not self._is_taken:
+                copy_missing_companions(files)
+            finish_move(files)
         self._is_writing = False
-
-    def _source(self) -> int:
-        if self.source is None:
-            raise ValueError("the source folder is not open")
-        return self.source
 
     def move_audio(self, *, may_copy: bool) -> None:
         """Move the audio to its destination."""
-        if self._move is not None and not self._is_moved:
-            self._move.move(self._folders.leases(self._source()), may_copy=may_copy)
+        if not self._is_moved:
+            leases = self._folders.leases(self.files.old.folder)
+            move_audio(self.files, leases, may_copy=may_copy)
 
     @property
-    def folders_before_removal(self) -> tuple[int | None, ...]:
-        """The folders to be synced before originals of companions are removed."""
-        return (self.target, self.source) if self._request.output_names.companions else ()
-
-    def remove_originals(self) -> None:
-        """Remove the companions from the inbox: the audio and their copies are durable."""
-        if self.source is not None and self.target is not None:
-            remove_originals(self._request, self.source, self.target, self._can)
-
-    def finish(self) -> None:
-        """Remove the hidden names: all files are in place."""
-        if self.target is not None:
-            for own_file in self._request.own_files(self.target, self._can):
-                own_file.finish()
+    def folders(self) -> tuple[int | None, ...]:
+        """The folders whose names this publication changes."""
+        return self.files.target, self.files.source
 
     def fail(self, error: Exception) -> None:
         """End the publication; withdraw the sidecars if the audio will not follow."""
         self.is_over, self._error = True, error
-        if self._sidecars is not None:
-            self._sidecars.abandon()
-        no_room = isinstance(error, OSError) and error.errno in _NO_ROOM and self._is_writing
-        if self._capabilities is None or self.target is None:
+        for sidecar in self._begun:
+            sidecar.abandon()
+        files = self._files
+        if files is None:
             return
-        if no_room:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and self._is_writing:
             # A full disk must not keep half of the files.
             with contextlib.suppress(OSError):
-                _withdraw(self._request, self.source, self.target, self._can)
+                _withdraw(files)
         elif isinstance(error, (AudioError, NameTaken, CompanionChanged, ReopenedForWriting)):
             try:
-                if self._can.move is Move.PLACEHOLDER:
-                    free_placeholder(
-                        FileName(self.target, self._request.output_names.audio), self._request.aside
-                    )
-                _withdraw(self._request, self.source, self.target, self._can)
+                if files.can.move is Move.PLACEHOLDER:
+                    free_placeholder(files.new, files.aside)
+                _withdraw(files)
             except OSError as trouble:
                 self._error = trouble
 
@@ -312,20 +286,26 @@ class PublishOperation:
         match self._error:
             case None:
                 reached("published")
-                return self._request.audio
+                return self.request.audio
             case OSError() as error:
-                return _publish_error(self._request, error)
+                return _publish_error(self.request, error)
             case AudioForbidden() as error:
-                return PublishError(self._request.path, error.reason, "EACCES")
+                return PublishError(self.request.path, error.reason, "EACCES")
             case error:
                 return error
 
 
-def _withdraw(request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
-    """Remove the files of this job from the open *target* folder, durably."""
-    removed = [withdraw_sidecars(request, target, can), withdraw_companions(request, source, target, can)]
-    if any(removed):
-        sync(target)
+def _fill(permissions: Permissions, content: bytes, descriptor: int) -> None:
+    permissions.apply(descriptor)  # before there is anything to read
+    write_all(descriptor, content)
+    start_writing(descriptor)
+
+
+def _withdraw(files: JobFiles) -> None:
+    """Remove the files of this job from the target folder, durably."""
+    removed = [sidecar.withdraw() for sidecar, _ in files.sidecars]
+    if any([*removed, withdraw_companions(files)]):
+        sync(files.target)
     reached("taken_back")
 
 
@@ -342,7 +322,7 @@ def _groups(operations: Sequence[PublishOperation]) -> Iterator[list[PublishOper
     """*operations* in groups whose sidecars may all be open at once."""
     group: list[PublishOperation] = []
     for operation in operations:
-        if group and sum(each.sidecar_count for each in [*group, operation]) > _MOST_OPEN:
+        if group and sum(len(each.request.files) for each in [*group, operation]) > _MOST_OPEN:
             yield group
             group = []
         group.append(operation)

@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
-from dropscribe.files.beneath import READ, sync
+from dropscribe.files.beneath import READ, closing, sync
 from dropscribe.files.crashpoint import reached
-from dropscribe.files.lease import held_lease
+from dropscribe.files.lease import hold_lease
 from dropscribe.files.mounts import LeaseSupport
 from dropscribe.files.moves import FileName, is_placeholder, move_new, remove_aside, remove_if, same_file
 from dropscribe.files.own_file import copy_audio, digest_at, sha256_of
 from dropscribe.publish.publication import CopyNeeded, NameTaken, ReopenedForWriting
 
 if TYPE_CHECKING:
-    from dropscribe.files.capabilities import Capabilities
-    from dropscribe.files.own_file import OwnFile
-    from dropscribe.publish.publication import PublishRequest
+    from dropscribe.publish.publication import JobFiles, PublishRequest
 
 
 def check_source(request: PublishRequest, folder: int) -> os.stat_result:
@@ -38,7 +36,7 @@ def check_source(request: PublishRequest, folder: int) -> os.stat_result:
     status = FileName(folder, request.source_name).status()
     if status is None:
         raise AudioMissing(request.path, "nothing is there")
-    if not request.is_audio(snapshot_of(status)):
+    if not request.snapshot.same_audio(snapshot_of(status), stable_inodes=request.stable_inodes):
         raise AudioChanged(request.path, "is not what was transcribed")
     return status
 
@@ -56,165 +54,142 @@ def check_untouched(request: PublishRequest, audio: os.stat_result) -> None:
         raise AudioChanged(request.path, "has been touched since it was transcribed")
 
 
-class AudioMove:
-    """The audio of one publication on its way from its inbox to its new place.
+def check_target(files: JobFiles, audio: os.stat_result) -> None:
+    """Check, before sidecars stand beside it, that no other file has the audio's new name.
 
     Args:
-        request: The publication.
-        source: The open inbox folder, or None where there is none any more.
-        target: The open target folder.
-        can: Capabilities of the target's mount.
+        audio: Status of the audio in its inbox.
+
+    Raises:
+        NameTaken: One has.
     """
+    found = files.new.status()
+    if found is None or os.path.samestat(found, audio) or is_placeholder(files.new, files.aside):
+        return
+    if not (_is_copied(files) or same_file(files.old, files.new, files.can)):
+        raise NameTaken(files.request.audio)
 
-    def __init__(self, request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
-        self._request = request
-        self._can = can
-        self._old = None if source is None else FileName(source, request.source_name)
-        self._new = FileName(target, request.output_names.audio)
 
-    @property
-    def _source(self) -> FileName:
-        if self._old is None:
-            raise ValueError("the source folder is not open")
-        return self._old
+def is_moved(files: JobFiles) -> bool:
+    """Whether the audio is at its destination already, from before a crash or a lost reply.
 
-    def check_target(self, audio: os.stat_result) -> None:
-        """Check, before sidecars stand beside it, that no other file has the audio's new name.
+    To be called only when the audio is not at its source, where another file may be by now. No file is
+    removed because of the result, so equal content is proof enough where the hidden names have gone.
+    """
+    request = files.request
+    if files.source is not None and request.is_audio_at(files.original(files.aside)):
+        return True  # set aside only after it had arrived, and was durable there
+    status = files.new.status()
+    if status is None or status.st_size != request.snapshot.size_bytes:
+        return False
+    if request.stable_inodes and request.is_audio_at(files.new):
+        return True
+    if request.sha256 and digest_at(files.new) != request.sha256:
+        return False
+    if request.sha256 and (files.source is None or files.old.status() is None):
+        return True
+    # If the sidecars are this job's, so is the audio beside them.
+    return all(sidecar.is_placed() or sidecar.is_like() for sidecar, _ in files.sidecars)
 
-        Args:
-            audio: Status of the audio in its inbox.
 
-        Raises:
-            NameTaken: One has.
-        """
-        found = self._new.status()
-        if found is None or os.path.samestat(found, audio) or is_placeholder(self._new, self._request.aside):
-            return
-        if not (self._is_copied() or same_file(self._source, self._new, self._can)):
-            raise NameTaken(self._request.audio)
+def move_audio(files: JobFiles, leases: LeaseSupport, *, may_copy: bool) -> None:
+    """Move the audio; the last names are not synced.
 
-    def is_done(self) -> bool:
-        """Whether the audio is at its destination already, from before a crash or a lost reply.
+    Args:
+        leases: Of the mount of its inbox.
+        may_copy: It may be copied, which can take long.
 
-        To be called only when the audio is not at its source, where another file may be by now. No file is
-        removed because of the result, so equal content is proof enough where the hidden names have gone.
-        """
-        request, old = self._request, self._old
-        if old is not None and request.is_audio_at(FileName(old.folder, request.aside)):
-            return True  # set aside only after it had arrived, and was durable there
-        status = self._new.status()
-        if status is None or status.st_size != request.snapshot.size_bytes:
-            return False
-        if request.stable_inodes and request.is_audio_at(self._new):
-            return True
-        if request.sha256 and digest_at(self._new) != request.sha256:
-            return False
-        if request.sha256 and (old is None or old.status() is None):
-            return True
-        # If the sidecars are this job's, so is the audio beside them.
-        sidecars = request.sidecars(self._new.folder, self._can)
-        return all(sidecar.is_placed() or sidecar.is_like() for sidecar, _ in sidecars)
+    Raises:
+        ReopenedForWriting: It is open for writing.
+        NameTaken: Another file has its new name.
+        AudioMissing, AudioChanged: It is no longer the file that settled.
+        CopyNeeded: It would have to be copied, and not *may_copy*.
+    """
+    request = files.request
+    # Some FUSE file systems cannot rename an open file; leases are meaningful on local ones alone.
+    audio = _open_source(files.old) if leases is LeaseSupport.FULL else None
+    try:
+        # Until the file is closed no writer can open it, so check and move are atomic.
+        if hold_lease(audio, leases) is Lease.WRITER and not request.ignores_writers:
+            raise ReopenedForWriting(repr(request.path))
+        check_untouched(request, check_source(request, files.old.folder))
+        _move_or_copy(files, may_copy=may_copy)
+    finally:
+        if audio is not None:
+            os.close(audio)
+    reached("audio_moved")
 
-    def move(self, leases: LeaseSupport, *, may_copy: bool) -> None:
-        """Move the audio; the last names are not synced.
 
-        Args:
-            leases: Of the mount of its inbox.
-            may_copy: It may be copied, which can take long.
+def _move_or_copy(files: JobFiles, *, may_copy: bool) -> None:
+    request = files.request
+    try:
+        move_new(files.old, files.new, files.can, files.aside, request.is_audio_at)
+    except OSError as error:
+        if error.errno == errno.EEXIST and not _is_copied(files):
+            raise NameTaken(request.audio) from None
+        if error.errno not in {errno.EXDEV, errno.EEXIST}:
+            raise
+        if not may_copy:
+            raise CopyNeeded(repr(request.path)) from None
+        _copy(files)
+    else:
+        _check_moved(files)
 
-        Raises:
-            ReopenedForWriting: It is open for writing.
-            NameTaken: Another file has its new name.
-            AudioMissing, AudioChanged: It is no longer the file that settled.
-            CopyNeeded: It would have to be copied, and not *may_copy*.
-        """
-        request = self._request
-        # Some FUSE file systems cannot rename an open file; leases are meaningful on local ones alone.
-        audio = _open_source(self._source) if leases is LeaseSupport.FULL else None
-        try:
-            # While the lease is held no writer can open the file, so check and move are atomic.
-            with held_lease(audio, leases) as state:
-                if state is Lease.WRITER and not request.ignores_writers:
-                    raise ReopenedForWriting(repr(request.path))
-                check_untouched(request, check_source(request, self._source.folder))
-                self._move_or_copy(may_copy=may_copy)
-        finally:
-            if audio is not None:
-                os.close(audio)
-        reached("audio_moved")
 
-    def _move_or_copy(self, *, may_copy: bool) -> None:
-        request = self._request
-        try:
-            move_new(self._source, self._new, self._can, request.aside, request.is_audio_at)
-        except OSError as error:
-            if error.errno == errno.EEXIST and not self._is_copied():
-                raise NameTaken(request.audio) from None
-            if error.errno not in {errno.EXDEV, errno.EEXIST}:
+def _is_copied(files: JobFiles) -> bool:
+    """Whether the name is taken by our own copy, from before a crash or a lost answer.
+
+    link() and a rename that checks first report a taken name before they report two mounts.
+    """
+    return files.copy(files.request.sha256 or digest_at(files.old)).is_placed()
+
+
+def _check_moved(files: JobFiles) -> None:
+    """Move a file back that was renamed over the source between the check and the move."""
+    request, status = files.request, files.new.status()
+    if status is None:
+        return  # another program has taken it already
+    found = snapshot_of(status)
+    is_same = found.inode == request.snapshot.inode or not request.stable_inodes
+    if is_same and found.size_bytes == request.snapshot.size_bytes:
+        return
+    with contextlib.suppress(FileExistsError):
+        move_new(files.new, files.old, files.can, files.aside, lambda name: _is_inode(name, status))
+    raise AudioChanged(request.path, "another file took its place")
+
+
+def _copy(files: JobFiles) -> None:
+    """Copy to another mount, verify, sync, and only then remove the original."""
+    request, old = files.request, files.old
+    source = _open_source(old)
+    if source is None:
+        raise AudioForbidden(request.path, "may not be read, and done is on another mount")
+    with closing(source):
+        expected = request.sha256 or sha256_of(source)
+        copy = files.copy(expected)
+        if not copy.is_placed():
+            copy.write(lambda descriptor: _fill_copy(request, source, descriptor, expected))
+            try:
+                files.place(copy)
+            except NameTaken:
+                copy.finish()
                 raise
-            if not may_copy:
-                raise CopyNeeded(repr(request.path)) from None
-            self._copy()
-        else:
-            self._check_moved()
+        reached("copy_linked")
+    sync(files.target)
+    reached("copy_verified")
+    if not remove_if(old, files.aside, request.is_audio_at, files.can):
+        copy.withdraw()
+        raise AudioChanged(request.path, "is not what was transcribed")
+    sync(old.folder)
+    copy.finish()
 
-    def _is_copied(self) -> bool:
-        """Whether the name is taken by our own copy, from before a crash or a lost answer.
 
-        link() and a rename that checks first report a taken name before they report two mounts.
-        """
-        return self._copy_of(self._request.sha256 or digest_at(self._source)).is_placed()
-
-    def _copy_of(self, sha256: str) -> OwnFile:
-        return self._request.copy(self._new.folder, sha256, self._can)
-
-    def _check_moved(self) -> None:
-        """Move a file back that was renamed over the source between the check and the move."""
-        request, status = self._request, self._new.status()
-        if status is None:
-            return  # another program has taken it already
-        found = snapshot_of(status)
-        is_same = found.inode == request.snapshot.inode or not request.stable_inodes
-        if is_same and found.size_bytes == request.snapshot.size_bytes:
-            return
-        with contextlib.suppress(FileExistsError):
-            move_new(self._new, self._source, self._can, request.aside, lambda name: _is_inode(name, status))
-        raise AudioChanged(request.path, "another file took its place")
-
-    def _copy(self) -> None:
-        """Copy to another mount, verify, sync, and only then remove the original."""
-        request, old = self._request, self._source
-        source = _open_source(old)
-        if source is None:
-            raise AudioForbidden(request.path, "may not be read, and done is on another mount")
-        try:
-            expected = request.sha256 or sha256_of(source)
-            copy = self._copy_of(expected)
-            if not copy.is_placed():
-                copy.write(lambda descriptor: _fill_copy(request, source, descriptor, expected))
-                try:
-                    copy.place()
-                except FileExistsError:
-                    copy.finish()
-                    raise NameTaken(request.audio) from None
-            reached("copy_linked")
-        finally:
-            os.close(source)
-        sync(self._new.folder)
-        reached("copy_verified")
-        if not remove_if(old, request.aside, request.is_audio_at, self._can):
-            copy.withdraw()
-            raise AudioChanged(request.path, "is not what was transcribed")
-        sync(old.folder)
-        copy.finish()
-
-    def finish(self) -> None:
-        """End a move that a crash has interrupted: the audio stands at its place."""
-        request = self._request
-        if self._old is not None:
-            remove_aside(self._old, request.aside, request.is_audio_at, self._can)
-            sync(self._old.folder)
-        self._copy_of(request.sha256).finish()
+def finish_move(files: JobFiles) -> None:
+    """End a move that a crash has interrupted: the audio stands at its place."""
+    if files.source is not None:
+        remove_aside(files.old, files.aside, files.request.is_audio_at, files.can)
+        sync(files.source)
+    files.copy(files.request.sha256).finish()
 
 
 def _open_source(name: FileName) -> int | None:

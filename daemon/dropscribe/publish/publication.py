@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import DropscribeError
@@ -66,63 +67,96 @@ class PublishRequest:
         """The audio's file name in its inbox folder."""
         return self.path.rpartition(b"/")[2]
 
-    @property
-    def aside(self) -> bytes:
-        """Hidden name in the inbox folder for the original, while it is removed."""
-        return self._hidden_name(len(self.files) + 1)
-
-    def is_audio(self, found: FileSnapshot) -> bool:
-        """Whether *found* is the file that settled."""
-        return self.snapshot.same_audio(found, stable_inodes=self.stable_inodes)
+    def is_at(self, snapshot: FileSnapshot, name: FileName) -> bool:
+        """Whether the file of *snapshot* stands at *name*, in the inbox or moved within its mount."""
+        status = name.status()
+        return status is not None and snapshot.same_audio(
+            snapshot_of(status), stable_inodes=self.stable_inodes
+        )
 
     def is_audio_at(self, name: FileName) -> bool:
-        """Whether the file that settled stands at *name*, in its inbox or moved within its mount."""
-        status = name.status()
-        return status is not None and self.is_audio(snapshot_of(status))
+        """Whether the file that settled stands at *name*."""
+        return self.is_at(self.snapshot, name)
 
-    def sidecars(self, folder: int, can: Capabilities) -> list[tuple[OwnFile, bytes]]:
-        """The sidecars with their content, on their way to names in the open *folder*."""
+
+class JobFiles:
+    """The files of one job, with their names in open folders.
+
+    Attributes:
+        request: Names and content.
+        source: The open inbox folder, or None where there is none any more.
+        target: The open folder that the files go to.
+        can: Capabilities of its mount.
+        new: Name of the audio in *target*.
+        aside: Hidden name in the inbox folder for the original, while it is removed.
+    """
+
+    def __init__(self, request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
+        self.request = request
+        self.source = source
+        self.target = target
+        self.can = can
+        self.new = FileName(target, request.output_names.audio)
+        self.aside = self._hidden_name(len(request.files) + 1)
+
+    @property
+    def old(self) -> FileName:
+        """Name of the audio in the inbox folder; there must be one."""
+        return self.original(self.request.source_name)
+
+    def original(self, name: bytes) -> FileName:
+        """A name in the inbox folder; there must be one."""
+        if self.source is None:
+            raise ValueError("the source folder is not open")
+        return FileName(self.source, name)
+
+    @cached_property
+    def sidecars(self) -> list[tuple[OwnFile, bytes]]:
+        """The sidecars with their content."""
         return [
-            (self._own_file(folder, name, index, hashlib.sha256(content).hexdigest(), can), content)
-            for index, (name, content) in enumerate(self.files)
+            (self._own_file(name, index, hashlib.sha256(content).hexdigest()), content)
+            for index, (name, content) in enumerate(self.request.files)
         ]
 
-    def copy(self, folder: int, sha256: str, can: Capabilities) -> OwnFile:
-        """The copy of the audio, on its way to its name in the open *folder* on another mount."""
-        return self._own_file(folder, self.output_names.audio, len(self.files), sha256, can)
-
-    def companions(
-        self, source: int | None, target: int, can: Capabilities
-    ) -> list[tuple[Companion, OwnFile]]:
-        """The companions with their copies, on their way to names in the open *target* folder.
-
-        Args:
-            source: The open inbox folder, or None where there is none any more.
-        """
+    @cached_property
+    def companions(self) -> list[tuple[Companion, OwnFile]]:
+        """The companions with their copies."""
         return [
-            (companion, self._own_file(target, companion.name, self._companion_index(number), digest, can))
-            for number, companion in enumerate(self.output_names.companions)
+            (companion, self._own_file(companion.name, self._companion_index(number), digest))
+            for number, companion in enumerate(self.request.output_names.companions)
             # Without links it takes the content to know a copy.
             for digest in [
-                "" if can.links or source is None else digest_at(FileName(source, companion.source))
+                "" if self.can.links or self.source is None else digest_at(self.original(companion.source))
             ]
         ]
 
-    def own_files(self, target: int, can: Capabilities) -> list[OwnFile]:
-        """Sidecars and copies of companions."""
-        return [own_file for own_file, _ in self.sidecars(target, can)] + [
-            own_file for _, own_file in self.companions(None, target, can)
-        ]
+    def copy(self, sha256: str) -> OwnFile:
+        """The copy of the audio, whose digest is *sha256*, on another mount."""
+        return self._own_file(self.new.name, len(self.request.files), sha256)
 
     def companion_aside(self, number: int) -> bytes:
         """Hidden name in the inbox folder for the original of a companion, while it is removed."""
         return self._hidden_name(self._companion_index(number) + 1)
 
-    def _companion_index(self, number: int) -> int:
-        return len(self.files) + 2 + 2 * number
+    def place(self, file: OwnFile) -> None:
+        """Give *file* its name; raises NameTaken where another file has it."""
+        try:
+            file.place()
+        except FileExistsError:
+            raise NameTaken(self.request.output_names.path(file.name.name)) from None
 
-    def _own_file(self, folder: int, name: bytes, index: int, sha256: str, can: Capabilities) -> OwnFile:
-        return OwnFile(FileName(folder, name), self._hidden_name(index), sha256, can)
+    def finish(self) -> None:
+        """Remove the hidden names: all files are in place."""
+        for sidecar, _ in self.sidecars:
+            sidecar.finish()
+        for _, copy in self.companions:
+            copy.finish()
+
+    def _companion_index(self, number: int) -> int:
+        return len(self.request.files) + 2 + 2 * number
+
+    def _own_file(self, name: bytes, index: int, sha256: str) -> OwnFile:
+        return OwnFile(FileName(self.target, name), self._hidden_name(index), sha256, self.can)
 
     def _hidden_name(self, index: int) -> bytes:
-        return b".dropscribe-%s-%d.tmp" % (self.token.encode(), index)
+        return b".dropscribe-%s-%d.tmp" % (self.request.token.encode(), index)

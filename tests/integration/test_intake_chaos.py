@@ -164,7 +164,7 @@ def test_a_burst_of_moves_with_listings_under_way(tmp_path):
         for number in range(10_000):
             os.rename(outside / f"{number}.wav", inbox_dir / f"{number}.wav")
             if number % 1000 == 0:
-                inbox.rescan_soon()
+                inbox.look_again()
         wait_until(lambda: len(station.queue.taken) >= 10_000)
     assert len(station.paths) == len(station.queue.taken) == 10_000
     assert station.queue.calls < 5_000

@@ -353,7 +353,7 @@ def test_a_share_mounted_within_the_inbox_is_treated_by_its_own_kind(folder, mou
     assert station.paths == [b"share/a.wav"]
     assert station.queue.taken[0].snapshot.device != station.device
     mount.undo(folder / "share")
-    station.inbox.rescan_soon()
+    station.inbox.look_again()
     station.run(200)
     assert station.queue.withdrawn == []
     station.close()

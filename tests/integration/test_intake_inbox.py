@@ -186,7 +186,7 @@ def test_a_file_is_handed_over_once(station):
         station.run(7)
         with open(path, "ab"):
             pass
-        station.inbox.rescan_soon()
+        station.inbox.look_again()
     station.run(70)
     assert len(station.queue.taken) == 1
 
@@ -207,7 +207,7 @@ def test_a_file_whose_job_has_ended_is_new(station):
     station.write("a.wav")
     station.run()
     station.queue.end(b"a.wav")
-    station.inbox.rescan_soon()
+    station.inbox.look_again()
     station.run(6)
     assert len(station.queue.taken) == 2
 
@@ -233,7 +233,7 @@ def test_a_file_taken_away_is_withdrawn_after_two_listings(station):
     os.unlink(station.root + b"/a.wav")
     os.unlink(station.root + b"/sub/b.wav")
     os.rmdir(station.root + b"/sub")
-    station.inbox.rescan_soon()
+    station.inbox.look_again()
     station.run()
     assert station.queue.withdrawn == []
     station.run(10)
@@ -247,7 +247,7 @@ def test_a_folder_that_lost_files_is_not_skipped(native):
     native.run()
     os.unlink(path)
     os.utime(native.root, (1e9, 1e9))
-    native.inbox.rescan_soon()
+    native.inbox.look_again()
     native.run(6)
     assert native.queue.withdrawn == [b"a.wav"]
 
@@ -272,7 +272,7 @@ def test_nothing_vanishes_on_another_device(station):
     station.run(6)
     station.queue.set_device(999_999)
     os.unlink(gone)
-    station.inbox.rescan_soon()
+    station.inbox.look_again()
     station.run(3)
     assert station.queue.moved == [(b"", station.device)]
     station.run(130)
@@ -334,7 +334,7 @@ def test_a_changed_file_is_distrusted(native):
         native.queue.end(b"a.wav")
         with open(path, "ab") as file:
             file.write(b"late")
-        native.inbox.changed(b"a.wav")
+        native.inbox.look_again(b"a.wav")
         native.run(quiet - 0.5)
         assert native.paths == []
         assert native.run(1).paths == [b"a.wav"]
@@ -370,7 +370,7 @@ def test_more_files_than_memory_are_all_taken(inbox_dir, monkeypatch):
     station.run(5)
     assert station.state.settling <= 10
     for _ in range(5):
-        station.inbox.rescan_soon()
+        station.inbox.look_again()
         station.run(7)
     assert len(station.paths) == 35
     station.close()
@@ -541,7 +541,7 @@ def _as_plain_user(folder, check):
 
 
 def test_the_thread_takes_files_and_ends_promptly(inbox_dir):
-    """A moved-in file is handed over while the test waits; rescan_soon and stop wake it."""
+    """A moved-in file is handed over while the test waits; look_again and stop wake it."""
     changes = threading.Event()
     station = Station(inbox_dir, watch="native")
     inbox = Inbox(station.rule, station.queue, changes.set)
@@ -552,7 +552,7 @@ def test_the_thread_takes_files_and_ends_promptly(inbox_dir):
         assert changes.wait(10)
         wait_until(lambda: station.paths == [b"a.wav"])
         station.queue.end(b"a.wav")
-        inbox.rescan_soon()
+        inbox.look_again()
         wait_until(lambda: len(station.queue.taken) == 2)
 
 

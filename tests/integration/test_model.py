@@ -95,11 +95,8 @@ class Life:
             raise Crash
         return self._call(work)
 
-    def look_again(self, _folder):
-        self.inbox.rescan_soon()
-
-    def note_late_change(self, _folder, path):
-        self.inbox.changed(path)
+    def look_again(self, _folder, changed=None):
+        self.inbox.look_again(changed)
 
     def _pass(self, seconds):
         until = self.now + seconds

@@ -64,11 +64,10 @@ class Lookout:
     def __init__(self):
         self.looked, self.late_changes = [], []
 
-    def look_again(self, folder):
+    def look_again(self, folder, changed=None):
         self.looked.append(folder)
-
-    def note_late_change(self, folder, path):
-        self.late_changes.append((folder, path))
+        if changed is not None:
+            self.late_changes.append((folder, changed))
 
 
 def make_config(

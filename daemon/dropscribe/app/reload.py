@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dropscribe.app.daemon import Daemon
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
-    from dropscribe.intake.inboxes import PreparedInboxes
+    from dropscribe.intake.inbox import Inbox
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
@@ -92,7 +92,7 @@ class Reloader:
         self._swap(new, inboxes)
         await self._after(old, new)
 
-    def _swap(self, new: RuntimeConfig, inboxes: PreparedInboxes) -> None:
+    def _swap(self, new: RuntimeConfig, inboxes: Mapping[str, Inbox]) -> None:
         """Replace everything without an await in between, so that no job sees half of the change."""
         daemon = self._daemon
         daemon.inboxes.commit(inboxes)

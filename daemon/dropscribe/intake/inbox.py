@@ -72,8 +72,8 @@ class Inbox:
         self._step_timer = _StepTimer(clock)
         self._scanner = Scanner(rule, queue, self._step_timer.note_progress, open_source, owner_token)
         self._reporter = Reporter(self._scanner, on_change)
-        self._changed: collections.deque[bytes] = collections.deque()
-        self._is_rescan_asked = self._is_resting = self._is_queue_busy = False
+        self._asked: collections.deque[bytes | None] = collections.deque()
+        self._is_resting = self._is_queue_busy = False
         self.has_looked = self.has_rested = False
         self._may_take = threading.Event()
         self._is_stopping = threading.Event()
@@ -104,21 +104,18 @@ class Inbox:
         """Ask the thread to end; returns at once."""
         self._is_stopping.set()
         self.begin()
-        if self._thread.ident is None:
-            self._wake_up.close()
 
     def is_alive(self) -> bool:
         """Whether the thread has not ended yet."""
         return self._thread.is_alive()
 
-    def rescan_soon(self) -> None:
-        """List the inbox soon."""
-        self._is_rescan_asked = True
-        self._wake_up.set()
+    def look_again(self, changed: bytes | None = None) -> None:
+        """List the inbox soon.
 
-    def changed(self, path: bytes) -> None:
-        """The file changed after it had been handed over: take it again, after a longer quiet time."""
-        self._changed.append(path)
+        Args:
+            changed: A file that changed after it had been handed over; it gets a longer quiet time.
+        """
+        self._asked.append(changed)
         self._wake_up.set()
 
     def state(self) -> InboxState:
@@ -151,7 +148,6 @@ class Inbox:
             self.has_looked = self.has_rested = True
             availability.release()
             self._queue.close_thread()
-            self._wake_up.close()
 
     def _await_predecessors(self) -> None:
         """Wait for their threads; one that hangs does so in the file system of this inbox."""
@@ -184,12 +180,10 @@ class Inbox:
         if self._is_resting:
             self.has_rested = True
             return self._scanner.availability.rest(now)
-        if self._is_rescan_asked:
-            self._is_rescan_asked = False
+        if asked := [self._asked.popleft() for _ in range(len(self._asked))]:
             self._scanner.schedule.ask(now)
-        changed = [self._changed.popleft() for _ in range(len(self._changed))]
         try:
-            deadline = self._scanner.step(now, changed)
+            deadline = self._scanner.step(now, [path for path in asked if path is not None])
         finally:
             report_at = self._reporter.publish(now)
         return min(deadline, report_at)
@@ -226,33 +220,25 @@ class _WakeUp:
     """Lets an inbox's thread sleep until hints come, time is over, or another thread wakes it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._event: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __del__(self) -> None:
+        """Close the descriptor: only now can no thread use it any more."""
+        os.close(self._event)
 
     def set(self) -> None:
-        """Wake the thread up; safe to call from any thread, and after :meth:`close`."""
-        with self._lock:
-            if self._event is not None:
-                with contextlib.suppress(BlockingIOError):  # it will wake up anyway
-                    os.eventfd_write(self._event, 1)
+        """Wake the thread up; safe to call from any thread, also when it has ended."""
+        with contextlib.suppress(BlockingIOError):  # it will wake up anyway
+            os.eventfd_write(self._event, 1)
 
     def wait(self, seconds: float, hints: HintSource | None) -> None:
-        """Sleep; called by the thread, which alone closes this."""
-        event = self._event
-        assert event is not None  # noqa: S101
+        """Sleep; called by the thread."""
         if seconds > 0:
             poll = select.poll()
-            poll.register(event, select.POLLIN)
+            poll.register(self._event, select.POLLIN)
             if hints is not None:
                 poll.register(hints.fileno(), select.POLLIN)
             # Rounded up: a poll that ends a fraction early would spin.
             poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(event)
-
-    def close(self) -> None:
-        """Free the descriptor; safe to call twice."""
-        with self._lock:
-            if self._event is not None:
-                os.close(self._event)
-                self._event = None
+            os.eventfd_read(self._event)

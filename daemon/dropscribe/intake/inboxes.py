@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -50,14 +49,6 @@ INTAKE_KEYS = (
 """The keys of a rule that an inbox's thread uses; a change of any other leaves the thread running."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedInboxes:
-    """The inboxes of a new config, locked and ready, before any of the old ones is stopped."""
-
-    unchanged: Mapping[str, Inbox]
-    new: Mapping[str, Inbox]
-
-
 class Inboxes:
     """Runs one :class:`Inbox` per rule, and forwards the pipeline's requests to it.
 
@@ -80,8 +71,13 @@ class Inboxes:
         self._hanging: set[Inbox] = set()
         self._next_check: asyncio.TimerHandle | None = None
 
-    async def prepare(self, rules: Mapping[str, FolderRule]) -> PreparedInboxes:
-        """Start and lock the inboxes of *rules*; does not wait for a file system that hangs.
+    async def prepare(self, rules: Mapping[str, FolderRule]) -> Mapping[str, Inbox]:
+        """Start and lock the inboxes of *rules*, before any of the old ones is stopped.
+
+        Does not wait for a file system that hangs.
+
+        Returns:
+            The inboxes of the new config by name; those whose rule has not changed are the old ones.
 
         Raises:
             StoreInUse: Another daemon has one of the new inboxes; nothing has changed then.
@@ -94,33 +90,32 @@ class Inboxes:
         }
         # Our own old threads may still hold locks: the thread of a changed rule until commit, the thread of
         # a rule that was removed and is now back until it has ended.
-        leaving = {inbox for name, inbox in self._inboxes.items() if name not in unchanged}
-        old = leaving | self._ending
+        old = {*self._inboxes.values(), *self._ending} - {*unchanged.values()}
         new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         for inbox in new.values():
             inbox.start([each for each in old if each.rule.inbox == inbox.rule.inbox])
         await _until_all(new.values(), lambda inbox: inbox.has_looked, _FIRST_LOOK_SECONDS)
         for inbox in new.values():
             if inbox.state().reason == TAKEN:
-                self.discard(PreparedInboxes(unchanged, new))
+                self.discard(new)
                 remedy = "stop the other daemon, or give each its own inbox"
                 raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
-        return PreparedInboxes(unchanged, new)
+        return {**unchanged, **new}
 
-    def discard(self, prepared: PreparedInboxes) -> None:
+    def discard(self, prepared: Mapping[str, Inbox]) -> None:
         """Undo :meth:`prepare`."""
-        self._end(prepared.new.values())
+        self._end({*prepared.values()} - {*self._inboxes.values()})
 
-    def commit(self, prepared: PreparedInboxes) -> None:
+    def commit(self, prepared: Mapping[str, Inbox]) -> None:
         """Stop the inboxes that are not needed any more and let the new ones take files."""
-        leaving = {name: inbox for name, inbox in self._inboxes.items() if name not in prepared.unchanged}
-        self._end(leaving.values())
-        self._inboxes = {**prepared.unchanged, **prepared.new}
-        for name in leaving.keys() - self._inboxes.keys():
+        old, self._inboxes = self._inboxes, dict(prepared)
+        self._end({*old.values()} - {*prepared.values()})
+        for name in old.keys() - prepared.keys():
             self._folders.open(name, AWAY)
-        for name, inbox in prepared.new.items():
-            self._folders.close(name, AWAY, "its inbox is being looked at")
-            inbox.begin()
+        for name, inbox in prepared.items():
+            if inbox is not old.get(name):
+                self._folders.close(name, AWAY, "its inbox is being looked at")
+                inbox.begin()
         if self._next_check is None:
             self._check_for_hangs()
 
@@ -177,15 +172,10 @@ class Inboxes:
         waits = {inbox for inbox in self._ending if not inbox.is_hanging()}
         await _until_all(waits, lambda inbox: not inbox.is_alive(), _STOP_SECONDS)
 
-    def look_again(self, folder: str) -> None:
-        """List the inbox soon: a file is not where its row says."""
+    def look_again(self, folder: str, changed: bytes | None = None) -> None:
+        """List the inbox soon: a file is not where its row says, or *changed* after it had settled."""
         if inbox := self._inboxes.get(folder):
-            inbox.rescan_soon()
-
-    def note_late_change(self, folder: str, path: bytes) -> None:
-        """Give a file twice the quiet time: it changed after it had settled."""
-        if inbox := self._inboxes.get(folder):
-            inbox.changed(path)
+            inbox.look_again(changed)
 
     def is_settling(self) -> bool:
         """Whether a first listing has not ended yet, or a file waits only for its quiet time."""

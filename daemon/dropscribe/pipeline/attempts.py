@@ -155,11 +155,9 @@ class Attempts:
 
     def _not_readable(self, job: Job, error: AudioError) -> Outcome:
         """Outcome for audio that cannot be read: a retry if it is missing, else withdrawn."""
-        self.intake.look_again(job.folder)
+        self.intake.look_again(job.folder, job.path if isinstance(error, AudioChanged) else None)
         if isinstance(error, AudioMissing):
             return self._retry_unsent(job, "missing", "not at its place; the inbox is being listed")
-        if isinstance(error, AudioChanged):
-            self.intake.note_late_change(job.folder, job.path)
         code = "unreadable" if isinstance(error, AudioForbidden) else "changed"
         ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
         return Withdrawn(error.reason, ended)
@@ -256,8 +254,7 @@ class Attempts:
             sha256 = await audio.ensure_sha256()
         except (AudioChanged, OSError) as error:
             # The file changed during the upload: the bytes that were sent are not known.
-            self.intake.note_late_change(job.folder, job.path)
-            self.intake.look_again(job.folder)
+            self.intake.look_again(job.folder, job.path)
             return Withdrawn(str(error) or "changed while it was being transcribed", ended, spending)
         key = answer_key(claim, transcript, sha256)
         booking = Booking(key, claim.config.ledger_keep_seconds, spending)

@@ -190,8 +190,7 @@ class PublishTroubles:
 
     def withdrawn(self, job: Job, reason: str) -> Withdrawn:
         """Another recording has the path: discard the transcript; the intake takes the new file."""
-        self.intake.note_late_change(job.folder, job.path)
-        self.intake.look_again(job.folder)
+        self.intake.look_again(job.folder, job.path)
         self.end(job)
         self.results.ctimes_ns.pop(job.id, None)
         return Withdrawn(reason)

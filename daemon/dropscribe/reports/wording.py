@@ -10,7 +10,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.text.printing import duration_words, escape_text, path_text
+from dropscribe.core.text.printing import clock_text, duration_words, escape_text, path_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,9 +136,7 @@ def plural(number: int, word: str) -> str:
 
 def clock_words(seconds: float) -> str:
     """A recording's length as ``0:05`` or ``1:02:03``."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
+    return clock_text(round(seconds))
 
 
 def bytes_words(number: float) -> str:

@@ -56,11 +56,6 @@ class Cue:
     text: str
     speaker: str | None = None
 
-    @property
-    def spoken(self) -> str:
-        """The text, after the speaker's name where it is known."""
-        return named(self.speaker, self.text)
-
 
 @dataclass(frozen=True, slots=True)
 class _Token:
@@ -274,7 +269,7 @@ def _laid_out(cues: Iterable[Cue], layout: Layout) -> list[Cue]:
     laid: list[Cue] = []
     for number, cue in enumerate(ordered):
         start = max(cue.start, laid[-1].end) if laid else cue.start
-        needed = max(SHORTEST_SECONDS, len(cue.spoken) / CHARACTERS_PER_SECOND)
+        needed = max(SHORTEST_SECONDS, len(named(cue.speaker, cue.text)) / CHARACTERS_PER_SECOND)
         end = min(max(cue.end, start + needed), start + layout.cue_seconds)
         if number + 1 < len(ordered):
             # Two speakers at once: the first cue keeps its shortest time, the other comes that much later.

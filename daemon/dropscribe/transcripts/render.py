@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.naming import split_name
-from dropscribe.core.text.printing import one_line
+from dropscribe.core.text.printing import clock_text, one_line
 from dropscribe.transcripts.cues import cues_of, lines_of, named
 from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.line_breaks import joined
@@ -114,7 +114,7 @@ def _turns(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _srt_block(number: int, cue: Cue, layout: Layout) -> str:
     # SubRip knows no escape: an arrow in the text would be read as a line of times.
-    lines = lines_of(cue.spoken.replace("-->", "->"), layout)
+    lines = lines_of(named(cue.speaker, cue.text).replace("-->", "->"), layout)
     return "\n".join([f"{number}", f"{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}", *lines, ""])
 
 
@@ -148,9 +148,7 @@ def title_of(document: Mapping[str, Any]) -> str:
 
 def clock(seconds: float) -> str:
     """Minutes and seconds, with hours from the first one on: 0:07, 1:02:03."""
-    minutes, second = divmod(int(max(seconds, 0.0)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+    return clock_text(int(max(seconds, 0.0)))
 
 
 def warning_lines(document: Mapping[str, Any]) -> list[str]:

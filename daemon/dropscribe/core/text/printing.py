@@ -102,6 +102,13 @@ def duration_words(seconds: float) -> str:
     return " ".join(parts[:1] if len(parts) > 1 and parts[1].endswith(" s") and seconds >= 600 else parts[:2])
 
 
+def clock_text(seconds: int) -> str:
+    """Whole seconds as ``0:05`` or ``1:02:03``."""
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
+
+
 def name_text(path: bytes) -> str:
     r"""The last part of *path*; bytes that are not UTF-8 become ``\udcXX``."""
     return path_text(path.rpartition(b"/")[2])

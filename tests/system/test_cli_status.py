@@ -399,6 +399,10 @@ def test_a_failed_file_whose_queue_was_lost_tells_by_its_error_file(scene, capsy
     scene.drop("call.error.json", json.dumps({**error, "reason": "42 hours"}).encode(), part="failed")
     state, words = state_of(scene, capsys, failed)
     assert (state, "too_long: 42 hours" in words) == ("failed", True)
+    error["reason"] = "half a letter: \ud83d"  # as JSON may have it, and no encoding
+    scene.drop("call.error.json", json.dumps(error).encode(), part="failed")
+    assert scene.run("why", failed) == 0
+    assert "half a letter: \\ud83d" in capsys.readouterr().out
     state, words = state_of(scene, capsys, scene.drop("call.mp3", part="failed"))
     assert (state, "too_long" in words) == ("unknown", False)  # the error file is that of call.wav
 

@@ -93,19 +93,19 @@ def showing_progress(words: str) -> Iterator[None]:
         yield
         return
     ended = threading.Event()
-    thread = threading.Thread(target=_tick, args=(words, ended), name="progress", daemon=True)
+    began = time.monotonic()
+
+    def tick() -> None:
+        while not ended.wait(_TICK_SECONDS):
+            sys.stderr.write(f"\r{words}, {clock_words(time.monotonic() - began)} \x1b[K")
+            sys.stderr.flush()
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+    thread = threading.Thread(target=tick, name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-
-
-def _tick(words: str, ended: threading.Event) -> None:
-    began = time.monotonic()
-    while not ended.wait(_TICK_SECONDS):
-        sys.stderr.write(f"\r{words}, {clock_words(time.monotonic() - began)} \x1b[K")
-        sys.stderr.flush()
-    sys.stderr.write("\r\x1b[K")
-    sys.stderr.flush()

@@ -26,22 +26,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_config(options: argparse.Namespace, *, keys_needed: bool = False) -> Config:
+def read_config(options: argparse.Namespace, *, acts: bool = True, keys_needed: bool = False) -> Config:
     """The config that *options* name.
 
     Args:
+        acts: Whether the command changes or sends something; on a terminal, the config is named then.
         keys_needed: Whether a key that is unavailable here is an error.
 
     Raises:
         ConfigError: It cannot be used, or there is none.
     """
-    return load_config(find_config(options.config), keys_needed=keys_needed)[0]
-
-
-def read_config_to_act(options: argparse.Namespace, *, keys_needed: bool = False) -> Config:
-    """The config for a command that changes or sends something; on a terminal it is named."""
-    config = read_config(options, keys_needed=keys_needed)
-    if sys.stderr.isatty():
+    config = load_config(find_config(options.config), keys_needed=keys_needed)[0]
+    if acts and sys.stderr.isatty():
         say(f"config: {one_line(str(config.path))}")
     return config
 

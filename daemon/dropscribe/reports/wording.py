@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _GAP = "  "
 _NARROWEST = 20
+_ODD_BYTE = re.compile("[\udc80-\udcff]")  # as os.fsdecode writes a byte that is not UTF-8
 
 
 def terminal_width() -> int:
@@ -110,8 +112,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
     Args:
         keep: Letters that stay although a terminal obeys them.
     """
-    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return escape_text(escaped, keep)
+    return escape_text(_ODD_BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text), keep)
 
 
 def show_path(path: bytes) -> str:

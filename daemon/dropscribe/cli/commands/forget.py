@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import act_as_owner, read_config_to_act
+from dropscribe.cli.options import act_as_owner, read_config
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.files.own_file import sha256_of
@@ -33,7 +33,7 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 def execute(options: argparse.Namespace) -> int:
     """Delete the answers of each recording; 74 if the cache has none for one of them."""
-    config = read_config_to_act(options)
+    config = read_config(options)
     digests = [_digest(recording) for recording in options.recordings]
     act_as_owner(config)  # after it: the caller may read files that the owner may not
     counts = [_forget(config, *named) for named in zip(options.recordings, digests, strict=True)]

@@ -43,7 +43,7 @@ _WAITS = "waits for 'dropscribe release' (backlog: ask)"
 
 def execute(options: argparse.Namespace) -> None:
     """Print for each inbox the effect of a run."""
-    config = read_config(options)
+    config = read_config(options, acts=False)
     with view_queue(config) as view:
         planner = Planner(config, view)
         folders = {name: planner.plan_folder(rule) for name, rule in config.folders.items()}

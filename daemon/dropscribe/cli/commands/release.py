@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import act_as_owner, named, read_config_to_act
+from dropscribe.cli.options import act_as_owner, named, read_config
 from dropscribe.queue.sql import backlog
 from dropscribe.reports.queue_reader import is_anybody_running, write_queue_once
 from dropscribe.reports.wording import plural
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def execute(options: argparse.Namespace) -> int:
     """Start the backlog, with the daemon up or down; 74 if no daemon has run yet."""
-    config = read_config_to_act(options)
+    config = read_config(options)
     act_as_owner(config)
     rule = named(config.folders, "folder", options.folder, config)
     count = write_queue_once(config, lambda db: backlog.release(db, rule.name))

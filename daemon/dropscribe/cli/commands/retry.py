@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import act_as_owner, named, read_config_to_act
+from dropscribe.cli.options import act_as_owner, named, read_config
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace) -> int:
     if sum((bool(options.files), bool(options.folder), options.all)) != 1:
         say(_USAGE)
         return exit_codes.USAGE
-    config = read_config_to_act(options)
+    config = read_config(options)
     act_as_owner(config)
     moved: list[Place] = []
     with contextlib.ExitStack() as stack:
@@ -128,13 +128,11 @@ def _update_queue(config: Config, moved: Sequence[Place]) -> bool:
         for place in moved:
             forget_failed(db, place.rule.name, place.absolute)
 
-    try:
-        if not moved or is_anybody_running(config):
-            return True
-        write_queue_once(config, mark)
-    except StoreError:
-        return True
-    return False
+    with contextlib.suppress(StoreError):
+        if moved and not is_anybody_running(config):
+            write_queue_once(config, mark)
+            return False
+    return True
 
 
 class FailedFiles:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import explain_file, say, showing_progress
-from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
+from dropscribe.cli.options import log_to_stderr, named, read_config
 from dropscribe.cli.process import naming, require_standard_output, write_new
 from dropscribe.config.extras import is_installed
 from dropscribe.config.find import find_config
@@ -162,7 +162,7 @@ def _provider(options: argparse.Namespace) -> ProviderConfig:
             raise
         config = parse_config(_LOCAL_ALONE, folder=Path.cwd(), environ=os.environ)[0]
     else:
-        config = read_config_to_act(options, keys_needed=True)
+        config = read_config(options, keys_needed=True)
     name = options.provider or next(iter(config.providers))
     return named(config.providers, "provider", name, config)
 

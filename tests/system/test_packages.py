@@ -102,6 +102,7 @@ def test_the_source_archive_builds_and_tests_itself(built):
         "Containerfile",
         "examples/quickstart.sh",
         "packaging/build_deb.sh",
+        "packaging/config_reference.py",
         "packaging/make_docs.py",
         "tests/conftest.py",
         "systemd/dropscribe.service",

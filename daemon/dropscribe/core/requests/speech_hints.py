@@ -60,9 +60,7 @@ _LISTS = frozenset(
 )
 """Parameters for the language that take a list."""
 
-_TEXTS = frozenset({"prompt", "initial_prompt", "hotwords"})
-"""Parameters for the vocabulary that take a text."""
-
+_TEXTS = frozenset({"prompt", "initial_prompt", "hotwords"})  # parameters for the vocabulary that take a text
 _WITH_REGION = frozenset({"azure", "deepgram"})  # these tell en-GB from en-US
 _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = {
     "speechmatics": {"zh": "cmn", "nb": "no", "nn": "no"},

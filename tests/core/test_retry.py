@@ -15,12 +15,11 @@ from dropscribe.core.errors import (
     RuleRejected,
     TemporaryFailure,
 )
-from dropscribe.core.model import ScopeKind
+from dropscribe.core.model import AttemptEnd, Retry, ScopeKind
 from dropscribe.core.retry import (
     GiveUp,
     PutOnHold,
     RetryLimits,
-    TryAgain,
     crash_wait_seconds,
     decide_after,
     next_hold_seconds,
@@ -32,20 +31,20 @@ LIMITS = RetryLimits()
 
 def job_after(attempts, ambiguous, spent_seconds):
     """The fields of a job that count."""
-    return SimpleNamespace(attempts=attempts, ambiguous=ambiguous, spent_seconds=spent_seconds)
+    return SimpleNamespace(attempts=attempts, ambiguous=ambiguous, spent_seconds=spent_seconds, provider="p")
 
 
 @pytest.mark.parametrize(
     ("error", "job", "verdict"),
     [
-        (TemporaryFailure("http_500"), job_after(1, 0, 1.0), TryAgain(5.0)),
-        (TemporaryFailure("http_500"), job_after(3, 0, 30.0), TryAgain(20.0)),
-        (TemporaryFailure("http_429", retry_after_seconds=90.0), job_after(1, 0, 1.0), TryAgain(90.0)),
-        (TemporaryFailure("http_429", retry_after_seconds=1.0), job_after(1, 0, 1.0), TryAgain(5.0)),
-        (TemporaryFailure("http_429", retry_after_seconds=1e9), job_after(1, 0, 1.0), TryAgain(3600.0)),
-        (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0 - 10), TryAgain(10.0)),
+        (TemporaryFailure("http_500"), job_after(1, 0, 1.0), (5.0, False)),
+        (TemporaryFailure("http_500"), job_after(3, 0, 30.0), (20.0, False)),
+        (TemporaryFailure("http_429", retry_after_seconds=90.0), job_after(1, 0, 1.0), (90.0, False)),
+        (TemporaryFailure("http_429", retry_after_seconds=1.0), job_after(1, 0, 1.0), (5.0, False)),
+        (TemporaryFailure("http_429", retry_after_seconds=1e9), job_after(1, 0, 1.0), (3600.0, False)),
+        (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0 - 10), (10.0, False)),
         (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0), GiveUp("gave_up")),
-        (AmbiguousFailure("no_answer"), job_after(1, 0, 1.0), TryAgain(5.0, ambiguous=True)),
+        (AmbiguousFailure("no_answer"), job_after(1, 0, 1.0), (5.0, True)),
         (AmbiguousFailure("no_answer"), job_after(3, 2, 1.0), GiveUp("no_answer")),
         (AudioRejected("too_long"), job_after(1, 0, 1.0), GiveUp("too_long")),
         (RuleRejected("bad_param"), job_after(1, 0, 1.0), PutOnHold(ScopeKind.FOLDER)),
@@ -54,7 +53,8 @@ def job_after(attempts, ambiguous, spent_seconds):
 )
 def test_the_verdict_follows_the_kind_of_the_error(error, job, verdict):
     """Time is for temporary failures, tries for ambiguous ones; account trouble never ends a file."""
-    assert decide_after(error, job, 0.0, LIMITS, jitter=1.0) == verdict
+    found = decide_after(error, job, AttemptEnd(0.0), LIMITS, jitter=1.0)
+    assert ((found.after_seconds, found.attempt.ambiguous) if isinstance(found, Retry) else found) == verdict
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))

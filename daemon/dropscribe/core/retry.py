@@ -6,7 +6,7 @@ The decision depends on the kind of the error, never on its wording. Pure: jitte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import (
@@ -17,10 +17,10 @@ from dropscribe.core.errors import (
     RuleRejected,
     TemporaryFailure,
 )
-from dropscribe.core.model import ScopeKind
+from dropscribe.core.model import Retry, ScopeKind
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import Job
+    from dropscribe.core.model import AttemptEnd, Job
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0  # a provider that asks for a longer pause is tried again after this time
 REUSED = "reused"  # the code of an attempt that sent nothing, because the answer was known
@@ -45,14 +45,6 @@ class RetryLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class TryAgain:
-    """The file goes back to the queue for *after_seconds*; the wait counts as spent."""
-
-    after_seconds: float
-    ambiguous: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class GiveUp:
     """The file goes to ``failed`` with this code."""
 
@@ -66,7 +58,7 @@ class PutOnHold:
     kind: ScopeKind
 
 
-Verdict = TryAgain | GiveUp | PutOnHold
+Verdict = Retry | GiveUp | PutOnHold
 
 
 def backoff_seconds(first_seconds: float, attempt: int, longest_seconds: float) -> float:
@@ -89,22 +81,26 @@ def retry_wait_seconds(limits: RetryLimits, failures: int, jitter: float) -> flo
 
 
 def decide_after(
-    error: ProviderError, job: Job, seconds: float, limits: RetryLimits, jitter: float
+    error: ProviderError, job: Job, ended: AttemptEnd, limits: RetryLimits, jitter: float
 ) -> Verdict:
-    """The verdict on the attempt of *job* that failed after *seconds*."""
+    """The verdict on the attempt of *job* that *ended* with *error*; a retry's wait counts as spent."""
     if isinstance(error, ProviderUnusable | RuleRejected):
         return PutOnHold(ScopeKind.FOLDER if isinstance(error, RuleRejected) else ScopeKind.PROVIDER)
     is_ambiguous = isinstance(error, AmbiguousFailure)
     if isinstance(error, AudioRejected) or (is_ambiguous and job.ambiguous + 1 >= limits.max_ambiguous):
         return GiveUp(error.code)
-    left_seconds = limits.give_up_after_seconds - job.spent_seconds - seconds
+    left_seconds = limits.give_up_after_seconds - job.spent_seconds - ended.seconds
     if left_seconds <= 0:
         return GiveUp("gave_up")
     wait_seconds = retry_wait_seconds(limits, job.attempts, jitter)
     if isinstance(error, TemporaryFailure) and error.retry_after_seconds is not None:
-        return TryAgain(max(wait_seconds, min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)))
-    # The last attempt is made when the time is up, not up to an hour earlier.
-    return TryAgain(min(wait_seconds, left_seconds), ambiguous=is_ambiguous)
+        wait_seconds = max(wait_seconds, min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS))
+    else:  # the last attempt is made when the time is up, not up to an hour earlier
+        wait_seconds = min(wait_seconds, left_seconds)
+    attempt, spent_seconds = replace(ended, ambiguous=is_ambiguous), ended.seconds + wait_seconds
+    # After an ambiguous attempt a file stays with its provider: it may have been paid for there.
+    provider = job.provider if is_ambiguous else ""
+    return Retry(wait_seconds, error.code, error.reason, attempt, spent_seconds, provider)
 
 
 def crash_wait_seconds(limits: RetryLimits, crashes: int) -> float:

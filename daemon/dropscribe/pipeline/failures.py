@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, TemporaryFailure
 from dropscribe.core.model import AttemptEnd, Hold, Retry, Scope, ScopeKind
-from dropscribe.core.retry import GiveUp, PutOnHold, TryAgain, decide_after, next_hold_seconds
+from dropscribe.core.retry import GiveUp, PutOnHold, decide_after, next_hold_seconds
 from dropscribe.core.routing import next_after_refusal
 
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ class Failures:
 
     async def outcome_of(self, claim: Claim, error: ProviderError, ended: AttemptEnd) -> Outcome:
         """The outcome of an attempt that ended with *error*."""
-        job = claim.job
-        verdict = decide_after(error, job, ended.seconds, claim.config.retry, self.jitter())
+        verdict = decide_after(error, claim.job, ended, claim.config.retry, self.jitter())
         waiting = Retry(0.0, error.code, error.reason, replace(ended, counted=False))
         if await self._is_shared(claim, error, verdict):
             return waiting
@@ -159,8 +158,8 @@ class Failures:
                 return await self._next_provider(claim, error, ended) or await self.results.reject(
                     claim, code, error.reason, ended
                 )
-            case TryAgain() as again:
-                return _retry(job, error, again, ended)
+            case Retry():
+                return verdict
 
     async def reject_unsent(self, claim: Claim, error: AudioRejected) -> Outcome:
         """Refuse a file before anything of it is sent."""
@@ -193,7 +192,7 @@ class Failures:
         After an ambiguous failure the hold begins too, but the attempt counts: it may have been paid for.
         """
         if isinstance(error, TemporaryFailure | AmbiguousFailure):
-            if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, TryAgain):
+            if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, Retry):
                 pause_seconds = error.retry_after_seconds or verdict.after_seconds
                 self.queue.rates.pause(claim.job.provider, pause_seconds)
             is_held = await self.holds.out_of_order(claim, error)
@@ -202,11 +201,3 @@ class Failures:
             await self.holds.answered(claim.job)
             return error.maybe_rule and await self.holds.refused(claim, error)
         return False
-
-
-def _retry(job: Job, error: ProviderError, again: TryAgain, ended: AttemptEnd) -> Retry:
-    # After an ambiguous attempt a file stays with its provider: it may have been paid for there.
-    provider = job.provider if again.ambiguous else ""
-    spent_seconds = ended.seconds + again.after_seconds
-    counted = replace(ended, ambiguous=again.ambiguous)
-    return Retry(again.after_seconds, error.code, error.reason, counted, spent_seconds, provider)

@@ -327,7 +327,7 @@ async def test_a_proxy_that_falls_silent_is_not_waited_for_without_end(tmp_path,
     server_tls, client_tls = certified(tmp_path)
     monkeypatch.setattr(connections, "trusted", lambda: client_tls)
 
-    async def ended_unseen(_):
+    def ended_unseen(_):
         raise httpcore.ConnectionNotAvailable
 
     async def proxy(reader, writer):

@@ -1,23 +1,24 @@
 """A network backend for httpcore that reads an answer while the request is still being sent.
 
 A server may refuse an upload (401, 413) before it has read all of it, and close. httpcore reads the answer
-after a failed write, but asyncio's transport closes at the first failed write and drops unread bytes.
-This backend looks for bytes from the server before each piece of the body, and stops writing once a final
-answer has begun: httpcore then reads it.
+after a failed write, but asyncio's transport closes at the first failed write and drops unread bytes; it also
+hides whether the system has taken all that was written. This backend therefore works on the socket itself. It
+looks for bytes from the server before each piece of the body, and stops writing once a final answer has
+begun: httpcore then reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.hosts import is_address
-from dropscribe.providers.transport.connection import MOST_UNREAD_BYTES, Connection, TlsLayer
 from dropscribe.providers.transport.http_library import httpcore
 
 if TYPE_CHECKING:
-    import ssl
+    import socket
     from collections.abc import Iterable
 
 PIECE_BYTES = 64 * 1024  # a write must make this much progress within httpx's write timeout
@@ -29,13 +30,16 @@ ANSWER_BODY_BYTES = "answer_body_bytes"
 """Name for get_extra_info: how many bytes arrived after the head of the last answer."""
 
 _NEXT_ADDRESS_SECONDS = 0.25  # Delay before a name's next address is tried beside the first
+_MOST_UNREAD_BYTES = 256 * 1024  # Bytes that arrive beyond this wait at the sender
+_READ_BYTES = 64 * 1024
+_RECORDS_BYTES = 256 * 1024
 _STATUS_CLASS_AT = len("HTTP/1.1 ")
 _INFORMATIONAL = b"1"
 _END_OF_HEAD = b"\r\n\r\n"
 
 
 class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections on asyncio's transports."""
+    """Opens connections by asyncio, which tries several addresses of a name (RFC 8305)."""
 
     async def connect_tcp(
         self,
@@ -49,26 +53,48 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
         # RFC 8305's delay for a name; an address has no other to try, and asyncio loses the socket of a race
         # that is cancelled in the instant of its end.
         delay_seconds = None if is_address(host) else _NEXT_ADDRESS_SECONDS
-        loop = asyncio.get_running_loop()
+        loop, connected = asyncio.get_running_loop(), _Connected()
         try:
             async with asyncio.timeout(timeout):
-                _, connection = await loop.create_connection(
-                    Connection, host, port, happy_eyeballs_delay=delay_seconds
+                await loop.create_connection(
+                    lambda: connected, host, port, happy_eyeballs_delay=delay_seconds
                 )
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout("no connection in time") from error
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded
-            raise httpcore.ConnectError(str(error)) from error
-        return Stream(connection)
+        except BaseException as error:
+            connected.discard()
+            match error:
+                case TimeoutError():
+                    raise httpcore.ConnectTimeout("no connection in time") from error
+                case OSError() | UnicodeError():  # UnicodeError: a host name that cannot be encoded
+                    raise httpcore.ConnectError(str(error)) from error
+            raise
+        return Stream(connected.socket)
+
+
+class _Connected(asyncio.BaseProtocol):
+    """Takes the socket of a connection away from the transport that asyncio makes for it."""
+
+    socket: socket.socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Before the transport has read anything."""
+        self.socket = transport.get_extra_info("socket").dup()
+        transport.close()
+
+    def discard(self) -> None:
+        """Close the socket of a connection that was cancelled in the instant of its begin."""
+        if hasattr(self, "socket"):
+            self.socket.close()
 
 
 class Stream(httpcore.AsyncNetworkStream):
     """A connection as httpcore uses it: plain, in TLS, or in TLS through a proxy that speaks TLS itself."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
         self._layers: list[TlsLayer] = []  # outermost first
         self._unread = bytearray()
+        self._is_over = False  # the other side has ended its half, or the connection is lost
+        self._error: OSError | None = None  # why it was lost, where the system gave a reason
         self._answer = _Answer()
         self._is_answer_read = False
 
@@ -76,10 +102,10 @@ class Stream(httpcore.AsyncNetworkStream):
         """Wait for bytes and return them; b"" at the end."""
         self._take_in()
         while not (self._unread or self._is_over):
-            await self._changed(timeout, httpcore.ReadTimeout("no answer in time"))
+            await self._ready(timeout, httpcore.ReadTimeout("no answer in time"))
             self._take_in()
-        if not self._unread and self._connection.error is not None:
-            raise httpcore.ReadError(str(self._connection.error)) from self._connection.error
+        if not self._unread and self._error is not None:
+            raise httpcore.ReadError(str(self._error)) from self._error
         self._is_answer_read = True
         data = bytes(self._unread[:max_bytes])
         del self._unread[:max_bytes]
@@ -97,20 +123,20 @@ class Stream(httpcore.AsyncNetworkStream):
         # The head goes alone: if the server has just closed, that is seen before the body is sent whole.
         is_further = self._is_answer_read
         if is_further:
-            await self._begin_request()
+            self._begin_request()
         rest = memoryview(buffer)
         while rest:
             if not is_further:
-                await self._look_for_answer()
+                self._take_in()
+                if self._is_over or self._answer.has_begun:
+                    raise httpcore.WriteError("the server answered or closed before the request was sent")
             piece, rest, is_further = rest[:PIECE_BYTES], rest[PIECE_BYTES:], False
-            self._connection.send(self._encrypted(piece))
-            await self._taken(timeout)
+            await self._send(self._encrypted(piece), timeout)
 
-    async def _begin_request(self) -> None:
+    def _begin_request(self) -> None:
         """Begin another request, unless bytes have arrived since the last answer."""
-        await self._connection.let_arrive()
         self._take_in()
-        if self._unread or self._is_over or self._connection.has_failed:
+        if self._unread or self._is_over:
             raise httpcore.ConnectionNotAvailable
         self._expect_answer()
 
@@ -118,16 +144,9 @@ class Stream(httpcore.AsyncNetworkStream):
         self._answer, self._is_answer_read = _Answer(), False
         self._answer.add(self._unread)
 
-    async def _look_for_answer(self) -> None:
-        # An answer and the reset behind it may be in the socket together, and writing meets the reset.
-        await self._connection.let_arrive()
-        self._take_in()
-        if self._is_over or self._answer.has_begun or self._connection.has_failed:
-            raise httpcore.WriteError("the server answered or closed before the request was sent")
-
     async def aclose(self) -> None:
         """Close at once and discard unsent bytes. Safe to call twice."""
-        await self._connection.close()
+        self._socket.close()
 
     async def start_tls(
         self,
@@ -144,48 +163,40 @@ class Stream(httpcore.AsyncNetworkStream):
             match error:
                 case TimeoutError():
                     raise httpcore.ConnectTimeout("no TLS handshake in time") from error
-                case OSError() | ValueError() | httpcore.ReadError():  # ValueError: not a host name
+                case OSError() | ValueError() | httpcore.NetworkError():  # ValueError: not a host name
                     raise httpcore.ConnectError(str(error)) from error
             raise
         self._expect_answer()
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """The transport's information, ANSWER_BODY_BYTES, or ``is_readable``: not to be used again.
-
-        httpcore asks that of each idle connection at each request, so the socket itself is not asked here:
-        :meth:`write` does it for the one connection that is used.
-        """
+        """ANSWER_BODY_BYTES, OpenSSL's object, or ``is_readable``: not to be used again."""
         match info:
             case "is_readable":
                 self._take_in()
-                return bool(self._unread) or self._is_over or self._connection.has_failed
+                return bool(self._unread) or self._is_over
             case "answer_body_bytes":
                 return self._answer.body_bytes
             case "ssl_object":
                 return self._layers[-1].object if self._layers else None
-        return self._connection.transport.get_extra_info(info)
-
-    @property
-    def _is_over(self) -> bool:
-        is_ended = any(layer.is_over for layer in self._layers)
-        return is_ended or (self._connection.is_over and not self._connection.unread)
+        return None
 
     def _take_in(self) -> None:
-        """Decrypt and count the received bytes."""
-        if not self._connection.unread or len(self._unread) > MOST_UNREAD_BYTES:
-            return
-        data = self._connection.take()
-        try:
-            for layer in self._layers:
-                data = layer.decrypted(data)
-        except OSError as error:
-            self._connection.error = self._connection.error or error
-            self._connection.is_over = True
-            self._connection.transport.abort()
-            return
-        self._unread += data
-        self._answer.add(data)
+        """Read, decrypt and count the bytes that have arrived."""
+        while not self._is_over and len(self._unread) <= _MOST_UNREAD_BYTES:
+            try:
+                data = self._socket.recv(_READ_BYTES)
+                self._is_over = not data
+                for layer in self._layers:
+                    data = layer.decrypted(data)
+                    self._is_over |= layer.is_over
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._error, self._is_over = self._error or error, True
+                return
+            self._unread += data
+            self._answer.add(data)
 
     def _encrypted(self, data: bytes | memoryview) -> bytes | memoryview:
         for layer in reversed(self._layers):
@@ -199,34 +210,107 @@ class Stream(httpcore.AsyncNetworkStream):
                 is_complete = layer.handshake(received)
             finally:
                 if records := layer.records():  # also the alert that tells the server why it failed
-                    self._connection.send(self._encrypted(records))
-            if not is_complete and not (received := await self.read(MOST_UNREAD_BYTES)):
+                    await self._send(self._encrypted(records))
+            if not is_complete and not (received := await self.read(_MOST_UNREAD_BYTES)):
                 raise ConnectionResetError("closed during the TLS handshake")
         self._layers.append(layer)
 
-    async def _taken(self, seconds: float | None) -> None:
-        """Wait until the system has accepted the written bytes."""
-        has_answered = False
+    async def _send(self, data: bytes | memoryview, seconds: float | None = None) -> None:
+        """Wait until the system has taken *data*."""
+        rest, has_answered = memoryview(data), False
         give_up_at = None if seconds is None else time.monotonic() + seconds
-        while self._connection.is_full and not self._connection.has_failed:
+        while True:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._error = self._error or error
+                raise httpcore.WriteError(str(self._error)) from error
+            if not rest:
+                return
             self._take_in()
             if not has_answered and (self._is_over or self._answer.has_begun):
                 has_answered, give_up_at = True, time.monotonic() + GRACE_SECONDS
             left = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
-            error = (
+            error_of_wait = (
                 httpcore.WriteError("the server answered before the request was sent")
                 if has_answered
                 else httpcore.WriteTimeout("the server takes no more of the request")
             )
-            await self._changed(left, error)
-        if self._connection.has_failed:
-            raise httpcore.WriteError(str(self._connection.error or "the connection was lost"))
+            await self._ready(left, error_of_wait, is_writing=True)
 
-    async def _changed(self, seconds: float | None, error: Exception) -> None:
+    async def _ready(self, seconds: float | None, error: Exception, *, is_writing: bool = False) -> None:
+        """Wait until the socket can be read or, with *is_writing*, read or written; *error* if time is up."""
+        loop, number, ready = asyncio.get_running_loop(), self._socket.fileno(), asyncio.Event()
+        if not self._is_over and len(self._unread) <= _MOST_UNREAD_BYTES:  # else it would be ready at once
+            loop.add_reader(number, ready.set)
+        if is_writing:
+            loop.add_writer(number, ready.set)
         try:
-            await self._connection.changed(seconds)
+            async with asyncio.timeout(seconds):
+                await ready.wait()
         except TimeoutError:
             raise error from None
+        finally:
+            loop.remove_reader(number)
+            loop.remove_writer(number)
+
+
+class TlsLayer:
+    """One TLS session on OpenSSL's memory buffers: plain bytes to records and back.
+
+    Attributes:
+        object: OpenSSL's session.
+        is_over: The other side has ended the session.
+    """
+
+    def __init__(self, context: ssl.SSLContext, host: str | None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.is_over = False
+
+    def handshake(self, received: bytes) -> bool:
+        """Continue the handshake; returns whether it is complete. :meth:`records` must be sent.
+
+        Raises:
+            ssl.SSLError: It failed.
+        """
+        self._incoming.write(received)
+        try:
+            self.object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def records(self) -> bytes:
+        """Records to be sent."""
+        return self._outgoing.read()
+
+    def encrypted(self, data: bytes | memoryview) -> bytes:
+        """*data* as records."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.object.write(rest) :]
+        return self.records()
+
+    def decrypted(self, received: bytes) -> bytes:
+        """The plain bytes in *received*; an incomplete record is kept for the next call.
+
+        Raises:
+            ssl.SSLError: A record is broken.
+        """
+        self._incoming.write(received)
+        found = bytearray()
+        try:
+            while block := self.object.read(_RECORDS_BYTES):
+                found += block
+            self.is_over = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.is_over = True
+        return bytes(found)
 
 
 class _Answer:

@@ -25,7 +25,7 @@ from dropscribe.intake import inbox_queue
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.pipeline import attempts, folder_troubles, publisher
-from dropscribe.publish import filing, moving, sidecars
+from dropscribe.publish import filing, moving
 from dropscribe.queue import engine, holds, job_runner, retrying_database
 from dropscribe.queue.embedded import dispatcher
 from dropscribe.queue.embedded import intake as queue_intake
@@ -65,7 +65,7 @@ class Life:
         self.has_crashed = False
         self.steps_left = None
         queue_parts = (dispatcher, engine, holds, job_runner, queue_intake)
-        for module in (*queue_parts, attempts, moves, filing, moving, sidecars, inbox_queue):
+        for module in (*queue_parts, attempts, moves, filing, moving, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 
     def _reached(self, _name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import socket
@@ -337,13 +338,11 @@ def _count_folders(rule: FolderRule) -> int:
         return 1
 
     def count() -> int:
-        enters = rule.taking.enters
+        walk = itertools.islice(os.walk(os.fsencode(rule.inbox)), _MOST_FOLDERS_COUNTED)
         number = 0
-        for _, below, _ in os.walk(os.fsencode(rule.inbox)):
-            below[:] = filter(enters, below)
+        for _, below, _ in walk:
+            below[:] = filter(rule.taking.enters, below)
             number += 1
-            if number == _MOST_FOLDERS_COUNTED:
-                break
         return number
 
     return ask_disk_or(0, rule.inbox, count, seconds=LISTING_SECONDS)

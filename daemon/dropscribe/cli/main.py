@@ -168,7 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:  # noqa: BLE001  # the outermost edge: every error becomes words
-        code = _explain(error)
+        if isinstance(error, BrokenPipeError) and error.filename == STANDARD_OUTPUT:
+            code = exit_codes.OK  # the reader has gone: `| head`
+        else:
+            from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
+
+            code = explain(error)
     discard_unwritten_output()
     return code
 
@@ -185,11 +190,3 @@ def _run(arguments: Sequence[str] | None) -> int:
     with contextlib.nullcontext() if arguments is not None else loading_for_good():
         command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
     return int(command.execute(options) or exit_codes.OK)
-
-
-def _explain(error: Exception) -> int:
-    if isinstance(error, BrokenPipeError) and error.filename == STANDARD_OUTPUT:
-        return exit_codes.OK  # the reader has gone: `| head`
-    from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
-
-    return explain(error)

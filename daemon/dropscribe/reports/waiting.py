@@ -45,7 +45,7 @@ def listed_state(job: ListedFile, config: Config, view: QueueView) -> ListedStat
         rule = config.folders.get(job.folder)
         if job.pin == BACKLOG:
             return ListedState("held", "", _BACKLOG_WORDS)
-        if rule and (holds := _holds_on(job.pin, rule, view.holds)):
+        if rule and (holds := _holds_on(job.pin, rule, view)):
             return ListedState("held", holds[0].code, holds[0].reason)
         word = "deferred" if job.due_at > view.now else "queued"
     elif job.at_provider_since is not None:
@@ -57,9 +57,9 @@ def listed_state(job: ListedFile, config: Config, view: QueueView) -> ListedStat
 
 def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> tuple[str, list[str]]:
     """The state of a queued job as status counts it, and the reasons that it waits."""
-    holds, now = view.holds, view.now
+    now = view.now
     pauses = read_current_pauses(view.db, now) if view.db else {}
-    words = _hold_words(record, rule, holds, pauses, now)
+    words = _hold_words(record, rule, pauses, view)
     state = "held" if words else "deferred" if record.due_at > now else "queued"
     if view.is_running and view.live.get("trouble"):
         words.append(f"nothing is sent now: {view.live['trouble']}")
@@ -72,7 +72,7 @@ def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> tuple[
     elif record.code == NOT_MOVABLE:
         words.append(f"it could not be moved, and nothing was sent: {record.reason}")
     takes_its_turn = not words
-    if provider := _provider_of(record.pin, rule, holds):
+    if provider := _provider_of(record.pin, rule, view):
         words += _provider_words(provider, pauses.get(provider), view)
     words += [f"{tried.provider} refused it ({tried.code})" for tried in record.tries if tried.refused]
     if takes_its_turn:
@@ -110,32 +110,33 @@ def _turn_words(record: JobRecord, view: QueueView) -> str:
     return where if view.is_running else f"{where}, when dropscribe is started"
 
 
-def _holds_on(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> list[Hold]:
+def _holds_on(pin: str, rule: FolderRule, view: QueueView) -> list[Hold]:
     """The holds that a queued job of *rule* waits for, its folder's first; none if it may be sent.
 
     Args:
         pin: The provider that the job is assigned to, or "".
     """
     scopes = [Scope(ScopeKind.FOLDER, rule.name)]
-    if _provider_of(pin, rule, holds) is None:
+    if _provider_of(pin, rule, view) is None:
         names = (pin,) if pin else rule.providers[: 1 if rule.fallback == "refused" else None]
         scopes += [Scope(ScopeKind.PROVIDER, name) for name in names]
-    return [holds[scope] for scope in scopes if scope in holds]
+    return [view.holds[scope] for scope in scopes if scope in view.holds]
 
 
-def _provider_of(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> str | None:
+def _provider_of(pin: str, rule: FolderRule, view: QueueView) -> str | None:
     """The provider that the job goes to; None if it waits for a hold or a release."""
-    held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
+    held = {scope.name for scope in view.holds if scope.kind is ScopeKind.PROVIDER}
     return provider_for(pin, rule.providers, held, is_strict=rule.fallback == "refused")
 
 
 def _hold_words(
-    record: JobRecord, rule: FolderRule, holds: Mapping[Scope, Hold], pauses: Mapping[str, Pause], now: float
+    record: JobRecord, rule: FolderRule, pauses: Mapping[str, Pause], view: QueueView
 ) -> list[str]:
+    now = view.now
     if record.pin == BACKLOG:
         return [f"it was there before the rule's first start, and {_BACKLOG_WORDS}"]
     words = []
-    for hold in _holds_on(record.pin, rule, holds):
+    for hold in _holds_on(record.pin, rule, view):
         is_rule = hold.scope.kind is ScopeKind.FOLDER
         who = f"{'rule' if is_rule else 'provider'} {hold.scope.name}"
         if hold.code == BUDGET_CODE:

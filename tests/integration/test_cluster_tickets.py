@@ -27,10 +27,10 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.dispatcher import TicketRunner
-from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.nodes import Heartbeats, beat
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.intake import ClusterIntake
 from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import claims, hold_rows, intake_queries, result_rows, rows, transactions

@@ -19,7 +19,7 @@ from dropscribe.core.errors import StoreUnusable
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.embedded.dispatcher import EmbeddedDispatcher
-from dropscribe.queue.embedded.intake import EmbeddedIntake
+from dropscribe.queue.intake import ClusterIntake, EmbeddedIntake
 from dropscribe.queue.job_runner import JobRunner
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import (
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from dropscribe.core.budget import Account, Booking
     from dropscribe.core.model import AttemptEnd, Job, StoredResult
     from dropscribe.queue.cluster.dispatcher import ClusterDispatcher
-    from dropscribe.queue.cluster.intake import ClusterIntake
     from dropscribe.queue.embedded.store import Store
     from dropscribe.queue.model import AttemptJob, Plan, PublishJob, Stats
     from dropscribe.queue.sql.database import Connection
@@ -230,7 +229,6 @@ def open_engine(queue: QueueConfig | None, own: Store) -> Engine:
         return Engine(admission, EmbeddedDispatcher(admission, own.path.parent), EmbeddedIntake(own))
     # The extra is installed where a config asks for it, and costs memory.
     from dropscribe.queue.cluster.dispatcher import ClusterDispatcher  # noqa: PLC0415
-    from dropscribe.queue.cluster.intake import ClusterIntake  # noqa: PLC0415
     from dropscribe.queue.cluster.postgres import MountMap  # noqa: PLC0415
     from dropscribe.queue.cluster.store import ClusterStore  # noqa: PLC0415
 

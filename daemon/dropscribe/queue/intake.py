@@ -1,4 +1,4 @@
-"""Jobs' side of the inboxes, on a node of a cluster."""
+"""Jobs' side of the inboxes, on both engines: files that arrive, move or disappear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.cluster import ticket_rows
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.rows import split_path
 
@@ -16,20 +15,65 @@ if TYPE_CHECKING:
     from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.admission import Admission
     from dropscribe.queue.cluster.store import ClusterStore
-    from dropscribe.queue.sql.database import Connection
+    from dropscribe.queue.sql.database import Connection, Database
 
-ENOUGH_ROWS = 200  # after this many new rows the planner's statistics are collected once
+ENOUGH_ROWS = 200  # after this many new rows a cluster's planner collects its statistics once
+
+
+class EmbeddedIntake:
+    """The intake of one machine's queue."""
+
+    def __init__(self, store: Database) -> None:
+        self._store = store
+        self._renamed: dict[str, str] = {}  # read and written in the database's thread
+
+    def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Add settled files; idempotent while a file's job lives. Blocks; not for the event loop.
+
+        A file whose job has ended is a new generation. Durable when it returns.
+
+        Raises:
+            StoreError: Nothing was added.
+        """
+        submitted = self._store.call(lambda db: intake_queries.submit(db, self._by_name(jobs))).result()
+        reached("submitted")
+        return submitted
+
+    def _by_name(self, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+        if not self._renamed:
+            return jobs
+        return [replace(job, folder=self._renamed.get(job.folder, job.folder)) for job in jobs]
+
+    def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
+        """Give the live jobs of renamed rules, old → new name, to the new names, now and when more come.
+
+        The thread of an old rule may submit until it has ended.
+
+        Args:
+            folders: All rules by name.
+        """
+        names = {old: renamed.get(new, new) for old, new in self._renamed.items()} | dict(renamed)
+        self._renamed = {old: new for old, new in names.items() if old not in folders}
+        intake_queries.rename_folders(db, renamed)
+
+    def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
+        """The live jobs of one directory."""
+        return intake_queries.read_live(db, folder, directory)
+
+    def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:
+        """Update the device number of a directory that was mounted anew."""
+        intake_queries.set_device(db, folder, directory, device)
 
 
 class ClusterIntake:
-    """As :class:`~dropscribe.queue.embedded.intake.EmbeddedIntake`.
-
-    Inodes and devices differ from mount to mount.
-    """
+    """The same on a node of a cluster, where inodes and devices differ from mount to mount."""
 
     def __init__(self, admission: Admission, store: ClusterStore) -> None:
+        from dropscribe.queue.cluster.ticket_rows import issue_tickets  # noqa: PLC0415  # of an extra
+
         self._admission = admission
         self._store = store
+        self._issue_tickets = issue_tickets
         self._devices: dict[tuple[str, bytes], int] = {}
         self._new_rows = 0
 
@@ -46,7 +90,7 @@ class ClusterIntake:
         def write(db: Connection) -> list[Submitted]:
             submitted = intake_queries.submit(db, new)
             if new_rows := sum(each.is_new for each in submitted):
-                ticket_rows.issue_tickets(db, self._admission.plan, self._store.now())
+                self._issue_tickets(db, self._admission.plan, self._store.now())
                 self._new_rows += new_rows
                 if self._new_rows >= ENOUGH_ROWS > self._new_rows - new_rows:
                     # Autovacuum comes later, or is off. Without statistics PostgreSQL takes all indexes that

@@ -26,7 +26,7 @@ from dropscribe.web import views
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.model import Config
     from dropscribe.files.audio import AudioFile
     from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.explain import Explanation
@@ -216,22 +216,17 @@ def _files_at(place: Place) -> Iterator[tuple[str, bytes]]:
 def place_of(config: Config, record: JobRecord) -> Place | None:
     """Place of a job's audio: in done or failed once the job ended, else in its inbox."""
     rule = config.folders.get(record.folder)
-    if rule is None or record.filed_here is None:
-        return None if rule is None or record.filed else Place(rule, "inbox", record.path)
-    return _place_as_written(rule, record.filed_here) or next(
-        # The config spelt the folder in another way when the file was put there.
-        (place for place in find_places(config, record.filed_here) if place.rule.name == record.folder),
-        None,
-    )
-
-
-def _place_as_written(rule: FolderRule, filed: bytes) -> Place | None:
-    """The place of the file *filed* by the folders' names alone, which asks no file system."""
+    if rule is None or (record.filed and not record.filed_here):
+        return None
+    if (filed := record.filed_here) is None:
+        return Place(rule, "inbox", record.path)
     found = [
         Place(rule, part, filed.removeprefix(root))
-        for part, folder in rule.paths.items()
-        if part != "inbox" and filed.startswith(root := os.fsencode(folder) + b"/")
+        for part in ("done", "failed")
+        if filed.startswith(root := os.fsencode(rule.paths[part]) + b"/")
     ]
+    if not found:  # the config spelt the folder in another way then, which the file system has to tell
+        found = [place for place in find_places(config, filed) if place.rule.name == rule.name]
     return min(found, key=lambda place: len(place.path), default=None)
 
 

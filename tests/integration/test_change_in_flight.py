@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from dropscribe.config.model import ProviderConfig
 from dropscribe.files import content
 from dropscribe.files.content import find_content
-from dropscribe.pipeline import folder_troubles, publisher
+from dropscribe.pipeline import publisher
 from dropscribe.queue.sql import intake_queries
 from support.faults import Faults, run_as_nobody
 from support.house import House, digest, make_config, read_json, tree
@@ -25,8 +25,8 @@ OLD, NEW = b"RIFF the first take", b"RIFF the second take, which is longer"
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(folder_troubles, "MISSING_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(folder_troubles, "LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(publisher, "WRITER_WAIT_SECONDS", 0.01)
 
 
@@ -143,7 +143,7 @@ def delete(path):
 @pytest.mark.parametrize("change", [delete, move_out, replace], ids=lambda change: change.__name__)
 async def test_a_file_that_has_left_its_inbox_is_dropped_at_once(tmp_path, moment, monkeypatch, change):
     """Nothing is filed for it; its job ends at once, with a line of the log: one listing proves it."""
-    monkeypatch.setattr(folder_troubles, "MISSING_WAIT_SECONDS", 3600.0)
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 3600.0)
     async with Gated(tmp_path, moment) as house:
         change(await house.drop_and_wait())
         with capture_logs() as lines:
@@ -376,7 +376,7 @@ async def test_a_file_written_by_the_writer_that_came_back_is_taken_again(tmp_pa
 
 async def test_half_a_group_is_taken_back_when_the_audio_goes(tmp_path, monkeypatch):
     """A sidecar that stood already when the disk filled up does not stay behind without its audio."""
-    monkeypatch.setattr(folder_troubles, "MISSING_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
     faults = Faults(monkeypatch)
     async with Gated(tmp_path, "sent") as house:
         path = await house.drop_and_wait()

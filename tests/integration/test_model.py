@@ -24,7 +24,7 @@ from dropscribe.files import moves
 from dropscribe.intake import inbox_queue
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.inbox_queue import InboxQueue
-from dropscribe.pipeline import attempts, folder_troubles, publisher
+from dropscribe.pipeline import attempts, publisher
 from dropscribe.publish import filing, moving
 from dropscribe.queue import engine, holds, job_runner, retrying_database
 from dropscribe.queue.embedded import dispatcher
@@ -42,8 +42,7 @@ ANSWERS = {
     "ambiguous": lambda: AmbiguousFailure("no_answer"),
 }
 _WAITS = {
-    folder_troubles: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS"),
-    publisher: ("WRITER_WAIT_SECONDS",),
+    publisher: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS", "WRITER_WAIT_SECONDS"),
     attempts: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
     retrying_database: ("RETRY_SECONDS",),
     dispatcher: ("_SEARCH_GAP_SECONDS",),

@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from dropscribe.core.errors import StoreBusy, StoreUnusable
-from dropscribe.pipeline import attempts, folder_troubles
+from dropscribe.pipeline import attempts, place_checks, publisher
 from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded import store
 from support.faults import WAYS, Faults, filled, tmpfs
@@ -23,11 +23,11 @@ ERRORS = ("ENOSPC", "EIO", "EACCES", "EROFS", "EXDEV", "ESTALE", "EMFILE", "ENAM
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
     """What is waited for seconds is waited for milliseconds."""
-    monkeypatch.setattr(folder_troubles, "LONGEST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(folder_troubles, "MISSING_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LONGEST_LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(folder_troubles, "LONGEST_CHECK_SECONDS", 0.001)
+    monkeypatch.setattr(place_checks, "LONGEST_CHECK_SECONDS", 0.001)
     monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.01)
 
 

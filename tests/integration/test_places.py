@@ -16,7 +16,7 @@ import pytest
 from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
-from dropscribe.pipeline import attempts, folder_troubles
+from dropscribe.pipeline import attempts, place_checks, publisher
 from dropscribe.pipeline.runtime_config import build_runtime
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
@@ -27,9 +27,9 @@ from support.whole import Whole
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(folder_troubles, "LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.02)
-    monkeypatch.setattr(folder_troubles, "FIRST_CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(place_checks, "FIRST_CHECK_SECONDS", 0.02)
 
 
 GROUP = {"call.wav", "call.json", "call.txt"}
@@ -207,7 +207,7 @@ def block_done(root):
 def test_a_sub_folder_that_refuses_its_files_stops_no_others(tmp_path, monkeypatch, refuse, moment):
     """Its files wait with the reason, found out before they are paid for where it can be known."""
     monkeypatch.setattr(attempts, "FIRST_PLACE_SECONDS", 0.02)
-    monkeypatch.setattr(folder_troubles, "LONGEST_OWN_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     _make_folders_of_nobody(tmp_path)
 
     async def steps():
@@ -271,8 +271,8 @@ def test_a_sticky_folder_keeps_another_users_file(tmp_path, monkeypatch):
 
 async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeypatch):
     """An append-only inbox looks writable and lets no file go: three are paid for, and not all."""
-    monkeypatch.setattr(folder_troubles, "LONGEST_WAIT_SECONDS", 0.02)
-    monkeypatch.setattr(folder_troubles, "LONGEST_OWN_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     config = make_config(tmp_path)
     for number in range(5):
         (tmp_path / f"inbox/{number}.wav").write_bytes(b"RIFF %d" % number)
@@ -308,7 +308,7 @@ async def _count_stuck(house, count):
 
 async def test_a_reload_that_names_another_done_is_tried_at_once(tmp_path, monkeypatch):
     """The folder was closed for a done that is no folder; the new config's is one."""
-    monkeypatch.setattr(folder_troubles, "FIRST_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(place_checks, "FIRST_CHECK_SECONDS", 3600.0)
     (tmp_path / "done").write_text("")
     async with House(make_config(tmp_path)) as house:
         await house.drop("call.wav")

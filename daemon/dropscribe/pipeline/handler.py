@@ -13,7 +13,7 @@ from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
 from dropscribe.pipeline.disk_threads import DiskThreads
 from dropscribe.pipeline.failures import Failures, Holds
-from dropscribe.pipeline.folder_troubles import PlaceChecks, PublishTroubles
+from dropscribe.pipeline.place_checks import PlaceChecks
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.pipeline.results import Results
 from dropscribe.pipeline.runtime_config import Claim
@@ -56,8 +56,7 @@ class Handler:
         self.attempts = Attempts(
             queue, holds, intake, reporter, disks, self.checks, results, self.budgets, failures
         )
-        troubles = PublishTroubles(queue, intake, disks, results)
-        self._publisher = Publisher(queue, troubles, reporter, disks, results, token)
+        self._publisher = Publisher(queue, intake, reporter, disks, results, token)
 
     async def attempt(self, job: Job) -> Outcome:
         """Make one attempt to transcribe *job*."""

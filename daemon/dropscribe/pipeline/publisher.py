@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from dataclasses import dataclass, replace
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, PublishError
-from dropscribe.core.model import AttemptEnd, Published, Retry
+from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
 from dropscribe.core.naming import is_within
-from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, backoff_seconds
 from dropscribe.core.text.printing import path_text
-from dropscribe.files.content import find_content
+from dropscribe.files.content import find_content, has_left
+from dropscribe.pipeline.disk_threads import FolderHangs, error_words
+from dropscribe.pipeline.failures import Streaks
 from dropscribe.pipeline.rendering import RenderError, content_of
 from dropscribe.publish.filing import publish, publish_together, withdraw
+from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.publish.publication import (
     CompanionChanged,
     CopyNeeded,
@@ -24,6 +30,7 @@ from dropscribe.publish.publication import (
     PublishRequest,
     ReopenedForWriting,
 )
+from dropscribe.queue.model import NOT_MOVABLE, STUCK
 from dropscribe.queue.sql import result_rows
 from dropscribe.transcripts.document import doubts_of, is_error, renamed_document
 
@@ -31,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from dropscribe.core.model import Outcome, ResultStored
+    from dropscribe.core.model import Job, Outcome, ResultStored
+    from dropscribe.intake.inboxes import Inboxes
     from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.folder_troubles import PublishTroubles
     from dropscribe.pipeline.results import Results
     from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.queue.engine import Engine
@@ -44,17 +51,39 @@ log = structlog.get_logger()
 MOST_TURNS = 100  # rounds of taken names and changed times before the file waits again
 WRITER_WAIT_SECONDS = 1.0
 
+LONGEST_WAIT_SECONDS = 15.0  # longest wait of a stored result after there is room again
+LONGEST_OWN_WAIT_SECONDS = 300.0
+"""Longest wait of a stored result that cannot be put in place while others of its rule can."""
+
+MOST_ABSENCES = 6
+"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination.
+
+Where inodes are stable, one complete listing of the inbox proves it.
+"""
+
+MISSING_WAIT_SECONDS = 2.0
+
+_OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)
+
+_ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
+"""Characters that Windows file systems allow in no name and refuse with EINVAL."""
+
 
 @dataclass(slots=True)
 class Publisher:
-    """Publishes stored results."""
+    """Publishes stored results; closes a folder that takes no files, and counts the tries of a job."""
 
     queue: Engine
-    troubles: PublishTroubles
+    intake: Inboxes
     reporter: Reporter
     disks: DiskThreads
     results: Results
     token: str  # distinguishes hidden names of this store's jobs from those of others
+    _refusals: Counter[int] = field(default_factory=Counter)
+    _absences: Counter[int] = field(default_factory=Counter)
+    _puzzles: Streaks = field(default_factory=Streaks)
+    _closed_by: set[int] = field(default_factory=set)
+    """Ids of the jobs that have closed their folders as STUCK."""
 
     async def publish(self, claim: Claim) -> Outcome:
         """One try to put a job's files in place."""
@@ -89,14 +118,14 @@ class Publisher:
     ) -> Outcome:
         match error:
             case PublishError():
-                return await self.troubles.refused(claim, error)
+                return await self._refused(claim, error)
             case ReopenedForWriting():
-                self.troubles.end(claim.job)
+                self._end(claim.job)
                 return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
             case AudioMissing():
-                return await self.troubles.missing(claim, error.reason)
+                return await self._missing(claim, error.reason)
             case _:
-                return self.troubles.withdrawn(claim.job, str(error))
+                return self._withdrawn(claim.job, str(error))
 
     async def _correct_names(self, claim: Claim) -> None:
         """Choose other names for a row with names outside its folders, and for a file renamed in flight."""
@@ -127,12 +156,12 @@ class Publisher:
                 lambda db: result_rows.refresh_snapshot(db, job, snapshot)
             )
             if refreshed is None:
-                return self.troubles.withdrawn(job, str(error))
+                return self._withdrawn(job, str(error))
             claim.job = refreshed
             return None
         if job.stable_inodes and found.inode != job.snapshot.inode:
-            return await self.troubles.missing(claim, str(error))
-        return self.troubles.withdrawn(job, str(error))
+            return await self._missing(claim, str(error))
+        return self._withdrawn(job, str(error))
 
     def _request(self, claim: Claim) -> PublishRequest:
         job, result = claim.job, claim.result
@@ -160,12 +189,83 @@ class Publisher:
 
     def _filed(self, claim: Claim, filed: bytes) -> Published:
         job, document = claim.job, content_of(claim.result)
-        self.troubles.filed(job)
+        self._end(job)
+        self._puzzles.clear(job.folder)
         self.results.ctimes_ns.pop(job.id, None)
         self.reporter.filed(job, filed, document, claim.result.output_names)
         if is_error(document):
             return Published(filed)
         return Published(filed, bool(doubts_of(document)), document["duration"] or 0.0)
+
+    def _end(self, job: Job) -> None:
+        """Reopen the folder, because its trouble may be over; the next job tests that."""
+        self._refusals.pop(job.id, None)
+        self._closed_by.discard(job.id)
+        self._absences.pop(job.id, None)
+        self.queue.folders.open(job.folder, STUCK)
+
+    async def _refused(self, claim: Claim, error: PublishError) -> Retry:
+        """The file system refused to put a job's files in place: wait, and test what else it refuses."""
+        job = claim.job
+        self._refusals[job.id] += 1
+        is_of_rule, reason = await self._scope_of(claim, error)
+        if is_of_rule:
+            self._closed_by.add(job.id)
+            self.queue.folders.close(job.folder, STUCK, reason)
+        elif job.id in self._closed_by:
+            self._closed_by.discard(job.id)
+            self.queue.folders.open(job.folder, STUCK)
+        if self._refusals[job.id] == 1:
+            log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
+        longest_seconds = LONGEST_WAIT_SECONDS if is_of_rule else LONGEST_OWN_WAIT_SECONDS
+        wait_seconds = backoff_seconds(1.0, self._refusals[job.id], longest_seconds)
+        return Retry(wait_seconds, error.code if is_of_rule else NOT_MOVABLE, reason)
+
+    async def _scope_of(self, claim: Claim, error: PublishError) -> tuple[bool, str]:
+        """(whether *error* stops all files of the rule, its words)."""
+        job, reason = claim.job, f"{path_text(error.path)}: {error.reason}"
+        if _is_of_name(error, job.path):
+            return False, reason
+        if error.code not in _OF_ONE_PLACE:
+            return True, reason
+        check = partial(check_places, claim.inbox, claim.result.output_names.root, job.path)
+        try:
+            await self.disks.run(job.folder, check)
+        except PlaceRefused as refused:
+            return refused.is_of_rule, error_words(refused)
+        except (OSError, FolderHangs):
+            return True, reason
+        except AudioError:
+            return False, reason  # its folder has gone: no trouble of the others
+        # Its folders look writable: the cause is hidden, and may be the rule's. No more are paid for then.
+        return self._puzzles.add((job.folder,), job.id), reason
+
+    async def _missing(self, claim: Claim, reason: str) -> Outcome:
+        """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""
+        job = claim.job
+        self._absences[job.id] += 1
+        if self._absences[job.id] >= MOST_ABSENCES or (
+            # It is certain that the audio is not in its inbox any more, under whatever name.
+            job.stable_inodes
+            and await self.disks.run_long(job.folder, partial(has_left, claim.inbox, job.snapshot))
+        ):
+            return self._withdrawn(job, reason)
+        self.intake.look_again(job.folder)
+        longest_seconds = MISSING_WAIT_SECONDS * 2.0**MOST_ABSENCES
+        wait_seconds = backoff_seconds(MISSING_WAIT_SECONDS, self._absences[job.id], longest_seconds)
+        return Retry(wait_seconds, "missing", f"{reason}; the inbox is being listed")
+
+    def _withdrawn(self, job: Job, reason: str) -> Withdrawn:
+        """Another recording has the path: discard the transcript; the intake takes the new file."""
+        self.intake.look_again(job.folder, job.path)
+        self._end(job)
+        self.results.ctimes_ns.pop(job.id, None)
+        return Withdrawn(reason)
+
+
+def _is_of_name(error: PublishError, path: bytes) -> bool:
+    """Whether ``done`` cannot store this name: such a file must not stop the others."""
+    return error.code in {"ENAMETOOLONG", "EILSEQ"} or (error.code == "EINVAL" and bool(_ODD.search(path)))
 
 
 def _is_misplaced(claim: Claim) -> bool:

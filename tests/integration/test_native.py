@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict
@@ -286,6 +287,23 @@ def test_any_number_of_channels_is_decoded(tmp_path, channels):
         made.close()
     assert piece.end == pytest.approx(2.0, abs=0.01)
     assert (tmp_path / "piece").read_bytes()[:4] == b"fLaC"
+
+
+def test_recordings_leave_nothing_behind_in_their_worker(tmp_path, monkeypatch):
+    """From PyAV 19 on a resampler's threads waited for a collection: good recordings had no memory left."""
+    pool = WorkerPool(idle_seconds=60)
+    monkeypatch.setattr("dropscribe.native.decoder._POOL", pool)
+    write_wav(tmp_path / "call.wav", noise(1))
+    with (tmp_path / "call.wav").open("rb") as file:
+        for _ in range(40):
+            pieces = Decoder(file.fileno()).encode(Source(), FLAC, (), (), tempfile.TemporaryFile)
+            assert len(list(pieces)) == 1
+    with pool.worker(Cancellation()) as worker:
+        threads = next(
+            line for line in read(f"/proc/{worker.pid}/status").splitlines() if line.startswith("Threads")
+        )
+    pool.close()
+    assert int(threads.split()[1]) <= 3 * (os.cpu_count() or 1) + 2
 
 
 UNKNOWN_CODEC = (b"NSVsVIDXAUDX\x40\x01\xf0\0\x19\0\0\0\x01\0\x10\0" + b"v" * 16 + b"a" * 16) * 400

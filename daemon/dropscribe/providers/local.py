@@ -46,6 +46,7 @@ ENGINE_DEFAULTS: dict[str, Any] = {
     "condition_on_previous_text": False,  # one wrong window must not talk the next into repeating it
 }
 
+Request = dict[str, Any]  # Arguments of the worker's operation "transcribe", or a part of them
 _RAW_FIELDS = {"encoding": "encoding", "sample_rate": "sample_rate_hz", "channels": "channels"}
 
 
@@ -107,13 +108,9 @@ class LocalProvider:
         verdict = "hashes verified" if choice.sha256 else "taken as it is"
         return f"{choice.name} ({choice.origin}, {verdict})"
 
-    def _recognise(
-        self, request: Mapping[str, Any], audio: AudioFile, cancellation: Cancellation
-    ) -> Transcript:
+    def _recognise(self, request: Request, audio: AudioFile, cancellation: Cancellation) -> Transcript:
         try:
-            if (
-                cancellation.is_requested
-            ):  # also of a recording that waited for a thread at the provider's end
+            if cancellation.is_requested:  # while it waited for a thread
                 raise interrupted()
             speech_model.require_engine()
             choice = speech_model.choose_model(self._config.model or "auto")
@@ -146,9 +143,7 @@ class LocalProvider:
             self._pool = WorkerPool(folders, idle_seconds=self._config.idle_unload_seconds, has_gpu=has_gpu)
         return self._pool
 
-    def _arguments(
-        self, request: Mapping[str, Any], model: str, folder: str, audio: AudioFile
-    ) -> Mapping[str, Any]:
+    def _arguments(self, request: Request, model: str, folder: str, audio: AudioFile) -> Request:
         given = request["form"] if is_raw(audio.suffix, audio.head) else raw_form(audio.suffix, audio.head)
         keys = ("device", "compute_type", "cpu_threads")
         return {
@@ -184,7 +179,7 @@ def _download_log(model: str, cancellation: Cancellation) -> Callable[[int], Non
     return went_on
 
 
-def _answer(worker: Worker, arguments: Mapping[str, Any], audio: AudioFile) -> Transcript:
+def _answer(worker: Worker, arguments: Request, audio: AudioFile) -> Transcript:
     began = time.monotonic()
     body: Mapping[str, Any] = {}
     for message in worker.request("transcribe", arguments, audio.fileno(), silence_seconds=SILENCE_SECONDS):
@@ -201,7 +196,7 @@ def _answer(worker: Worker, arguments: Mapping[str, Any], audio: AudioFile) -> T
         raise TemporaryFailure("bad_answer", "the engine gave no usable answer") from error
 
 
-def parse_params(params: Mapping[str, ParamValue]) -> dict[str, Any]:
+def parse_params(params: Mapping[str, ParamValue]) -> Request:
     """Check *params* and split them into the engine's and dropscribe's own.
 
     `language` and `vocabulary` of rule and provider are in them already (core.requests.speech_hints).

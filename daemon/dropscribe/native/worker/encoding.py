@@ -9,11 +9,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import av
+import numpy as np
 
 from dropscribe.core.errors import AudioRejected
 from dropscribe.native.recording import SAMPLE_RATE_HZ, Piece
 from dropscribe.native.worker.container import SeekableFile
-from dropscribe.native.worker.samples import Samples, Track, mono, mono_frame
+from dropscribe.native.worker.samples import Samples, Track, mono
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -90,7 +91,11 @@ class Encoder:
 
     def write(self, samples: Samples) -> None:
         """Encode some samples."""
-        self._mux(mono_frame(samples, SAMPLE_RATE_HZ))
+        # As the codecs have them: PyAV converts floats with a resampler, and its threads, for each piece.
+        numbers = np.rint(np.clip(samples * np.float32(32768), -32768, 32767)).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(numbers, format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE_HZ
+        self._mux(frame)
 
     def finish(self) -> None:
         """Write the rest, and the header again if the container needs it."""

@@ -9,6 +9,7 @@ Guarantees: bounded memory at any length; every sample is a finite number; PyAV 
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,7 @@ class _Gatherer:
         shape = (rate_hz, frame.layout.name, frame.format.name)
         if is_break or shape != self._shape:
             yield from self.rest()
+            gc.collect()  # resamplers of earlier runs, see Server.serve
             self._follows, self._shape = False, shape
             self._weights = _weights([channel.name for channel in frame.layout.channels])
             # With eight planes or more PyAV looks for one that is not there, and crashes; FFmpeg does not.
@@ -271,14 +273,6 @@ def _mixed(stretch: Stretch, channel: int | None) -> Samples:
     return chosen
 
 
-def mono_frame(samples: Samples, rate_hz: int) -> Any:
-    """*samples* of one channel as a frame for FFmpeg."""
-    array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
-    frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
-    frame.sample_rate = rate_hz
-    return frame
-
-
 class _Resampler:
     """One unbroken run of sound from its own rate to 16 kHz."""
 
@@ -289,7 +283,10 @@ class _Resampler:
 
     def feed(self, samples: Samples, rate_hz: int) -> Iterator[MonoBlock]:
         """Yield the resampled blocks that *samples* complete."""
-        yield from self._blocks(mono_frame(samples, rate_hz))
+        array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
+        frame.sample_rate = rate_hz
+        yield from self._blocks(frame)
 
     def end(self) -> Iterator[MonoBlock]:
         """Yield the blocks that the filter still holds."""

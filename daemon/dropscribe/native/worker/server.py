@@ -5,6 +5,7 @@ Guarantees: each recording has its own limit of memory and CPU time; an exceptio
 
 from __future__ import annotations
 
+import gc
 import os
 import traceback
 from array import array
@@ -58,6 +59,9 @@ class Server:
         Raises:
             ConnectionLost: The daemon has ended.
         """
+        # From PyAV 19 on resamplers are in reference cycles, and each has threads with stacks: dozens of
+        # them, left to Python's own collections, took all the memory that a recording may.
+        gc.freeze()  # what is loaded stays, so that a collection takes no time
         sandbox.limit_memory(DECODING_BYTES)
         self._send("ready")
         while True:
@@ -73,6 +77,7 @@ class Server:
                 self._send("error", _described(error))
             finally:
                 os.close(descriptor)
+                gc.collect()
 
     def _send(self, kind: str, body: Mapping[str, Any] | None = None, payload: bytes = b"") -> None:
         send(self._connection, Message(kind, dict(body or {}), payload))

@@ -118,6 +118,7 @@ async def test_a_remote_job_of_a_removed_provider_goes_to_the_rules_own(tmp_path
         house.engine.replan(plan)
         await house.engine.clear_stale_assignments()
         await house.until(lambda: house.listener.files)
+        assert (await house.stats()).maybe_paid_twice == 1
 
     assert vendor.uploads == [b"call.wav"] * 2
     assert vendor.polls == []

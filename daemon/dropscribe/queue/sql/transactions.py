@@ -68,23 +68,29 @@ def _store_remote_job(db: Connection, job: Job, remote: AtProvider, now: float) 
         raise rows.LateTransitionError(f"job {job.id} is not transcribing any more")
 
 
-def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
-    """Move transcribing → queued; an attempt that does not count, or was none, is given back."""
+def requeue(db: Connection, job: Job, due_at: float, retry: Retry, *, crashes: int = 0) -> None:
+    """Move transcribing → queued; an attempt that does not count, or was none, is given back.
+
+    Args:
+        crashes: How often in a row the end of the daemon has interrupted the job, this time included.
+    """
     ended = retry.attempt or AttemptEnd(0.0, counted=False)
     rows.move(
         db,
         job,
         JobState.QUEUED,
-        "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?,"
-        " attempts = attempts - ?, ambiguous = ambiguous + ?, internal_errors = internal_errors + ?,"
-        " crashes = 0, code = ?, reason = ?",
+        "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?, attempts = ?,"
+        " ambiguous = ambiguous + ?, internal_errors = internal_errors + ?, crashes = ?,"
+        " code = ?, reason = ?",
         (
-            *(due_at, retry.assigned_provider, retry.spent_seconds, int(not ended.counted)),
-            *(int(ended.ambiguous), int(ended.internal), retry.code, retry.reason),
+            *(due_at, retry.assigned_provider, retry.spent_seconds),
+            # Counted here: the database refuses a sum that it cannot hold, and one row would end each start.
+            *(max(0, job.attempts - (not ended.counted)), int(ended.ambiguous), int(ended.internal)),
+            *(min(crashes, _MOST_CRASHES), retry.code, retry.reason),
         ),
     )
     rows.end_attempt(db, job, retry.attempt)
-    if ended.ambiguous:
+    if ended.ambiguous or crashes:
         rows.increment_count(db, job.folder, rows.MAYBE_PAID_TWICE)
 
 
@@ -105,17 +111,9 @@ def set_due(db: Connection, job: Job, due_at: float) -> None:
 
 def requeue_interrupted(db: Connection, job: Job, due_at: float) -> None:
     """Move transcribing → queued because the daemon ended; counts towards max_crashes alone."""
-    rows.move(
-        db,
-        job,
-        JobState.QUEUED,
-        # Counted here: the database refuses a sum that it cannot hold, and one row would end each start.
-        "due_at = ?, attempts = ?, crashes = ?, code = 'interrupted',"
-        " reason = 'the daemon ended during the attempt; it may have been paid for'",
-        (due_at, max(0, job.attempts - 1), min(job.crashes + 1, _MOST_CRASHES)),
-    )
-    rows.end_attempt(db, job, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False))
-    rows.increment_count(db, job.folder, rows.MAYBE_PAID_TWICE)
+    ended = AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False)
+    reason = "the daemon ended during the attempt; it may have been paid for"
+    requeue(db, job, due_at, Retry(0.0, ended.code, reason, ended), crashes=job.crashes + 1)
 
 
 def requeue_all_interrupted(
@@ -155,9 +153,7 @@ def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]
     for job in abandoned:
         reason = f"the config has no provider {job.provider} any more; it may have been paid for"
         ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
-        changes = "due_at = ?, ambiguous = ambiguous + 1, code = ?, reason = ?"
-        rows.move(db, job, JobState.QUEUED, changes, (now, ended.code, reason))
-        rows.end_attempt(db, job, ended)
+        requeue(db, job, now, Retry(0.0, ended.code, reason, ended))
     for folder, chain in plan.chains.items():
         _clear_assignments(db, folder, chain)
         void_tickets(db, f"{rows.QUEUED} AND folder = ? AND lane NOT IN ({marks(chain)})", (folder, *chain))

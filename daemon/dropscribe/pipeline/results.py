@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
-from dropscribe.core.model import Attempt, JobState, ResultStored, StoredResult
+from dropscribe.core.model import Attempt, ResultStored, StoredResult
 from dropscribe.core.naming import OutputPlan, number_names
 from dropscribe.core.requests.params import effective_params
 from dropscribe.core.text.printing import name_text
@@ -156,9 +156,9 @@ class Results:
         rejected = is_error(content_of(result))
         if job.result is None:
             return await self.queue.store_result(job, result, ended, rejected=rejected, booking=booking)
-        is_new_error = rejected and job.state is JobState.TRANSCRIBED
-        change = result_rows.reject_result if is_new_error else result_rows.rename_outputs
-        return await self.queue.database.do(lambda db: change(db, job, result))
+        return await self.queue.database.do(
+            lambda db: result_rows.replace_result(db, job, result, rejected=rejected)
+        )
 
     async def refusals(self, claim: Claim) -> list[tuple[str, str]]:
         """(provider, code) of the earlier refusals of a file, in order."""

@@ -45,8 +45,11 @@ def store_result(
     return job_of(row, result)
 
 
-def rename_outputs(db: Connection, job: Job, result: StoredResult) -> Job | None:
-    """Reserve other names for a result that is stored already; returns as :func:`store_result`."""
+def replace_result(db: Connection, job: Job, result: StoredResult, *, rejected: bool) -> Job | None:
+    """Store *result* in place of the one that cannot be published: with other names, or an error document.
+
+    An error moves transcribed → rejected. Returns as :func:`store_result`.
+    """
     # A node that was thought dead must not take names for a job that another node has published.
     row = db.execute(
         f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ? AND fence = ? AND {HAS_RESULT}", (job.id, job.fence)
@@ -54,14 +57,11 @@ def rename_outputs(db: Connection, job: Job, result: StoredResult) -> Job | None
     if row is None:
         raise LateTransitionError(f"job {job.id} has no stored result any more")
     db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
-    return job_of(row, result) if _write_result(db, job.id, result) else None
-
-
-def reject_result(db: Connection, job: Job, error: StoredResult) -> Job | None:
-    """Move transcribed → rejected: the result cannot be published; returns as :func:`store_result`."""
-    if rename_outputs(db, job, error) is None:
+    if not _write_result(db, job.id, result):
         return None
-    return job_of(move(db, job, JobState.REJECTED, "due_at = 0"), error)
+    if rejected and job.state is JobState.TRANSCRIBED:
+        row = move(db, job, JobState.REJECTED, "due_at = 0")
+    return job_of(row, result)
 
 
 def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | None:

@@ -20,7 +20,7 @@ from dropscribe.core.retry import backoff_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.providers.base import JobProvider
-from dropscribe.queue.sql import remote_deletions
+from dropscribe.queue.sql import claims
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.status import LIVE_NAME
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
-    from dropscribe.queue.sql.remote_deletions import RemoteDeletion
+    from dropscribe.queue.sql.claims import RemoteDeletion
 
 log = structlog.get_logger()
 
@@ -157,7 +157,7 @@ async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
     They are claimed one by one: after a crash only one of them has to wait for its lease to expire.
     """
     now = engine.now()
-    while due := await engine.store.do(lambda db: remote_deletions.take_due_deletion(db, now)):
+    while due := await engine.store.do(lambda db: claims.claim_deletion(db, now)):
         await _delete(engine, providers.get(due.provider), due)
 
 
@@ -170,14 +170,13 @@ async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDel
             reached("job_deleted")
         except ProviderError as error:
             failure = error.reason
+    retry_at = None
     if failure is not None and deletion.tries < MOST_TRIES:
-        due_at = engine.now() + backoff_seconds(_FIRST_WAIT_SECONDS, deletion.tries, _LONGEST_WAIT_SECONDS)
-        await engine.store.do(lambda db: remote_deletions.defer_deletion(db, deletion, due_at))
-        return
-    if failure is not None:
+        retry_at = engine.now() + backoff_seconds(_FIRST_WAIT_SECONDS, deletion.tries, _LONGEST_WAIT_SECONDS)
+    elif failure is not None:
         left = {"provider": deletion.provider, "remote_id": deletion.remote_id}
         log.warning("remote_job.left", **left, reason=failure)
-    await engine.store.do(lambda db: remote_deletions.finish_deletion(db, deletion))
+    await engine.store.do(lambda db: claims.end_deletion(db, deletion, retry_at))
 
 
 async def remove_broken_uploads(config: Config, threads: Executor) -> None:

@@ -51,9 +51,9 @@ class RateLimiter:
         if self.window_seconds:
             self._starts.append(now)
 
-    def next_at(self, now: float) -> float | None:
-        """The time at which :meth:`allowance` grows, or None if it does not depend on time."""
-        return None if self.allowance(now) else self._starts[0] + self.window_seconds
+    def wait_seconds(self, now: float) -> float:
+        """Seconds until one more request may start."""
+        return 0.0 if self.allowance(now) else self._starts[0] + self.window_seconds - now
 
 
 class ProviderRates:
@@ -117,16 +117,12 @@ class ProviderRates:
 
     def start_in(self, provider: str) -> float:
         """Seconds until one more request to *provider* may start; 0 counts it as started now."""
-        limiter, now = self._limiters.get(provider), time.monotonic()
-        if limiter is None:
+        if provider not in self._limiters:
             return 0.0  # a reload has removed it: running attempts continue
-        pause = self.pauses.get(provider)
-        if pause is not None and (wait_seconds := pause.until - self._database.now()) > 0:
-            return wait_seconds
-        if limiter.allowance(now) > 0:
-            limiter.started(now)
-            return 0.0
-        return max(0.001, (limiter.next_at(now) or now) - now)
+        wait_seconds = self._wait_seconds(provider)
+        if not wait_seconds:
+            self.started(provider)
+        return wait_seconds
 
     def allowance(self, provider: str, taken: int) -> int:
         """Attempts that may start now, beside *taken* under way; one at a time after a pause."""
@@ -137,16 +133,14 @@ class ProviderRates:
 
     def next_starts(self) -> dict[str, float]:
         """Unix seconds from which a provider may get one more request, of those that have to wait for it."""
-        now, monotonic = self._database.now(), time.monotonic()
-        found = {}
-        for provider, limiter in self._limiters.items():
-            pause, rate_at = self.pauses.get(provider), limiter.next_at(monotonic)
-            starts_at = max(pause.until if pause else 0.0, now + rate_at - monotonic if rate_at else 0.0)
-            if starts_at > now:
-                found[provider] = starts_at
-        return found
+        now = self._database.now()
+        return {name: now + wait for name in self._limiters if (wait := self._wait_seconds(name))}
 
     def waits(self) -> list[float]:
         """Seconds until rates and pauses allow more."""
-        now = self._database.now()
-        return [at - now for at in self.next_starts().values()]
+        return [wait for name in self._limiters if (wait := self._wait_seconds(name))]
+
+    def _wait_seconds(self, provider: str) -> float:
+        pause = self.pauses.get(provider)
+        pause_seconds = pause.until - self._database.now() if pause else 0.0
+        return max(0.0, pause_seconds, self._limiters[provider].wait_seconds(time.monotonic()))

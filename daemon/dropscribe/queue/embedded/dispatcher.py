@@ -125,7 +125,10 @@ class EmbeddedDispatcher:
         if self._draining:
             self._claimed_last.set()
             return _LONGEST_SLEEP_SECONDS
-        self._note_changes()
+        seen = self._admission.plan, self._admission.folders.hanging
+        if seen != self._seen:  # a folder has come back into the plan, or hangs no more
+            self._seen = seen
+            self._search()
         # Computed first: a wait that ends while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._admission.waits()]
         # Uploads stop before they are paid for, if their answers could not be stored.
@@ -150,13 +153,6 @@ class EmbeddedDispatcher:
         if limits.publications and len(due) >= limits.publications:
             self._search()  # there may be more: the end of a publication wakes the loop
         return self._sleep_seconds(next_at, waits_until)
-
-    def _note_changes(self) -> None:
-        """Look for stored results anew where the plan has changed, or a folder hangs no more."""
-        plan, hanging = self._admission.plan, self._admission.folders.hanging
-        if self._seen is None or self._seen[0] is not plan or self._seen[1] - hanging:
-            self._search()
-        self._seen = plan, hanging
 
     def _search(self, at: float = 0.0) -> None:
         """Search for stored results at the monotonic time *at*, or sooner where that is planned."""

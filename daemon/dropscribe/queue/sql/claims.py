@@ -1,10 +1,10 @@
-"""Claims: the jobs that may start now, and the transition that begins an attempt."""
+"""Claims: the jobs that may start now, the transition that begins an attempt, and deletions at providers."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.queue.sql.database import marks
 from dropscribe.queue.sql.result_rows import jobs_with_result
@@ -186,3 +186,34 @@ def begin_attempt(db: Connection, job_id: int, provider: str, now: float, node: 
     ).fetchone()
     db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
     return replace(job_of(row), may_be_cached=bool(row[-1]))
+
+
+DELETION_LEASE_SECONDS = 600.0  # Lease of a deletion that was taken: it is not tried again for this long
+
+
+class RemoteDeletion(NamedTuple):
+    """A job to delete at its provider; a trigger adds it when the job leaves the provider."""
+
+    id: int
+    provider: str
+    remote_id: str  # The provider's id of the job
+    tries: int  # Begun so far, this one included
+
+
+def claim_deletion(db: Connection, now: float) -> RemoteDeletion | None:
+    """Begin a try at the deletion that is due longest, if any is."""
+    row = db.execute(
+        "UPDATE remote_deletions SET due_at = ?, tries = tries + 1 WHERE id ="
+        " (SELECT id FROM remote_deletions WHERE due_at <= ? ORDER BY due_at, id LIMIT 1)"
+        " RETURNING id, provider, remote_id, tries",
+        (now + DELETION_LEASE_SECONDS, now),
+    ).fetchone()
+    return RemoteDeletion(*row) if row else None
+
+
+def end_deletion(db: Connection, deletion: RemoteDeletion, retry_at: float | None = None) -> None:
+    """Remove a deletion that is done or given up; with *retry_at* it is tried again then."""
+    if retry_at is None:
+        db.execute("DELETE FROM remote_deletions WHERE id = ?", (deletion.id,))
+    else:
+        db.execute("UPDATE remote_deletions SET due_at = ? WHERE id = ?", (retry_at, deletion.id))

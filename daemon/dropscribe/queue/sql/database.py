@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -20,7 +21,7 @@ from dropscribe.core.errors import StoreBusy, StoreFull
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence, Sized
+    from collections.abc import Callable, Iterable, Sequence, Sized
 
     from dropscribe.core.errors import StoreError
     from dropscribe.queue.cluster.postgres import PostgresConnection
@@ -67,15 +68,6 @@ class Call(NamedTuple):
     future: Future[Any] | asyncio.Future[Any]  # Takes its result, or its error
     # The event loop of *future*; None where that may be settled in the writer's thread.
     loop: asyncio.AbstractEventLoop | None = None
-
-    def settle(self, result: Any, error: BaseException | None) -> None:
-        """Deliver the result, unless the caller was cancelled."""
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
 
 
 class Database(ABC):
@@ -135,7 +127,7 @@ class Database(ABC):
     def _ask(self, call: Call) -> None:
         with self._asking:
             if self._is_closed:
-                call.settle(None, self._closed)
+                _settle([(call, (None, self._closed))])
             else:
                 self._calls.put(call)
 
@@ -149,7 +141,7 @@ class Database(ABC):
             batch = [call for call in waiting if call is not None]
             is_open = len(batch) == len(waiting)
             if batch:
-                _settle_all(batch, self._commit_or_split(batch))
+                _deliver(zip(batch, self._commit_or_split(batch), strict=True))
 
     def _commit_or_split(self, batch: Sequence[Call]) -> list[Result]:
         """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
@@ -165,19 +157,25 @@ class Database(ABC):
         return [result for call in batch for result in self._commit_or_split([call])]
 
 
-def _settle_all(batch: Sequence[Call], results: Sequence[Result]) -> None:
-    """Deliver the results with one wake-up of each loop, for a batch of any size."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Call, Result]]] = {}
-    for call, result in zip(batch, results, strict=True):
-        if call.loop is None:
-            call.settle(*result)
-        else:
-            by_loop.setdefault(call.loop, []).append((call, result))
-    for loop, settled in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop was closed, and its tasks with it
-            loop.call_soon_threadsafe(_settle_each, settled)
-
-
-def _settle_each(settled: Sequence[tuple[Call, Result]]) -> None:
+def _deliver(settled: Iterable[tuple[Call, Result]]) -> None:
+    """Settle the futures of a batch of any size, with one wake-up of each loop."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop | None, list[tuple[Call, Result]]] = defaultdict(list)
     for call, result in settled:
-        call.settle(*result)
+        by_loop[call.loop].append((call, result))
+    for loop, of_loop in by_loop.items():
+        if loop is None:
+            _settle(of_loop)
+            continue
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and its tasks with it
+            loop.call_soon_threadsafe(_settle, of_loop)
+
+
+def _settle(settled: Iterable[tuple[Call, Result]]) -> None:
+    """Set the results of futures whose callers were not cancelled."""
+    for call, (result, error) in settled:
+        if call.future.done():
+            continue
+        if error is None:
+            call.future.set_result(result)
+        else:
+            call.future.set_exception(error)

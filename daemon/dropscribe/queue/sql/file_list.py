@@ -76,21 +76,17 @@ class ListedFile:
 
 def read_files(db: Connection, wanted: FileFilter, limit: int) -> list[ListedFile]:
     """At most *limit* jobs, the newest arrival first."""
-    return _read(db, wanted, limit)[0]
+    return read_page(db, wanted, limit, is_bounded=False)[0]
 
 
-def read_page(db: Connection, wanted: FileFilter, limit: int) -> tuple[list[ListedFile], int | None]:
+def read_page(
+    db: Connection, wanted: FileFilter, limit: int, *, is_bounded: bool = True
+) -> tuple[list[ListedFile], int | None]:
     """At most *limit* jobs in bounded time, and *before_id* of the next page; None on the last one.
 
     Where few jobs match, a page may have fewer, or none, and there is still a next one.
     """
-    return _read(db, wanted, limit, MOST_SCANNED)
-
-
-def _read(
-    db: Connection, wanted: FileFilter, limit: int, most_scanned: int | None = None
-) -> tuple[list[ListedFile], int | None]:
-    """The newest of each folder and state, found by its index, and of these the newest."""
+    # The newest of each folder and state, found by its index, and of these the newest.
     found: list[ListedFile] = []
     least_id = 0  # all jobs from here on were looked at
     folders = wanted.folders or [row[0] for row in db.execute("SELECT DISTINCT folder FROM counts")]
@@ -98,12 +94,12 @@ def _read(
     filters, values = _filters(wanted, _POSITION if is_shared(db) else _INSTR)
     for folder, state in itertools.product(folders, states):
         part = (folder, state.value, _NEWEST if wanted.before_id is None else wanted.before_id)
-        if filters and most_scanned is not None:
+        if filters and is_bounded:
             count, first = db.execute(
                 f"SELECT count(*), min(id) FROM (SELECT id FROM jobs WHERE {_PART} LIMIT ?) AS scanned",
-                (*part, most_scanned),
+                (*part, MOST_SCANNED),
             ).fetchone()
-            least_id = max(least_id, first) if count == most_scanned else least_id
+            least_id = max(least_id, first) if count == MOST_SCANNED else least_id
         rows = db.execute(
             f"SELECT {_COLUMNS} FROM jobs WHERE id >= ?{filters} AND {_PART} LIMIT ?",
             (least_id, *values, *part, limit + 1),

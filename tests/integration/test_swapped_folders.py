@@ -20,8 +20,8 @@ from dropscribe.files.beneath import closing
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.publish.error_file import remove_error_file
 from dropscribe.publish.filing import publish
+from dropscribe.publish.places import find_free_names
 from dropscribe.publish.publication import PublishRequest
-from dropscribe.publish.readiness import find_free_names
 from dropscribe.publish.return_to_inbox import return_to_inbox
 from support.house import make_config
 

@@ -47,8 +47,7 @@ from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.base import JobProvider, Unfinished
 from dropscribe.providers.jobs import JOB_SECONDS, LONGEST_POLL_SECONDS, NO_RESULT, UNUSABLE_SECONDS
-from dropscribe.publish.places import PlaceRefused
-from dropscribe.publish.readiness import OpenRequest, open_together
+from dropscribe.publish.places import OpenRequest, PlaceRefused, open_together
 from dropscribe.queue.model import NOT_MOVABLE
 
 if TYPE_CHECKING:

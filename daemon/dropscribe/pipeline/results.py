@@ -19,7 +19,7 @@ from dropscribe.files.beneath import closing
 from dropscribe.files.companions import find_companions
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, unpacked
-from dropscribe.publish.readiness import FreeNames, find_free_names
+from dropscribe.publish.places import FreeNames, find_free_names
 from dropscribe.queue.sql import result_rows
 from dropscribe.queue.sql.rows import read_attempts
 from dropscribe.transcripts.document import (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job, StoredResult
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.providers.base import Provider, Transcriber
-    from dropscribe.publish.readiness import FreeNames
+    from dropscribe.publish.places import FreeNames
     from dropscribe.queue.engine import Engine
 
 

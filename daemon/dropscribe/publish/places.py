@@ -1,4 +1,4 @@
-"""Checks, before a file is sent and paid for, that it can be moved from its inbox to its place.
+"""Checks, before a recording is sent and paid for, that it can be moved to its place; finds free names there.
 
 Nothing is made. The files of one visit share their folders: each is opened and checked once.
 """
@@ -9,15 +9,21 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, Self
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from dropscribe.files.audio import open_folder_of
+from dropscribe.core.naming import first_free, number_names
+from dropscribe.files.audio import AudioFile, open_folder_of
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.permissions import may_act_as_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
+    from concurrent.futures import Executor
+
+    from dropscribe.core.model import OutputNames
+    from dropscribe.core.naming import OutputPlan
 
 _NAME_MAX_BYTES = 255
 _NO_EVIDENCE = frozenset(
@@ -51,29 +57,18 @@ class PlaceRefused(OSError):
 
 
 class Target(NamedTuple):
-    """A folder that files go to, open."""
+    """A folder that files go to."""
 
-    folder: int | None  # None where there is none yet, or it cannot be opened
+    folder: int | None  # Open; None where there is none yet, or it cannot be opened
     name_max_bytes: int  # The longest name that fits there
 
-    def close(self) -> None:
-        """Close the folder."""
-        if self.folder is not None:
-            os.close(self.folder)
 
-
-class _Source(NamedTuple):
-    """An open folder of an inbox, out of which files can be moved."""
-
-    folder: int
-    status: os.stat_result
-
-
-class Places:
-    """The folders of several files, each opened and checked once."""
+class Places(contextlib.ExitStack):
+    """The folders of several files, each opened and checked once; closed together."""
 
     def __init__(self) -> None:
-        self._sources: dict[tuple[bytes, bytes], _Source] = {}
+        super().__init__()
+        self._sources: dict[tuple[bytes, bytes], tuple[int, os.stat_result]] = {}
         self._targets: dict[tuple[bytes, bytes], Target] = {}
 
     def source(self, inbox: bytes, path: bytes) -> int:
@@ -85,10 +80,12 @@ class Places:
         directory, _, name = path.rpartition(b"/")
         with _refusals(inbox, directory):
             if (inbox, directory) not in self._sources:
-                self._sources[inbox, directory] = _checked_source(inbox, path)
-            source = self._sources[inbox, directory]
-            _require_no_sticky_bit(*source, name)
-        return source.folder
+                folder = self._keep(open_folder_of(inbox, path))
+                _require_writable(folder)
+                self._sources[inbox, directory] = folder, os.fstat(folder)
+            folder, status = self._sources[inbox, directory]
+            _require_no_sticky_bit(folder, status, name)
+        return folder
 
     def target(self, root: bytes, directory: bytes) -> Target:
         """The folder *directory* below *root*, to which files can be moved, or which can be made.
@@ -97,17 +94,43 @@ class Places:
             PlaceRefused, OSError: As :func:`check_places`.
         """
         if (root, directory) not in self._targets:
-            self._targets[root, directory] = _checked_target(root, directory)
+            self._targets[root, directory] = self._checked_target(root, directory)
         return self._targets[root, directory]
 
-    def __enter__(self) -> Self:
-        return self
+    def unchecked_target(self, root: bytes, directory: bytes) -> Target:
+        """As :meth:`target`, without a folder where it cannot be opened; none is checked."""
+        try:
+            place, above = _open_nearest(root)
+        except OSError:
+            return Target(None, _NAME_MAX_BYTES)
+        folder = None
+        with closing(above):
+            if place == root:
+                with contextlib.suppress(OSError):
+                    folder = self._keep(open_folder(above, directory))
+            return Target(folder, _name_max(above))
 
-    def __exit__(self, *_: object) -> None:
-        for source in self._sources.values():
-            os.close(source.folder)
-        for target in self._targets.values():
-            target.close()
+    def _checked_target(self, root: bytes, directory: bytes) -> Target:
+        """Check *directory* below *root*, or the nearest folder above it that exists."""
+        place, above = _open_nearest(root)
+        below = directory if place == root else b""
+        with closing(above):
+            while True:
+                try:
+                    with _refusals(place, below):
+                        folder = self._keep(open_folder(above, below))
+                        _require_move(folder)
+                        _require_writable(folder)
+                    break
+                except FileNotFoundError:
+                    if not below:
+                        raise
+                    below = below.rpartition(b"/")[0]
+            is_there = (place, below) == (root, directory)
+            return Target(folder if is_there else None, _name_max(above))
+
+    def _keep(self, folder: int) -> int:
+        return self.enter_context(closing(folder))
 
 
 def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
@@ -125,18 +148,86 @@ def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
         places.source(inbox, path)
 
 
-def open_target(root: bytes, directory: bytes) -> Target:
-    """The folder *directory* below *root*, unchecked; without a folder where it cannot be opened."""
+class FreeNames(NamedTuple):
+    """Names that were free in ``done`` or ``failed`` when they were looked for."""
+
+    plan: OutputPlan
+    number: int  # Their collision number
+    names: OutputNames
+
+
+def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
+    """The names of *plan* with the first free collision number.
+
+    Where the folder cannot be read, all names count as free: publishing detects a taken one.
+
+    Args:
+        refused: Numbers not to be used: other live jobs have reserved names of theirs.
+    """
+    with Places() as places:
+        target = places.unchecked_target(plan.root, plan.path.rpartition(b"/")[0])
+        return _free_names_in(target, plan, refused)
+
+
+def _free_names_in(target: Target, plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
+    folder = target.folder
+
+    @cache
+    def names_of(number: int) -> OutputNames:
+        return number_names(plan, number, target.name_max_bytes)
+
+    def is_free(number: int) -> bool:
+        if number in refused:
+            return False
+        return folder is None or not any(_is_taken(folder, name) for name in names_of(number).all_names)
+
+    number = first_free(is_free)
+    return FreeNames(plan, number, names_of(number))
+
+
+def _is_taken(folder: int, name: bytes) -> bool:
     try:
-        place, above = _open_nearest(root)
+        return stat_at(folder, name) is not None
     except OSError:
-        return Target(None, _NAME_MAX_BYTES)
-    folder = None
-    with closing(above):
-        if place == root:
-            with contextlib.suppress(OSError):
-                folder = open_folder(above, directory)
-        return Target(folder, _name_max(above))
+        return False
+
+
+class OpenRequest(NamedTuple):
+    """A recording to be opened."""
+
+    inbox: bytes  # Its inbox
+    path: bytes  # Below the inbox
+    done: bytes  # The folder of the rule's transcripts
+    plan: OutputPlan | None  # Of its files; None where their names are known only with the answer
+    executor: Executor  # For later reads
+
+
+class Opened(NamedTuple):
+    """A recording that may be sent."""
+
+    audio: AudioFile
+    free: FreeNames | None  # Names that are free for its files, where they are known
+
+
+def open_together(requests: Sequence[OpenRequest]) -> list[Opened | Exception]:
+    """Open several recordings of one rule.
+
+    Returns:
+        For each, in order, the result or an exception: those of
+        :func:`check_places` and of :meth:`AudioFile.open`.
+    """
+    with Places() as places:
+        return [_outcome(request, places) for request in requests]
+
+
+def _outcome(request: OpenRequest, places: Places) -> Opened | Exception:
+    try:
+        target = places.target(request.done, request.path.rpartition(b"/")[0])
+        folder = places.source(request.inbox, request.path)
+        free = None if request.plan is None else _free_names_in(target, request.plan)
+        return Opened(AudioFile.open(request.inbox, request.path, request.executor, folder), free)
+    except Exception as error:  # noqa: BLE001  # it is this recording's alone
+        return error
 
 
 def _open_nearest(root: bytes) -> tuple[bytes, int]:
@@ -158,51 +249,6 @@ def _name_max(folder: int) -> int:
         return os.fpathconf(folder, "PC_NAME_MAX")
     except OSError:
         return _NAME_MAX_BYTES
-
-
-def _checked_source(inbox: bytes, path: bytes) -> _Source:
-    folder = open_folder_of(inbox, path)
-    with _closed_on_error(folder):
-        _require_writable(folder)
-        return _Source(folder, os.fstat(folder))
-
-
-def _checked_target(root: bytes, directory: bytes) -> Target:
-    """Check *directory* below *root*, or the nearest folder above it that exists."""
-    place, above = _open_nearest(root)
-    below = directory if place == root else b""
-    with closing(above):
-        name_max_bytes = _name_max(above)
-        while True:
-            try:
-                with _refusals(place, below):
-                    folder = _checked_folder(above, below)
-                break
-            except FileNotFoundError:
-                if not below:
-                    raise
-                below = below.rpartition(b"/")[0]
-    if (place, below) == (root, directory):
-        return Target(folder, name_max_bytes)
-    os.close(folder)
-    return Target(None, name_max_bytes)
-
-
-def _checked_folder(above: int, path: bytes) -> int:
-    folder = open_folder(above, path)
-    with _closed_on_error(folder):
-        _require_move(folder)
-        _require_writable(folder)
-    return folder
-
-
-@contextlib.contextmanager
-def _closed_on_error(folder: int) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        os.close(folder)
-        raise
 
 
 @contextlib.contextmanager

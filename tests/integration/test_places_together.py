@@ -9,8 +9,7 @@ from dropscribe.core.naming import OutputPlan
 from dropscribe.files import beneath
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.publish import places
-from dropscribe.publish.places import PlaceRefused
-from dropscribe.publish.readiness import Opened, OpenRequest, open_together
+from dropscribe.publish.places import Opened, OpenRequest, PlaceRefused, open_together
 
 
 @pytest.fixture

@@ -12,17 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dropscribe.core.errors import AudioMissing
+from dropscribe.core.errors import AudioChanged, AudioMissing
 from dropscribe.core.naming import Companion, OutputPlan, first_free, number_names
-from dropscribe.files import beneath
+from dropscribe.files import beneath, capabilities
 from dropscribe.files.audio import snapshot_of
-from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.files.moves import FileName, remove_aside, remove_if
-from dropscribe.publish import filing
+from dropscribe.publish import filing, moving
 from dropscribe.publish.filing import publish, withdraw
 from dropscribe.publish.publication import NameTaken
-from support.faults import WAYS, Faults
+from support.faults import WAYS, Faults, tmpfs
 from support.house import House, make_config, read_json, tree
 from support.publications import publication_of
 from support.scripted import ScriptedProvider, transcript_of
@@ -249,12 +248,37 @@ def test_a_file_that_is_not_the_expected_one_goes_back_to_its_name(tmp_path, mon
     Faults(monkeypatch).always.update(WAYS[way])
     (tmp_path / "call.wav").write_bytes(b"another recording")
     with beneath.closing(beneath.open_root(os.fsencode(tmp_path))) as folder:
-        can = capabilities_of(folder)
         name = FileName(folder, b"call.wav")
-        assert not remove_if(name, b".aside", lambda _: False, can)
+        assert not remove_if(name, b".aside", lambda _: False)
         assert os.listdir(tmp_path) == ["call.wav"]
         os.rename(tmp_path / "call.wav", tmp_path / ".aside")
         (tmp_path / "call.wav").write_bytes(b"a third one")
-        assert not remove_aside(name, b".aside", lambda _: False, can)
+        assert not remove_aside(name, b".aside", lambda _: False)
     assert (tmp_path / "call.wav").read_bytes() == b"a third one"
     assert (tmp_path / ".aside").read_bytes() == b"another recording"
+
+
+def test_a_file_that_took_the_place_of_a_copied_one_goes_back_as_its_own_mount_allows(tmp_path, monkeypatch):
+    """The inbox's mount has no links, which ``done`` has."""
+    audio = tmp_path / "inbox/call.wav"
+    audio.parent.mkdir()
+    audio.write_bytes(b"audio")
+    inbox, real_link = audio.parent.stat().st_dev, os.link
+
+    def link(*names, src_dir_fd, **options):
+        if os.fstat(src_dir_fd).st_dev == inbox:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        real_link(*names, src_dir_fd=src_dir_fd, **options)
+
+    def replace_original(step):
+        if step == "copy_verified":
+            (tmp_path / "other.wav").write_bytes(b"another recording")
+            os.rename(tmp_path / "other.wav", audio)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(capabilities, "_known", {})
+    monkeypatch.setattr(moving, "reached", replace_original)
+    with tmpfs(tmp_path / "done"), pytest.raises(AudioChanged):
+        publish(publication_of(audio, tmp_path / "done"))
+    assert os.listdir(audio.parent) == ["call.wav"]
+    assert audio.read_bytes() == b"another recording"

@@ -215,6 +215,8 @@ def _give_mode(folder: int, mode: int) -> None:
 
 def open_at(root: bytes, path: bytes) -> int:
     """As :func:`open_folder`, for the folder *path* below the one at the absolute path *root*."""
+    if not path:
+        return open_root(root)
     with closing(open_root(root)) as opened:
         return open_folder(opened, path)
 
@@ -229,19 +231,19 @@ def folder_below(root: int, path: bytes) -> Iterator[int]:
         yield folder
 
 
-def open_file(folder: int, name: bytes, flags: int = READ) -> int:
+def open_file(folder: int, name: bytes) -> int:
     """Open the regular file *name* in the open *folder*.
 
     Raises:
         UnsafePathError: It is a link, device, pipe, socket or folder.
     """
-    return open_with_status(folder, name, flags)[0]
+    return open_with_status(folder, name)[0]
 
 
-def open_with_status(folder: int, name: bytes, flags: int = READ) -> tuple[int, os.stat_result]:
+def open_with_status(folder: int, name: bytes) -> tuple[int, os.stat_result]:
     """As :func:`open_file`, with the status of the open file."""
     _check_name(name, name)
-    descriptor = os.open(name, flags, dir_fd=folder)
+    descriptor = os.open(name, READ, dir_fd=folder)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)

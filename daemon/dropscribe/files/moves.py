@@ -23,6 +23,7 @@ from dropscribe.files.beneath import sync
 from dropscribe.files.capabilities import (
     CAPABILITY_ERRORS,
     Move,
+    capabilities_of,
     forget_capabilities,
     rename_noreplace,
 )
@@ -169,7 +170,7 @@ def move_new(
     if can.move is Move.LINK and source.status() is not None:
         sync(target.folder)
         # The link exists for certain; the old name may be another file's by now.
-        if not remove_if(source, aside, is_expected, can):
+        if not remove_if(source, aside, is_expected):
             raise OSError(errno.ESTALE, "another file stands at its old name by now")
 
 
@@ -240,7 +241,7 @@ def free_placeholder(target: FileName, aside: bytes) -> None:
         target.unlink()
 
 
-def remove_if(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabilities) -> bool:
+def remove_if(name: FileName, aside: bytes, is_expected: IsExpected) -> bool:
     """Remove the file at *name* if it is the expected one.
 
     Between the check of a name and its removal another file may be renamed over it. So the name is first
@@ -253,17 +254,17 @@ def remove_if(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabi
         False if another file, or none, was at the name. The other file is still there, or keeps the hidden
         name if the old one was taken meanwhile.
     """
-    if remove_aside(name, aside, is_expected, can):
+    if remove_aside(name, aside, is_expected):
         return True
     try:
         rename(name, name.beside(aside))
     except FileNotFoundError:
         return False
     reached("copy_set_aside")
-    return remove_aside(name, aside, is_expected, can)
+    return remove_aside(name, aside, is_expected)
 
 
-def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabilities) -> bool:
+def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected) -> bool:
     """Finish an interrupted :func:`remove_if`; whether the expected file was removed."""
     hidden = name.beside(aside)
     status = hidden.status()
@@ -273,12 +274,13 @@ def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected, can: Cap
         hidden.unlink()
         return True
     with contextlib.suppress(FileExistsError):
-        _put_back(hidden, name, can)
+        _put_back(hidden, name)
     return False
 
 
-def _put_back(hidden: FileName, name: FileName, can: Capabilities) -> None:
+def _put_back(hidden: FileName, name: FileName) -> None:
     """Move *hidden*, a unique name, to *name* if that is free."""
+    can = capabilities_of(name.folder)
     if can.links:
         link(hidden, name)
         hidden.unlink()

@@ -139,7 +139,7 @@ class OwnFile:
         self._is_named = self.is_placed()
         if self._is_named:
             return None
-        remove_aside(self.name, self._aside, self._is_own, self._can)
+        remove_aside(self.name, self._aside, self._is_own)
         if not self._can.links and self._mark.status() is not None and self._is_at(self._hidden):
             return None  # whole, by its mark
         self.finish()
@@ -177,9 +177,9 @@ class OwnFile:
         """Remove the file under all its names; whether its final name was removed."""
         if self._can.move is Move.PLACEHOLDER:
             free_placeholder(self.name, self._aside)
-        is_removed = remove_aside(self.name, self._aside, self._is_own, self._can)
+        is_removed = remove_aside(self.name, self._aside, self._is_own)
         if not is_removed and self.is_placed():
-            is_removed = remove_if(self.name, self._aside, self._is_own, self._can)
+            is_removed = remove_if(self.name, self._aside, self._is_own)
         self.finish()
         return is_removed
 

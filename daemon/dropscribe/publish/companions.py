@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Lease
 from dropscribe.files.beneath import closing, open_file
-from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.lease import hold_lease
 from dropscribe.files.moves import remove_aside, remove_if
@@ -55,10 +54,10 @@ def _copy(files: JobFiles, companion: Companion, copy: OwnFile) -> None:
     except OSError as error:
         if error.errno not in _NOT_TO_BE_READ:
             raise
-        raise CompanionChanged(companion.source) from error
+        raise CompanionChanged(repr(companion.source)) from error
     with closing(descriptor):
         if hold_lease(descriptor) is Lease.WRITER or not _has_original(files, companion):
-            raise CompanionChanged(companion.source)
+            raise CompanionChanged(repr(companion.source))
         copy.write(lambda new: _fill(descriptor, new))
     files.place(copy)
     reached("companion_linked")
@@ -93,11 +92,11 @@ def remove_originals(files: JobFiles) -> None:
         return
     for number, (companion, copy) in enumerate(files.companions):
         original, aside = files.original(companion.source), files.companion_aside(number)
-        is_expected, can = partial(files.request.is_at, companion.snapshot), capabilities_of(original.folder)
-        if remove_aside(original, aside, is_expected, can):
+        is_expected = partial(files.request.is_at, companion.snapshot)
+        if remove_aside(original, aside, is_expected):
             continue  # begun before a crash
         if copy.is_placed() and not _has_writer(original):
-            remove_if(original, aside, is_expected, can)
+            remove_if(original, aside, is_expected)
             reached("companion_removed")
 
 

@@ -16,11 +16,11 @@ import contextlib
 import errno
 import os
 from functools import cache, partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
 from dropscribe.files.audio import open_folder_of
-from dropscribe.files.beneath import make_folder, make_root, open_folder, open_root, sync
+from dropscribe.files.beneath import closing, make_folder, make_root, open_folder, open_root, sync
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.mounts import lease_support
@@ -114,10 +114,11 @@ def withdraw(request: PublishRequest) -> None:
             raise _publish_error(request, error) from error
 
 
-class _Folders:
-    """Open folders by path, each opened once for all jobs of a batch."""
+class _Folders(contextlib.ExitStack):
+    """Open folders by path, each opened once for all jobs of a batch; closed together."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._open: dict[tuple[bytes, bytes], int] = {}
         self.capabilities = cache(capabilities_of)
         self.leases = cache(lease_support)
@@ -127,7 +128,7 @@ class _Folders:
         """The folder that the audio leaves; raises as open_folder_of."""
         key = (request.inbox + b"//", request.path.rpartition(b"/")[0])
         if key not in self._open:
-            self._open[key] = open_folder_of(request.inbox, request.path)
+            self._keep(key, open_folder_of(request.inbox, request.path))
         return self._open[key]
 
     def source_if_there(self, request: PublishRequest) -> int | None:
@@ -145,22 +146,18 @@ class _Folders:
         """
         root, directory = request.output_names.root, request.output_names.directory
         if (root, b"") not in self._open:
-            self._open[root, b""] = make_root(root) if make else open_root(root)
+            self._keep((root, b""), make_root(root) if make else open_root(root))
         if (root, directory) not in self._open:
             step = make_folder if make else open_folder
-            self._open[root, directory] = step(self._open[root, b""], directory)
+            self._keep((root, directory), step(self._open[root, b""], directory))
         return self._open[root, directory]
 
     def permissions(self, target: int, audio: FileName, status: os.stat_result) -> Permissions:
         """The permissions of sidecars in *target*, for *audio*, which has *status*."""
         return Permissions.of_sidecar(*audio, status, inherits_list=self._hands_down_list(target))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
+    def _keep(self, key: tuple[bytes, bytes], folder: int) -> None:
+        self._open[key] = self.enter_context(closing(folder))
 
 
 class PublishOperation:

@@ -67,7 +67,7 @@ def check_target(files: JobFiles, audio: os.stat_result) -> None:
     if found is None or os.path.samestat(found, audio) or is_placeholder(files.new, files.aside):
         return
     if not (_is_copied(files) or same_file(files.old, files.new, files.can)):
-        raise NameTaken(files.request.audio)
+        raise NameTaken(repr(files.request.audio))
 
 
 def is_moved(files: JobFiles) -> bool:
@@ -126,7 +126,7 @@ def _move_or_copy(files: JobFiles, *, may_copy: bool) -> None:
         move_new(files.old, files.new, files.can, files.aside, request.is_audio_at)
     except OSError as error:
         if error.errno == errno.EEXIST and not _is_copied(files):
-            raise NameTaken(request.audio) from None
+            raise NameTaken(repr(request.audio)) from None
         if error.errno not in {errno.EXDEV, errno.EEXIST}:
             raise
         if not may_copy:
@@ -177,7 +177,7 @@ def _copy(files: JobFiles) -> None:
         reached("copy_linked")
     sync(files.target)
     reached("copy_verified")
-    if not remove_if(old, files.aside, request.is_audio_at, files.can):
+    if not remove_if(old, files.aside, request.is_audio_at):
         copy.withdraw()
         raise AudioChanged(request.path, "is not what was transcribed")
     sync(old.folder)
@@ -187,7 +187,7 @@ def _copy(files: JobFiles) -> None:
 def finish_move(files: JobFiles) -> None:
     """End a move that a crash has interrupted: the audio stands at its place."""
     if files.source is not None:
-        remove_aside(files.old, files.aside, files.request.is_audio_at, files.can)
+        remove_aside(files.old, files.aside, files.request.is_audio_at)
         sync(files.source)
     files.copy(files.request.sha256).finish()
 

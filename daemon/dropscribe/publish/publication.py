@@ -21,17 +21,9 @@ if TYPE_CHECKING:
 class NameTaken(DropscribeError):
     """Raised when another file has one of the names; no file of the job is left in place."""
 
-    def __init__(self, path: bytes) -> None:
-        super().__init__(repr(path))
-        self.path = path
-
 
 class CompanionChanged(DropscribeError):
     """Raised when a companion has changed: other names are needed; no file of the job is left in place."""
-
-    def __init__(self, name: bytes) -> None:
-        super().__init__(repr(name))
-        self.name = name
 
 
 class ReopenedForWriting(DropscribeError):
@@ -143,7 +135,7 @@ class JobFiles:
         try:
             file.place()
         except FileExistsError:
-            raise NameTaken(self.request.output_names.path(file.name.name)) from None
+            raise NameTaken(repr(self.request.output_names.path(file.name.name))) from None
 
     def finish(self) -> None:
         """Remove the hidden names: all files are in place."""

@@ -116,5 +116,5 @@ def _copy_one(
             sync(target.folder)
         finally:
             copy.finish()
-    if not remove_if(source, hidden, is_audio, can):
+    if not remove_if(source, hidden, is_audio):
         raise OSError(errno.ESTALE, "was copied, but another file stands at its old name by now")

@@ -27,8 +27,8 @@ from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.pipeline import attempts, publisher
 from dropscribe.publish import filing, moving
 from dropscribe.queue import engine, holds, job_runner, retrying_database
+from dropscribe.queue import intake as queue_intake
 from dropscribe.queue.embedded import dispatcher
-from dropscribe.queue.embedded import intake as queue_intake
 from support.house import House, digest, make_config, read_json
 from support.inboxes import wav
 from support.scripted import ScriptedProvider

@@ -14,6 +14,7 @@ from dropscribe.config.model import ProviderConfig
 from dropscribe.files import content
 from dropscribe.files.content import find_content
 from dropscribe.pipeline import publisher
+from dropscribe.publish.publication import NameTaken
 from dropscribe.queue.sql import intake_queries
 from support.faults import Faults, run_as_nobody
 from support.house import House, digest, make_config, read_json, tree
@@ -455,3 +456,24 @@ async def test_a_recording_is_closed_before_it_is_moved(tmp_path, monkeypatch):
             await house.drop(f"{number}.wav", b"%d" % number)
             await house.until(lambda: len(house.listener.files) == number + 1)  # noqa: B023  # awaited here
     assert still_open == []
+
+
+async def test_a_rule_that_gets_another_name_while_its_file_gets_one(tmp_path, monkeypatch):
+    """A reload gives the job to the new name just when its names are taken: it is filed as it began."""
+    loop, publish, renamed = asyncio.get_running_loop(), publisher.publish_together, []
+
+    def rename_first(requests):
+        if renamed:
+            return publish(requests)
+        renaming = house.engine.begin_folders({"renamed": False}, {"calls": "renamed"})
+        renamed.append(asyncio.run_coroutine_threadsafe(renaming, loop).result(10))
+        return [NameTaken(b"call.wav") for _ in requests]
+
+    monkeypatch.setattr(publisher, "publish_together", rename_first)
+    with capture_logs() as logs:
+        async with House(make_config(tmp_path)) as house:
+            await house.drop("call.wav")
+            await house.until((tmp_path / "done/call.wav").exists)
+            await house.until(lambda: not house.engine.in_flight)
+    assert renamed
+    assert not [line for line in logs if line["event"] == "job.bug"]

@@ -35,7 +35,7 @@ class BatchExecutor:
     """
 
     def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+        self.executor = executor
         self._waiting: dict[Work[Any, Any], list[tuple[Any, asyncio.Future[Any]]]] = {}
         self._posted: list[Callable[[], object]] = []
         self._visits = 0
@@ -79,7 +79,7 @@ class BatchExecutor:
             return
         items, futures = [item for item, _ in batch], [future for _, future in batch]
         try:
-            visit = asyncio.get_running_loop().run_in_executor(self._executor, _visit, posted, work, items)
+            visit = asyncio.get_running_loop().run_in_executor(self.executor, _visit, posted, work, items)
         except RuntimeError as error:  # the pool is shut down, or no thread can be started
             for future in futures:
                 future.set_exception(error)

@@ -19,7 +19,7 @@ import structlog
 
 from dropscribe.core.errors import StoreBusy
 from dropscribe.intake.hints import open_hints
-from dropscribe.intake.scanner import Scanner
+from dropscribe.intake.scanner import InboxContext, Scanner
 from dropscribe.intake.state import Reporter
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class Inbox:
         self._queue = queue
         self._predecessors: Collection[Inbox] = ()
         self._step_timer = _StepTimer(clock)
-        self._scanner = Scanner(rule, queue, self._step_timer.note_progress, open_source, owner_token)
+        note_progress = self._step_timer.note_progress
+        context = InboxContext(rule, os.fsencode(rule.inbox), rule.taking, queue, note_progress)
+        self._scanner = Scanner(context, open_source, owner_token)
         self._reporter = Reporter(self._scanner, on_change)
         self._asked: collections.deque[bytes | None] = collections.deque()
         self._is_resting = self._is_queue_busy = False

@@ -8,9 +8,8 @@ Guarantees: a listing finds everything that hints miss.
 
 from __future__ import annotations
 
-import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -50,16 +49,15 @@ class InboxContext:
     root: bytes  # The inbox, absolute
     taking: Taking  # The names that are taken and entered
     queue: InboxQueue
-    mounts: MountCache
     # Called when the file system has answered, so that a long step is distinguished from a hanging one.
     note_progress: Callable[[], None]
+    mounts: MountCache = field(default_factory=MountCache)
 
 
 class Scanner:
     """Runs the steps of one inbox.
 
     Args:
-        note_progress: See :class:`InboxContext`.
         open_source: See :class:`~dropscribe.intake.availability.Availability`, as *owner_token*.
 
     Attributes:
@@ -70,18 +68,15 @@ class Scanner:
 
     def __init__(
         self,
-        rule: FolderRule,
-        queue: InboxQueue,
-        note_progress: Callable[[], None],
+        context: InboxContext,
         open_source: Callable[[FolderRule, Mount], HintSource | None],
         owner_token: str | None,
     ) -> None:
-        root = os.fsencode(rule.inbox)
-        self._context = InboxContext(rule, root, rule.taking, queue, MountCache(), note_progress)
+        self._context = context
         self.availability = Availability(self._context, open_source, owner_token)
         self.settler = Settler(self._context)
         self.lister = Lister(self._context, self.availability, self.settler.pending)
-        self.schedule = Schedule(rule.rescan_seconds)
+        self.schedule = Schedule(context.rule.rescan_seconds)
         self.scanned_once = False
         self.found_without_hint = 0
         self.overflows = 0

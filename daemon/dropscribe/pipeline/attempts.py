@@ -111,9 +111,9 @@ class Attempts:
             return self._not_readable(job, error)
         except FolderHangs:
             return Retry(LOOK_AGAIN_SECONDS, "hangs", "its folder's disk does not answer")
-        except PlaceRefused as error:
-            return self._place_refused(claim, error)
         except OSError as error:
+            if isinstance(error, PlaceRefused) and error.is_of_rule:
+                self.checks.close_until_writable(claim, error_words(error))
             return self._disk_trouble(job, error)
         self._looks.pop(job.id, None)
         self.sending[job.id] = audio
@@ -161,20 +161,11 @@ class Attempts:
         ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
         return Withdrawn(error.reason, ended)
 
-    def _place_refused(self, claim: Claim, error: PlaceRefused) -> Outcome:
-        """No file of the rule can be moved, or none of this sub-folder: the others continue."""
-        job = claim.job
-        if error.is_of_rule:
-            self.checks.close_until_writable(claim, error_words(error))
-            return self._disk_trouble(job, error)
-        retry = self._disk_trouble(job, error, NOT_MOVABLE)
-        wait_seconds = backoff_seconds(FIRST_PLACE_SECONDS, self._looks[job.id], LONGEST_PLACE_SECONDS)
-        return replace(retry, after_seconds=wait_seconds)
-
-    def _disk_trouble(self, job: Job, error: OSError, code: str = "disk_error") -> Retry:
-        """EIO, ESTALE, EMFILE: an error of the disk, not of the file or the provider."""
+    def _disk_trouble(self, job: Job, error: OSError) -> Retry:
+        """EIO, ESTALE, EMFILE: an error of the disk or of one sub-folder, not of the file or the provider."""
         self.intake.look_again(job.folder)
-        reason = error_words(error)
+        is_of_place = isinstance(error, PlaceRefused) and not error.is_of_rule
+        code, reason = NOT_MOVABLE if is_of_place else "disk_error", error_words(error)
         if not self._looks[job.id]:
             log.warning("file.not_sent", folder=job.folder, path=job.path, code=code, reason=reason)
         return self._retry_unsent(job, code, reason)
@@ -182,7 +173,10 @@ class Attempts:
     def _retry_unsent(self, job: Job, code: str, reason: str) -> Retry:
         """Retry soon, then less and less often; no attempt was made."""
         self._looks[job.id] += 1
-        wait_seconds = backoff_seconds(LOOK_AGAIN_SECONDS, self._looks[job.id], LONGEST_LOOK_SECONDS)
+        first_seconds, longest_seconds = LOOK_AGAIN_SECONDS, LONGEST_LOOK_SECONDS
+        if code == NOT_MOVABLE:
+            first_seconds, longest_seconds = FIRST_PLACE_SECONDS, LONGEST_PLACE_SECONDS
+        wait_seconds = backoff_seconds(first_seconds, self._looks[job.id], longest_seconds)
         return Retry(wait_seconds, code, reason)
 
     async def _answer_known(self, claim: Claim, audio: AudioFile, known: CachedResult) -> Outcome:
@@ -240,7 +234,7 @@ class Attempts:
             job_id = await provider.start_job(audio, claim.params)
             await self.holds.answered(job)
             return AtProvider(job_id, provider.poll_seconds(0.0))
-        decorated = claim.runtime.decorated.get((job.folder, job.provider), provider)
+        decorated = claim.runtime.decorated.get((claim.rule.name, job.provider), provider)
         return await decorated.transcribe(audio, claim.params)
 
     async def _answered(

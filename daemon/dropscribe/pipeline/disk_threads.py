@@ -44,15 +44,12 @@ class DiskThreads:
 
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
-        self._pools: dict[str, DaemonThreads] = {}
         self._batches: dict[str, BatchExecutor] = {}
         self._hanging: Counter[str] = Counter()
 
     def of(self, folder: str) -> Executor:
         """The folder's pool, for calls that may take long."""
-        if folder not in self._pools:
-            self._pools[folder] = DaemonThreads(THREADS_PER_FOLDER, f"disk {folder}")
-        return self._pools[folder]
+        return self._batch(folder).executor
 
     async def run(self, folder: str, call: Callable[[], T]) -> T:
         """Make a short call in one of the folder's threads, batched with other waiting calls.
@@ -96,7 +93,7 @@ class DiskThreads:
 
     def _batch(self, folder: str) -> BatchExecutor:
         if folder not in self._batches:
-            self._batches[folder] = BatchExecutor(self.of(folder))
+            self._batches[folder] = BatchExecutor(DaemonThreads(THREADS_PER_FOLDER, f"disk {folder}"))
         return self._batches[folder]
 
     async def _finish(
@@ -135,8 +132,7 @@ class DiskThreads:
         """Take no more calls; never wait for those that run."""
         for batch in self._batches.values():
             batch.close()
-        for pool in self._pools.values():
-            pool.shutdown()
+            batch.executor.shutdown(wait=False, cancel_futures=True)
 
     def _began_to_hang(self, folder: str) -> None:
         self._hanging[folder] += 1

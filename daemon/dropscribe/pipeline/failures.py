@@ -170,11 +170,10 @@ class Failures:
 
     async def _next_provider(self, claim: Claim, error: ProviderError, ended: AttemptEnd) -> Retry | None:
         """A retry at the next provider; None if there is none, or if *error* does not refuse the file."""
-        if not isinstance(error, AudioRejected) or error.maybe_rule or error.code in _OURS:
+        is_about_file = isinstance(error, AudioRejected) and not error.maybe_rule
+        if not is_about_file or error.code in _OURS or not claim.falls_back:
             return None
         rule = claim.rule
-        if not claim.falls_back:
-            return None
         refused = {provider for provider, _ in await self.results.refusals(claim)} | {claim.job.provider}
         held = {name for name in rule.providers if self._is_held(name)} if rule.fallback == "both" else set()
         following = next_after_refusal(rule.providers, refused, held)

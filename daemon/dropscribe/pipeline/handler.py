@@ -60,8 +60,8 @@ class Handler:
 
     async def attempt(self, job: Job) -> Outcome:
         """Make one attempt to transcribe *job*."""
-        claim = Claim(job, self.runtime)
-        if not claim.is_served:
+        claim = self._claim(job)
+        if claim is None:
             reason = "its rule or its provider has left the config"
             # Jobs at such a provider are no longer polled.
             ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
@@ -73,12 +73,19 @@ class Handler:
 
     async def publish(self, job: Job) -> Outcome:
         """Write the files of *job*."""
-        claim = Claim(job, self.runtime)
-        if not claim.is_served:
+        claim = self._claim(job)
+        if claim is None:
             return Retry(0.0, "reloaded", "its rule has left the config")
         if job.state is JobState.TRANSCRIBED and job.internal_errors >= MAX_INTERNAL_ERRORS:
             return await self._publisher.reject(claim)
         return await self._publisher.publish(claim)
+
+    def _claim(self, job: Job) -> Claim | None:
+        """*job* under the current config; None where that has lost its rule or its provider."""
+        rule = self.runtime.config.folders.get(job.folder)
+        if rule is None or (job.result is None and job.provider not in rule.providers):
+            return None
+        return Claim(job, self.runtime, rule)
 
     def close(self) -> None:
         """Stop accepting calls on users' folders, without waiting for hanging ones."""

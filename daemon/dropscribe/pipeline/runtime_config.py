@@ -52,26 +52,16 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
 class Claim:
     """One claimed job and the config that its callback began with, also when a reload swaps it meanwhile."""
 
-    job: Job  # replaced when its row changes
+    job: Job  # replaced when its row changes: a reload may give it to a rule of another name
     runtime: RuntimeConfig
+    rule: FolderRule
     free_names: FreeNames | None = None
     """Names that were free when the recording was opened, so that storing an answer waits for no disk."""
-
-    @property
-    def is_served(self) -> bool:
-        """Whether the config still has the rule and the provider of a job claimed under another one."""
-        rule = self.config.folders.get(self.job.folder)
-        return rule is not None and (self.job.result is not None or self.job.provider in rule.providers)
 
     @property
     def config(self) -> Config:
         """The config."""
         return self.runtime.config
-
-    @property
-    def rule(self) -> FolderRule:
-        """The job's rule; KeyError is a bug: the engine dispatches no folder without a rule."""
-        return self.runtime.config.folders[self.job.folder]
 
     @property
     def inbox(self) -> bytes:
@@ -96,7 +86,7 @@ class Claim:
     @property
     def settings(self) -> str:
         """The digest of all settings that affect an answer to the job."""
-        return self.runtime.digests[self.job.folder, self.job.provider]
+        return self.runtime.digests[self.rule.name, self.job.provider]
 
     @property
     def result(self) -> StoredResult:

@@ -10,9 +10,8 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.providers.local import LocalProvider
-from support.house import make_config
+from support.house import make_config, prepared
 from support.recordings import clip, needs_media
 from support.speech import likeness, needs_engine, needs_speech, references
 
@@ -23,9 +22,7 @@ def fitted(inner, root, rule_keys, **provider_keys):
     """*inner* with what a rule wants done around it."""
     settings = ProviderConfig(name="main", **{"type": "openai", **provider_keys})
     config = make_config(root, providers={"main": settings}, **rule_keys)
-    decorated = {}
-    add_fitted_providers(config, {"main": inner}, decorated)
-    return decorated["calls", "main"]
+    return prepared(config, inner)
 
 
 @pytest.mark.parametrize("name", ["clip.amr", "clip.wma", "clip.aiff", "clip_adpcm.wav"])

@@ -21,12 +21,11 @@ import dropscribe
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Decoder
 from dropscribe.native.process import Worker
 from dropscribe.transcripts.model import Segment, Transcript, Word
-from support.house import House, digest, make_config, read_json, tree
+from support.house import House, digest, make_config, prepared, read_json, tree
 from support.recordings import clip, needs_media, noise, silence, write_wav
 from support.scripted import ScriptedProvider
 from support.speech import needs_speech
@@ -169,10 +168,8 @@ async def opus_of(path):
     """The pieces that `always` makes of a file."""
     listening = Keeping()
     config = make_config(path.parent / "other", prepare="always")
-    decorated = {}
-    add_fitted_providers(config, {"main": listening}, decorated)
     with AudioFile.open(os.fsencode(path.parent), os.fsencode(path.name)) as audio:
-        await decorated["calls", "main"].transcribe(audio, {})
+        await prepared(config, listening).transcribe(audio, {})
     return listening.contents
 
 
@@ -311,10 +308,9 @@ async def test_a_worker_that_is_not_needed_any_more_ends_beside_the_event_loop(t
     settings = ProviderConfig(name="main", type="openai", max_duration_seconds=10.0)
     config = make_config(tmp_path, providers={"main": settings}, prepare="when_needed")
     write_wav(tmp_path / "call.wav", three_parts())
-    decorated = {}
-    add_fitted_providers(config, {"main": Listening(TemporaryFailure("later"))}, decorated)
+    provider = prepared(config, Listening(TemporaryFailure("later")))
     with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio, pytest.raises(TemporaryFailure):
-        await decorated["calls", "main"].transcribe(audio, {})
+        await provider.transcribe(audio, {})
     assert ending
     assert threading.main_thread() not in ending
 
@@ -353,10 +349,8 @@ async def test_paid_pieces_outlive_a_crash(tmp_path):
             return answer
 
     async def attempt(provider):
-        decorated = {}
-        add_fitted_providers(config, {"main": provider}, decorated)
         with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio:
-            return await decorated["calls", "main"].transcribe(audio, {})
+            return await prepared(config, provider).transcribe(audio, {})
 
     reached = asyncio.Event()
     cut_off = asyncio.create_task(attempt(Endless()))
@@ -581,11 +575,9 @@ async def test_what_was_sent_is_what_is_charged(tmp_path, refused, expected):
     """Two channels of ten seconds are twenty; a refused one is none."""
     write_wav(tmp_path / "call.wav", noise(10), noise(10, seed=2))
     errors = [AudioRejected("bad_audio")] if refused else []
-    decorated = {}
-    config = make_config(tmp_path / "house", channels="split")
-    add_fitted_providers(config, {"main": Listening(*errors)}, decorated)
+    provider = prepared(make_config(tmp_path / "house", channels="split"), Listening(*errors))
     with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio:
-        transcript = await decorated["calls", "main"].transcribe(audio, {})
+        transcript = await provider.transcribe(audio, {})
     assert transcript.sent_seconds == pytest.approx(expected, abs=0.01)
     assert transcript.duration == pytest.approx(10.0, abs=0.01)
 
@@ -602,11 +594,11 @@ async def test_a_playlist_opens_no_other_file(house_of, tmp_path, text):
     assert [(name, size) for name, size, _ in provider.heard] == [("list.wav", len(content))]
 
 
-def test_a_rule_that_asks_for_nothing_gets_the_plain_provider(tmp_path):
+async def test_a_rule_that_asks_for_nothing_gets_the_plain_provider(tmp_path):
     """Nothing is put around it."""
-    decorated = {}
-    add_fitted_providers(make_config(tmp_path), {"main": Listening()}, decorated)
-    assert decorated == {}
+    async with House(make_config(tmp_path)) as house:
+        transcribers = house.handler.runtime.transcribers
+    assert transcribers == {("calls", "main"): house.providers["main"]}
 
 
 def test_answers_are_json(tmp_path):
@@ -632,18 +624,16 @@ from pathlib import Path
 sys.path[:0] = [{source!r}, {tests!r}]
 from dropscribe.config.model import ProviderConfig
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.fitted import add_fitted_providers
-from support.house import make_config
+from support.house import make_config, prepared
 from support.scripted import ScriptedProvider
 
 settings = ProviderConfig(name="main", type="openai", max_duration_seconds=600.0)
 config = make_config(Path({root!r}), providers={{"main": settings}}, prepare="when_needed")
-plain, decorated = ScriptedProvider(), {{}}
-add_fitted_providers(config, {{"main": plain}}, decorated)
+plain = ScriptedProvider()
 
 async def transcribe():
     with AudioFile.open({root!r}.encode(), {name!r}.encode()) as audio:
-        return await decorated["calls", "main"].transcribe(audio, {{}})
+        return await prepared(config, plain).transcribe(audio, {{}})
 
 asyncio.run(transcribe())
 import dropscribe.native.decoder as decoder

@@ -9,10 +9,9 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from recordings.gallery import two_tracks, with_a_gap
-from support.house import make_config
+from support.house import make_config, prepared
 from support.recordings import needs_media, noise
 from support.scripted import ScriptedProvider
 
@@ -40,10 +39,8 @@ async def transcribed(tmp_path, name, provider, limits=None, **rule):
     """The transcript of *name* under a rule."""
     settings = ProviderConfig(name="main", type="openai", **(limits or {}))
     config = make_config(tmp_path / "house", providers={"main": settings}, **rule)
-    decorated = {}
-    add_fitted_providers(config, {"main": provider}, decorated)
     with AudioFile.open(os.fsencode(tmp_path), os.fsencode(name)) as audio:
-        return await decorated["calls", "main"].transcribe(audio, {})
+        return await prepared(config, provider).transcribe(audio, {})
 
 
 async def test_the_default_track_is_sent_and_the_other_one_told_of(tmp_path):

@@ -24,6 +24,8 @@ from dropscribe.core.errors import StoreAway
 from dropscribe.core.model import NewJob
 from dropscribe.core.retry import RetryLimits
 from dropscribe.files.audio import snapshot_of
+from dropscribe.media.fitted import FittedProvider
+from dropscribe.media.spool import Spool
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.runtime_config import build_runtime
 from dropscribe.queue.embedded.store import Store
@@ -221,6 +223,13 @@ class House:
 
     async def stats(self, folder="calls"):
         return (await self.engine.stats()).folders[folder]
+
+
+def prepared(config: Config, provider):
+    """*provider*, wrapped with the preparation of the rule `calls`."""
+    return FittedProvider(
+        provider, config.providers["main"], config.folders["calls"], Spool(config.state_dir)
+    )
 
 
 def tree(folder: Path) -> set[str]:

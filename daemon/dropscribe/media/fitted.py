@@ -15,7 +15,6 @@ import structlog
 from dropscribe.core.errors import AudioRejected
 from dropscribe.media.fitting import decide_fit, is_too_large, is_too_long, too_large
 from dropscribe.media.sending import Decoding, PieceByPiece, WaitForTurn
-from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Source
 from dropscribe.native.recording import OTHER_TRACKS, Recording, Survey, is_raw
 from dropscribe.transcripts.model import Transcript
@@ -23,10 +22,11 @@ from dropscribe.transcripts.model import Transcript
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import Config, FolderRule, ProviderConfig
+    from dropscribe.config.model import FolderRule, ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider, Transcriber
+    from dropscribe.media.spool import Spool
+    from dropscribe.providers.base import Provider
 
 log = structlog.get_logger()
 
@@ -42,6 +42,7 @@ class FittedProvider:
     rule: FolderRule
     spool: Spool
     wait_for_turn: WaitForTurn | None = None
+    """Waits until the provider's rate allows another request: for all pieces but the first."""
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Make *audio* fit and have it transcribed, in pieces where it must be.
@@ -127,25 +128,6 @@ class FittedProvider:
         if self.rule.tracks == "default" and len(recording.tracks) > 1 and OTHER_TRACKS not in warnings:
             warnings = (*warnings, OTHER_TRACKS)
         return replace(transcript, attributes={**told, **transcript.attributes}, warnings=warnings)
-
-
-def add_fitted_providers(
-    config: Config,
-    providers: Mapping[str, Provider],
-    decorated: dict[tuple[str, str], Transcriber],
-    wait_for_turn: WaitForTurn | None = None,
-) -> None:
-    """Add the wrapped providers of each rule of *config* that asks for it to *decorated*.
-
-    Args:
-        wait_for_turn: Waits until a provider's rate allows another request: for all pieces but the first.
-    """
-    spool = Spool(config.state_dir)
-    for rule in config.folders.values():
-        for name in rule.providers if rule.reads_media else ():
-            decorated[rule.name, name] = FittedProvider(
-                providers[name], config.providers[name], rule, spool, wait_for_turn
-            )
 
 
 async def _described(decoding: Decoding) -> Recording | None:

@@ -234,8 +234,7 @@ class Attempts:
             job_id = await provider.start_job(audio, claim.params)
             await self.holds.answered(job)
             return AtProvider(job_id, provider.poll_seconds(0.0))
-        decorated = claim.runtime.decorated.get((claim.rule.name, job.provider), provider)
-        return await decorated.transcribe(audio, claim.params)
+        return await claim.runtime.transcribers[claim.rule.name, job.provider].transcribe(audio, claim.params)
 
     async def _answered(
         self, claim: Claim, audio: AudioFile, transcript: Transcript, ended: AttemptEnd

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.media.fitted import add_fitted_providers
+from dropscribe.media.fitted import FittedProvider
+from dropscribe.media.spool import Spool
 from dropscribe.pipeline.deduplication import settings_digest
 from dropscribe.pipeline.links import WithLinks
 
@@ -27,25 +28,28 @@ class RuntimeConfig:
 
     config: Config
     providers: Mapping[str, Provider]
-    decorated: Mapping[tuple[str, str], Transcriber]
-    """(folder, provider) → the provider wrapped with the rule's preparation; only where a rule wants it."""
+    transcribers: Mapping[tuple[str, str], Transcriber]
+    """(folder, provider) → the provider, wrapped with the rule's preparation where the rule wants it."""
     digests: Mapping[tuple[str, str], str]
     """(folder, provider) → the digest of all settings that affect an answer."""
 
 
 def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engine) -> RuntimeConfig:
     """Everything that the pipeline takes from *config*; *providers* are those that rules name."""
-    decorated: dict[tuple[str, str], Transcriber] = {}
-    # The queue's rate limits hold for the pieces of long recordings too.
-    add_fitted_providers(config, providers, decorated, queue.dispatcher.wait_for_turn)
-    digests = {}
+    transcribers: dict[tuple[str, str], Transcriber] = {}
+    digests, spool = {}, Spool(config.state_dir)
     for rule in config.folders.values():
         for name in rule.providers:
-            place, plain = (rule.name, name), providers[name]
-            digests[place] = settings_digest(rule, config.providers[name])
+            settings, plain = config.providers[name], providers[name]
+            transcriber: Transcriber = plain
+            if rule.reads_media:
+                # The queue's rate limits hold for the pieces of long recordings too.
+                transcriber = FittedProvider(plain, settings, rule, spool, queue.dispatcher.wait_for_turn)
             if rule.links:  # outermost: links are not prepared as recordings are
-                decorated[place] = WithLinks(decorated.get(place, plain), plain, rule)
-    return RuntimeConfig(config, providers, decorated, digests)
+                transcriber = WithLinks(transcriber, plain, rule)
+            transcribers[rule.name, name] = transcriber
+            digests[rule.name, name] = settings_digest(rule, settings)
+    return RuntimeConfig(config, providers, transcribers, digests)
 
 
 @dataclass(slots=True)

@@ -186,7 +186,7 @@ class Inboxes:
         return any(
             not is_known
             or state.is_undecided
-            or (state.available and (not state.scanned_once or state.quiet_deadline is not None))
+            or (state.available and (not state.scanned_once or state.waits_for_quiet))
             for is_known, state in states
         )
 

@@ -93,9 +93,7 @@ class InboxState:
     blocked: int = 0  # Files that may not be read
     waiting: tuple[WaitingFile, ...] = ()  # Up to :data:`MOST_WAITING` of both
     scanned_once: bool = False  # The first listing since the inbox became available has ended
-    # Monotonic time when the last of the files that only wait for quiet will have been quiet for long enough;
-    # None if there is none.
-    quiet_deadline: float | None = None
+    waits_for_quiet: bool = False  # A file waits only for its quiet time
     found_without_hint: int = 0  # Files found by a listing without a hint, after the first listing
     overflows: int = 0  # How often hints were lost
     file_system: str = ""  # "ext4", "nfs4", …; "" until it is known
@@ -165,10 +163,7 @@ def _snapshot(scanner: Scanner) -> InboxState:
         blocked=blocked + len(unlistable),
         waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
         scanned_once=scanner.scanned_once,
-        quiet_deadline=max(
-            (entry.changed_at + entry.needed_seconds for entry in entries.values() if entry.cause.is_quiet),
-            default=None,
-        ),
+        waits_for_quiet=any(entry.cause.is_quiet for entry in entries.values()),
         found_without_hint=scanner.found_without_hint,
         overflows=scanner.overflows,
         file_system=mount.name if mount else "",

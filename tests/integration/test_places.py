@@ -17,7 +17,7 @@ from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
 from dropscribe.pipeline import attempts, place_checks, publisher
-from dropscribe.pipeline.runtime_config import build_runtime
+from dropscribe.pipeline.handler import build_runtime
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
 from support.inboxes import wav

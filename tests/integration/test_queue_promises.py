@@ -12,8 +12,7 @@ import pytest
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable, TemporaryFailure
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.pipeline.handler import Handler
-from dropscribe.pipeline.runtime_config import build_runtime
+from dropscribe.pipeline.handler import Handler, build_runtime
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, build_plan
 from dropscribe.queue.provider_rates import ProviderRates
 from dropscribe.queue.retrying_database import RetryingDatabase

@@ -26,8 +26,7 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.files.audio import snapshot_of
 from dropscribe.media.fitted import FittedProvider
 from dropscribe.media.spool import Spool
-from dropscribe.pipeline.handler import Handler
-from dropscribe.pipeline.runtime_config import build_runtime
+from dropscribe.pipeline.handler import Handler, build_runtime
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.model import build_plan

@@ -34,8 +34,7 @@ from dropscribe.core.errors import DropscribeError, StoreAway, StoreBusy
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.intake.inboxes import Inboxes
 from dropscribe.media.spool import Spool
-from dropscribe.pipeline.handler import Handler
-from dropscribe.pipeline.runtime_config import build_runtime
+from dropscribe.pipeline.handler import Handler, build_runtime
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.pipeline.handler import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
     from dropscribe.queue.sql.claims import RemoteDeletion

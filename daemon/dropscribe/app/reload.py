@@ -17,7 +17,7 @@ from dropscribe.config.running import load_last_config, store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline.runtime_config import build_runtime
+from dropscribe.pipeline.handler import build_runtime
 from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql.stats import read_live_counts
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.app.daemon import Daemon
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.intake.inbox import Inbox
-    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.pipeline.handler import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
 

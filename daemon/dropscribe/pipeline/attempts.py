@@ -60,9 +60,9 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.budgets import Budgets
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.failures import Failures, Holds
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.pipeline.place_checks import PlaceChecks
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
     from dropscribe.queue.model import CachedResult

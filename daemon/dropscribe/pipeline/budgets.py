@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Hold, Job
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.runtime_config import Claim
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.queue.engine import Engine
     from dropscribe.service.reporter import Reporter
     from dropscribe.transcripts.model import Transcript

@@ -20,7 +20,7 @@ from dropscribe.queue.sql import result_cache
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule, ProviderConfig
     from dropscribe.files.audio import AudioFile
-    from dropscribe.pipeline.runtime_config import Claim
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.queue.engine import Engine
     from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript

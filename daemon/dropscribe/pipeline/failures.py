@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dropscribe.core.errors import ProviderError
     from dropscribe.core.model import Job, Outcome
     from dropscribe.core.retry import Verdict
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.queue.engine import Engine
     from dropscribe.service.reporter import Reporter
 

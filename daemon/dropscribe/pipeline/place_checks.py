@@ -18,7 +18,7 @@ from dropscribe.publish.places import PlaceRefused, check_places
 
 if TYPE_CHECKING:
     from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.runtime_config import Claim
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.queue.engine import Engine
 
 log = structlog.get_logger()

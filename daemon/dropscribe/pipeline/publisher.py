@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome, ResultStored
     from dropscribe.intake.inboxes import Inboxes
     from dropscribe.pipeline.disk_threads import DiskThreads
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.queue.engine import Engine
     from dropscribe.service.reporter import Reporter
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import AttemptEnd, Job
     from dropscribe.files.companions import FoundCompanion
     from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.runtime_config import Claim
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.queue.engine import Engine
     from dropscribe.transcripts.model import Transcript
 

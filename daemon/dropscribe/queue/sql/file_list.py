@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql.database import is_shared
@@ -25,10 +25,15 @@ _LAST = (
 """A job's own code or reason, else that of the last attempt that failed."""
 
 _CODE, _REASON = _LAST.format("code"), _LAST.format("reason")
-_COLUMNS = (
-    "id, folder, directory, name, size_bytes, state, provider, received_at, due_at, ended_at, attempts,"
-    f" CASE state WHEN 'done' THEN '' ELSE {_CODE} END, CASE state WHEN 'done' THEN '' ELSE {_REASON} END,"
-    " filed, CASE WHEN state = 'transcribing' AND remote_id <> '' THEN remote_at END, pin"
+COLUMNS = (
+    "id, folder, directory, name, size_bytes, state, provider, pin, received_at, due_at, ended_at, attempts,"
+    " filed, remote_id, remote_at, {code}, {reason}"
+)
+"""Of a :class:`ListedFile`, in the order of its fields."""
+
+_LISTED = COLUMNS.format(
+    code=f"CASE state WHEN 'done' THEN '' ELSE {_CODE} END",
+    reason=f"CASE state WHEN 'done' THEN '' ELSE {_REASON} END",
 )
 
 _PART = "folder = ? AND state = ? AND id < ? ORDER BY id DESC"
@@ -61,17 +66,24 @@ class ListedFile:
     path: bytes  # Relative to the inbox
     size_bytes: int
     state: JobState
-    provider: str
+    provider: str  # Of the attempt that runs or ran last
+    pin: str  # The provider that it is assigned to, :data:`~dropscribe.core.routing.BACKLOG`, or ""
     received_at: float
     due_at: float
     ended_at: float | None
     attempts: int
+    # Absolute path of the audio in done or failed; None while the job lives. Where this node lacks its root
+    # it begins with "//" and the root's name (``cluster/postgres``).
+    filed: bytes | None
+    remote_id: str  # The provider's id of the job that it runs for this one
+    remote_at: float | None  # When that id was stored, Unix seconds
     code: str
     reason: str
-    filed: bytes | None  # Absolute path of the audio in done or failed, or None
-    # When the provider took it to work on it by itself; None where it does not.
-    at_provider_since: float | None
-    pin: str  # The provider that it is assigned to, :data:`~dropscribe.core.routing.BACKLOG`, or ""
+
+    @property
+    def at_provider_since(self) -> float | None:
+        """When the provider took it to work on it by itself; None where it does not."""
+        return self.remote_at if self.remote_id and self.state is JobState.TRANSCRIBING else None
 
 
 def read_files(db: Connection, wanted: FileFilter, limit: int) -> list[ListedFile]:
@@ -101,17 +113,20 @@ def read_page(
             ).fetchone()
             least_id = max(least_id, first) if count == MOST_SCANNED else least_id
         rows = db.execute(
-            f"SELECT {_COLUMNS} FROM jobs WHERE id >= ?{filters} AND {_PART} LIMIT ?",
+            f"SELECT {_LISTED} FROM jobs WHERE id >= ?{filters} AND {_PART} LIMIT ?",
             (least_id, *values, *part, limit + 1),
         )
-        found += [
-            ListedFile(number, in_folder, join_path(directory, name), size_bytes, JobState(is_now), *rest)
-            for number, in_folder, directory, name, size_bytes, is_now, *rest in rows.fetchall()
-        ]
+        found += [ListedFile(*fields_of(row)) for row in rows.fetchall()]
     found = sorted((job for job in found if job.id >= least_id), key=lambda job: -job.id)
     if len(found) > limit:
         return found[:limit], found[limit - 1].id
     return found, least_id or None
+
+
+def fields_of(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The fields of a row that begins with :data:`COLUMNS`."""
+    job_id, folder, directory, name, size_bytes, state, *rest = row
+    return job_id, folder, join_path(directory, name), size_bytes, JobState(state), *rest
 
 
 def _filters(wanted: FileFilter, contains: str) -> tuple[str, list[object]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState
+from dropscribe.queue.sql import file_list
 from dropscribe.queue.sql.database import is_shared, marks
 from dropscribe.queue.sql.rows import LIVE, QUEUED, join_path, read_attempts, split_path
 from dropscribe.queue.sql.stats import QUARTER_SECONDS
@@ -16,41 +17,19 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Attempt
     from dropscribe.queue.sql.database import Connection
 
-_COLUMNS = (
-    "id, folder, directory, name, size_bytes, mtime_ns, state, provider, pin, received_at, due_at, attempts,"
-    " ambiguous, crashes, code, reason, ended_at, filed, remote_id, remote_at"
-)
-_OF_CLUSTERS = ", node, lane"
+_COLUMNS = file_list.COLUMNS.format(code="code", reason="reason") + ", mtime_ns, ambiguous, crashes"
 
 
 @dataclass(frozen=True, slots=True)
-class JobRecord:
-    """One job, as stored."""
+class JobRecord(file_list.ListedFile):
+    """One job, as stored: code and reason are those of the last attempt, or try to publish, that failed."""
 
-    id: int
-    folder: str
-    path: bytes  # Relative to the inbox
-    size_bytes: int
     mtime_ns: int
-    state: JobState
-    provider: str  # Of the attempt that runs or ran last
-    pin: str  # The provider that it stays with after an ambiguous attempt
-    received_at: float
-    due_at: float
-    attempts: int
     ambiguous: int
     crashes: int
-    code: str  # Why the last attempt, or the last try to publish, failed
-    reason: str
-    ended_at: float | None
-    # Absolute path of the audio in done or failed; None while the job lives. Where this node lacks its root
-    # it begins with "//" and the root's name (``cluster/postgres``).
-    filed: bytes | None
+    node: str  # The node that has it, or had it last, in a cluster; else ""
+    lane: str  # The provider whose next free slot it has a ticket for, in a cluster; else ""
     tries: tuple[Attempt, ...]  # Every attempt, oldest first
-    remote_id: str  # The provider's id of the job that it runs for this one
-    remote_at: float | None  # When that id was stored, Unix seconds
-    node: str = ""  # The node that has it, or had it last, in a cluster
-    lane: str = ""  # The provider whose next free slot it has a ticket for
 
     @property
     def filed_here(self) -> bytes | None:
@@ -81,14 +60,9 @@ def read_filed_with_stem(db: Connection, stem: bytes) -> list[JobRecord]:
 
 
 def _read(db: Connection, which: str, values: Sequence[object]) -> list[JobRecord]:
-    columns = _COLUMNS + _OF_CLUSTERS if is_shared(db) else _COLUMNS
-    records = []
-    for row in db.execute(f"SELECT {columns} FROM jobs WHERE {which} ORDER BY id DESC", values).fetchall():
-        found: dict[str, Any] = dict(zip(columns.split(", "), row, strict=True))
-        path, state = join_path(found.pop("directory"), found.pop("name")), JobState(found.pop("state"))
-        tries = tuple(read_attempts(db, found["id"]))
-        records.append(JobRecord(path=path, state=state, tries=tries, **found))
-    return records
+    columns = _COLUMNS + (", node, lane" if is_shared(db) else ", '', ''")
+    found = db.execute(f"SELECT {columns} FROM jobs WHERE {which} ORDER BY id DESC", values).fetchall()
+    return [JobRecord(*file_list.fields_of(row), tuple(read_attempts(db, row[0]))) for row in found]
 
 
 def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:

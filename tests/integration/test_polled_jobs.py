@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 
 import pytest
@@ -11,6 +12,8 @@ from dropscribe.app.housekeeping import MOST_TRIES, delete_due
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.text.printing import utc_text
+from dropscribe.files.audio import AudioFile
+from dropscribe.pipeline import attempts
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.wording import moment_words
@@ -94,6 +97,27 @@ async def test_a_deletion_that_fails_is_tried_again_and_given_up_at_last(tmp_pat
         await delete_all(house)
         assert await deletions(house) == []
     assert len(desk.jobs) == 1
+
+
+async def test_a_disk_that_fails_when_the_answer_is_there_costs_no_second_upload(
+    tmp_path, emulator, desk, monkeypatch
+):
+    """The result stays at the vendor, and is asked for again once the file can be read."""
+    troubles, read_whole = [OSError(errno.EIO, "Input/output error")] * 2, AudioFile.ensure_sha256
+
+    async def read_at_last(audio):
+        if troubles:
+            raise troubles.pop()
+        return await read_whole(audio)
+
+    monkeypatch.setattr(AudioFile, "ensure_sha256", read_at_last)
+    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.01)
+    async with house_at(emulator, tmp_path) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+        assert len(house.listener.attempts) == 1
+    assert not troubles
+    assert len(desk.created) == 1
 
 
 async def test_polls_that_fail_never_send_the_file_again(tmp_path, emulator, desk):

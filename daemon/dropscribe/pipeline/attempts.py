@@ -8,6 +8,7 @@ when its result is published.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -224,6 +225,10 @@ class Attempts:
             if isinstance(found, ProviderUnusable):
                 await self.holds.hold(claim, ScopeKind.PROVIDER, found)
                 return Retry(LONGEST_POLL_SECONDS, found.code, found.reason)
+            if not isinstance(found, AtProvider | Retry):
+                # Read now: where the disk fails, the result is asked for again. A change is noticed later.
+                with contextlib.suppress(AudioError):
+                    await audio.ensure_sha256()
             if not isinstance(found, Retry):
                 await self.holds.answered(job)
             return found

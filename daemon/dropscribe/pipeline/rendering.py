@@ -79,10 +79,6 @@ class Renderer:
         except Exception as error:
             raise RenderError(type(error).__name__) from error
 
-    async def loaded(self, result: StoredResult) -> StoredResult:
-        """*result*, parsed and rendered anew, or RenderError."""
-        return await self.build(partial(_loaded, result), result.document)
-
     async def render(self, rule: FolderRule, document: Mapping[str, Any], audio: bytes) -> Rendered:
         """*document* in the forms that *rule* asks for, or RenderError.
 
@@ -175,7 +171,8 @@ def unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
     return document, Layout(**known)
 
 
-def _loaded(result: StoredResult) -> StoredResult:
+def loaded(result: StoredResult) -> StoredResult:
+    """*result*, parsed and rendered anew."""
     document, layout = unpacked(result.document)
     rendered = _contents(document, [form for form, _ in result.output_names.sidecars], layout)
     files = tuple((name, rendered[form]) for form, name in result.output_names.sidecars)

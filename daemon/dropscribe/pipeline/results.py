@@ -18,7 +18,7 @@ from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.companions import find_companions
 from dropscribe.pipeline.disk_threads import FolderHangs
-from dropscribe.pipeline.rendering import Renderer, content_of, unpacked
+from dropscribe.pipeline.rendering import Renderer, content_of, loaded, unpacked
 from dropscribe.publish.places import FreeNames, find_free_names
 from dropscribe.queue.sql import result_rows
 from dropscribe.queue.sql.rows import read_attempts
@@ -89,7 +89,8 @@ class Results:
         """Parse and render the stored result anew if another run of the daemon has stored it."""
         result = claim.result
         if result.content is None or result.files is None:
-            claim.job = replace(claim.job, result=await self._renderer.loaded(result))
+            result = await self._renderer.build(partial(loaded, result), result.document)
+            claim.job = replace(claim.job, result=result)
 
     async def reject(
         self,

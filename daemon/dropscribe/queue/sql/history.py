@@ -62,7 +62,7 @@ def read_filed_with_stem(db: Connection, stem: bytes) -> list[JobRecord]:
 def _read(db: Connection, which: str, values: Sequence[object]) -> list[JobRecord]:
     columns = _COLUMNS + (", node, lane" if is_shared(db) else ", '', ''")
     found = db.execute(f"SELECT {columns} FROM jobs WHERE {which} ORDER BY id DESC", values).fetchall()
-    return [JobRecord(*file_list.fields_of(row), tuple(read_attempts(db, row[0]))) for row in found]
+    return [JobRecord(*file_list.fields_of((*row, tuple(read_attempts(db, row[0]))))) for row in found]
 
 
 def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:

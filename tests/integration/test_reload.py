@@ -273,6 +273,28 @@ async def test_a_rule_that_leaves_while_its_file_is_in_flight_ends_it_as_it_bega
     assert len(script.calls) == 1
 
 
+async def test_an_inbox_whose_thread_cannot_start_leaves_no_other_locked(tmp_path, monkeypatch):
+    """The reload is refused, and the next one takes all of its inboxes."""
+    rules = {name: _rule(tmp_path, name, ["main"]) for name in ("rule0", "rule1", "rule2")}
+    for name in rules:
+        (tmp_path / name / "inbox").mkdir(parents=True)
+    first = make_config(tmp_path, rules={"rule0": rules["rule0"]})
+    start = Inbox.start
+
+    def start_but_the_last(inbox, predecessors=()):
+        if inbox.rule.name == "rule2":
+            raise RuntimeError("can't start new thread")
+        start(inbox, predecessors)
+
+    async with Reloaded(monkeypatch, first, lambda _: ScriptedProvider()) as house:
+        with monkeypatch.context() as patch:
+            patch.setattr(Inbox, "start", start_but_the_last)
+            assert not await house.reload(make_config(tmp_path, rules=rules))
+        assert await house.reload(make_config(tmp_path, rules=rules))
+        (tmp_path / "rule1/inbox/call.wav").write_bytes(wav())
+        await house.until((tmp_path / "rule1/done/call.wav").exists)
+
+
 async def test_a_renamed_rule_takes_over_its_inbox_without_an_alarm(tmp_path, monkeypatch):
     """The new rule never reports that another daemon has the inbox, and takes files."""
     (tmp_path / "rule0/inbox").mkdir(parents=True)

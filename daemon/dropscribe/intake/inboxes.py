@@ -92,14 +92,16 @@ class Inboxes:
         # a rule that was removed and is now back until it has ended.
         old = {*self._inboxes.values(), *self._ending} - {*unchanged.values()}
         new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
-        for inbox in new.values():
-            inbox.start([each for each in old if each.rule.inbox == inbox.rule.inbox])
-        await _until_all(new.values(), lambda inbox: inbox.has_looked, _FIRST_LOOK_SECONDS)
-        for inbox in new.values():
-            if inbox.state().reason == TAKEN:
-                self.discard(new)
-                remedy = "stop the other daemon, or give each its own inbox"
-                raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.discard, new)
+            for inbox in new.values():
+                inbox.start([each for each in old if each.rule.inbox == inbox.rule.inbox])
+            await _until_all(new.values(), lambda inbox: inbox.has_looked, _FIRST_LOOK_SECONDS)
+            for inbox in new.values():
+                if inbox.state().reason == TAKEN:
+                    remedy = "stop the other daemon, or give each its own inbox"
+                    raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
+            undo.pop_all()
         return {**unchanged, **new}
 
     def discard(self, prepared: Mapping[str, Inbox]) -> None:

@@ -50,9 +50,6 @@ class OwnerFile:
     Args:
         token: Identifies the queue: its state directory is locked, so a file with this token is our own. None
             if several daemons share the queue: they write no file, but respect the file of any other daemon.
-
-    Attributes:
-        is_undecided: Another daemon's file is there, and it is not known yet whether that daemon lives.
     """
 
     def __init__(self, folder: str, inbox: bytes, token: str | None) -> None:
@@ -74,9 +71,14 @@ class OwnerFile:
         self._seen: bytes | None = None
         self._silent: bytes | None = None
         self._silent_seconds = 0.0
-        self._is_alive = self.is_undecided = False
-        self._looked_at = self._due_at = float("-inf")
+        self._is_alive = False
+        self._looked_at = float("-inf")
         self._reason = ""
+
+    @property
+    def is_undecided(self) -> bool:
+        """Another daemon's file is there, and it is not known yet whether that daemon lives."""
+        return bool(self._reason) and not self._is_alive
 
     def check(self, now: float) -> str:
         """Claim the inbox, write a heartbeat, or watch another owner, as due at the monotonic time *now*.
@@ -84,7 +86,7 @@ class OwnerFile:
         Returns:
             Why the inbox is not ours, or "" if it is, or if it cannot be guarded at all.
         """
-        if now < self._due_at:
+        if now < self._looked_at + (WATCH_SECONDS if self._reason else BEAT_SECONDS):
             return self._reason
         open_own = open_folder if self._token is None else make_folder
         try:
@@ -97,9 +99,7 @@ class OwnerFile:
             if not self._reason and reason != self._complaint:
                 self._complaint = reason
                 log.warning("inbox.unguarded", folder=self._folder, reason=reason)
-        self._due_at = now + (WATCH_SECONDS if self._reason else BEAT_SECONDS)
         self._looked_at = now
-        self.is_undecided = bool(self._reason) and not self._is_alive
         return self._reason
 
     def release(self) -> None:

@@ -153,3 +153,17 @@ async def test_a_template_that_fails_costs_no_transcript(tmp_path):
 
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
     assert json.loads((tmp_path / "done/call.json").read_text())["warnings"] == ["template_failed"]
+
+
+async def test_a_template_that_fails_under_the_next_name_ends(tmp_path):
+    """Without its output an earlier name would be free, under which it has an output: the number stays."""
+    text = "{% if audio == 'call-2.wav' %}{{ transcript.nothing.at_all }}{% endif %}ok"
+    config = make_config(tmp_path, template=written(tmp_path, text))
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/call.own.txt").write_text("of somebody else")
+    async with House(config) as house:
+        await house.drop("call.wav")
+        await house.rest()
+
+    assert tree(tmp_path / "done") == {"call.own.txt", "call-2.wav", "call-2.json", "call-2.txt"}
+    assert read_json(tmp_path / "done/call-2.json")["warnings"] == ["template_failed"]

@@ -142,6 +142,7 @@ class Results:
                 audio = names.audio  # the template may name the recording
                 rendered = await self._renderer.render(rule, document, audio)
                 plan = replace(plan, formats=tuple(rendered.contents))
+                refused.update(range(1, number))  # where it fails under this name, an earlier one may be free
                 continue
             files = tuple((name, rendered.contents[form]) for form, name in names.sidecars)
             result = StoredResult(rendered.packed, sha256, names, files, rendered.document)

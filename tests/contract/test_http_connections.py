@@ -8,6 +8,7 @@ import contextlib
 import gc
 import gzip
 import socket
+import ssl
 import struct
 import threading
 import tracemalloc
@@ -646,3 +647,32 @@ async def test_cancelling_while_it_connects_leaves_no_socket():
             gc.collect()
     server.close()
     assert [str(warning.message) for warning in found] == []
+
+
+async def test_an_answer_that_comes_with_the_end_of_the_tls_handshake_is_heard(tmp_path, monkeypatch):
+    """Both are in one segment; the server reads nothing of the upload, and keeps the connection."""
+    server_tls, client_tls = certified(tmp_path)
+    server_tls.maximum_version = ssl.TLSVersion.TLSv1_2  # the server's part of the handshake comes last
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
+    monkeypatch.setattr(http, "SEND_STALL_SECONDS", 2.0)
+    refusal = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\n{}"
+    is_heard = asyncio.Event()
+
+    async def server(reader, writer):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session, is_complete = server_tls.wrap_bio(incoming, outgoing, server_side=True), False
+        while not is_complete:
+            incoming.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                session.do_handshake()
+                session.write(refusal)
+                is_complete = True
+            writer.write(outgoing.read())
+        await is_heard.wait()
+
+    async with serving(server) as port, transporting() as transport:
+        try:
+            answer = await _posted(transport, f"https://localhost:{port}/", bytes(50_000_000))
+        finally:
+            is_heard.set()
+    assert (answer.status, answer.body) == (413, b"{}")

@@ -214,6 +214,8 @@ class Stream(httpcore.AsyncNetworkStream):
             if not is_complete and not (received := await self.read(_MOST_UNREAD_BYTES)):
                 raise ConnectionResetError("closed during the TLS handshake")
         self._layers.append(layer)
+        self._unread += layer.decrypted(b"")  # an answer that came with the end of the handshake
+        self._is_over |= layer.is_over
 
     async def _send(self, data: bytes | memoryview, seconds: float | None = None) -> None:
         """Wait until the system has taken *data*."""

@@ -10,12 +10,14 @@ import threading
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.files import audio
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline import attempts, disk_threads, publisher
+from dropscribe.publish.publication import CopyNeeded
 from support.house import House, make_config, tree
 
 
@@ -125,6 +127,29 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
         await house.until(lambda: len(house.listener.files) == 8)
 
     assert len([name for name in tree(tmp_path / "share-done") if name.endswith(".wav")]) == 4
+
+
+async def test_copies_to_another_mount_do_not_count_as_a_disk_that_hangs(tmp_path, monkeypatch):
+    """A crowd of them leaves threads for short calls, and the time that one waits for its turn is no hang."""
+    publish = publisher.publish
+
+    def slow_copy(request):
+        time.sleep(0.1)
+        return publish(request)
+
+    def refuse_to_copy(requests):
+        return [CopyNeeded() for _ in requests]
+
+    monkeypatch.setattr(publisher, "publish", slow_copy)
+    monkeypatch.setattr(publisher, "publish_together", refuse_to_copy)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.5)
+    providers = {"main": ProviderConfig(name="main", type="openai", concurrency=40)}
+    with capture_logs() as logs:
+        async with House(make_config(tmp_path, providers=providers)) as house:
+            for number in range(80):
+                await house.drop(f"{number}.wav", b"%d" % number)
+            await house.until(lambda: len(house.listener.files) == 80, 30)
+    assert not [line for line in logs if line["event"] == "folder.hangs"]
 
 
 async def test_the_end_waits_for_no_call_that_hangs(tmp_path, hang):

@@ -7,7 +7,9 @@ process. While calls hang, nothing more of their folder is started, and ``status
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import contextlib
+from collections import Counter, defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -30,6 +32,9 @@ R = TypeVar("R")
 log = structlog.get_logger()
 
 THREADS_PER_FOLDER = 8
+LONG_CALLS_PER_FOLDER = 6
+"""Long calls at once. The other threads are for short calls, which do not wait for a crowd of copies."""
+
 HANG_SECONDS = 5.0  # a call that takes longer gives up its slot
 SLOWEST_BYTES_PER_SECOND = 2_000_000
 """A call that reads or copies a whole file is given time for its size at this rate."""
@@ -45,6 +50,9 @@ class DiskThreads:
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
         self._batches: dict[str, BatchExecutor] = {}
+        self._long_calls = defaultdict[str, asyncio.Semaphore](
+            partial(asyncio.Semaphore, LONG_CALLS_PER_FOLDER)
+        )
         self._hanging: Counter[str] = Counter()
 
     def of(self, folder: str) -> Executor:
@@ -81,11 +89,12 @@ class DiskThreads:
     ) -> T:
         """Make a call that reads or copies *size_bytes* in a thread of its own; it takes as long as it needs.
 
-        With *gives_up* it raises FolderHangs as :meth:`run` does.
+        It may wait for its turn. With *gives_up* it does not, and raises FolderHangs as :meth:`run` does.
         """
-        future = asyncio.get_running_loop().run_in_executor(self.of(folder), call)
         seconds = HANG_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
-        return await self._finish(folder, future, seconds, gives_up=gives_up)
+        async with contextlib.nullcontext() if gives_up else self._long_calls[folder]:
+            future = asyncio.get_running_loop().run_in_executor(self.of(folder), call)
+            return await self._finish(folder, future, seconds, gives_up=gives_up)
 
     def post(self, folder: str, call: Callable[[], object]) -> None:
         """Make a short call that never fails, batched with the next one; its result is not awaited."""

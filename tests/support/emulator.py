@@ -33,6 +33,7 @@ if __name__ == "__main__":
 from support.received import Received
 from support.vendors import KEY, Vendors
 
+_TURNS_TO_BEGIN = 10
 _TURNS_TO_END = 25
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 413: "Content Too Large"}
@@ -128,8 +129,11 @@ class Emulator:
         server = await asyncio.start_server(self._connected, sock=self._socket, limit=1 << 20)
         async with server:
             await self._stop.wait()
+            # A connection that was just accepted takes some turns of the loop to begin, and more to end;
+            # asyncio leaves its socket open where the server closes in between.
+            for _ in range(_TURNS_TO_BEGIN):
+                await asyncio.sleep(0)
             server.close()
-            # A connection that was just accepted takes some turns of the loop to begin, and more to end.
             for _ in range(_TURNS_TO_END):
                 for task in self._tasks:
                     task.cancel()

@@ -81,9 +81,7 @@ class StandIn:
 
     async def __aenter__(self) -> Self:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._stack.push_async_callback(server.wait_closed)
-        self._stack.push_async_callback(self._end_connections)
-        self._stack.callback(server.close)
+        self._stack.push_async_callback(self._end, server)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         return self
 
@@ -125,13 +123,16 @@ class StandIn:
         """Number of requests with the audio *content*, whole and unchanged."""
         return sum(content in request.body for request in self.requests)
 
-    async def _end_connections(self) -> None:
+    async def _end(self, server: asyncio.Server) -> None:
+        # asyncio leaves a socket open that was accepted and not served yet when its server closed.
         for _ in range(_TURNS_TO_BEGIN):
             await asyncio.sleep(0)
+        server.close()
         if tasks := [task for task in self._serving if task is not None]:
             _, left = await asyncio.wait(tasks, timeout=_END_SECONDS)
             for task in left:
                 task.cancel()
+        await server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._serving.add(asyncio.current_task())

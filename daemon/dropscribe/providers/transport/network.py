@@ -91,24 +91,27 @@ class Stream(httpcore.AsyncNetworkStream):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._is_listening = False
+        self._waiter: asyncio.Future[None] | None = None
         self._layers: list[TlsLayer] = []  # outermost first
         self._unread = bytearray()
         self._is_over = False  # the other side has ended its half, or the connection is lost
         self._error: OSError | None = None  # why it was lost, where the system gave a reason
         self._answer = _Answer()
         self._is_answer_read = False
+        self._listen()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Wait for bytes and return them; b"" at the end."""
-        self._take_in()
         while not (self._unread or self._is_over):
             await self._ready(timeout, httpcore.ReadTimeout("no answer in time"))
-            self._take_in()
         if not self._unread and self._error is not None:
             raise httpcore.ReadError(str(self._error)) from self._error
         self._is_answer_read = True
         data = bytes(self._unread[:max_bytes])
         del self._unread[:max_bytes]
+        self._listen()
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
@@ -146,6 +149,10 @@ class Stream(httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         """Close at once and discard unsent bytes. Safe to call twice."""
+        self._is_over = True
+        self._listen()
+        if self._socket.fileno() >= 0:
+            self._loop.remove_writer(self._socket)
         self._socket.close()
 
     async def start_tls(
@@ -170,10 +177,12 @@ class Stream(httpcore.AsyncNetworkStream):
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """ANSWER_BODY_BYTES, OpenSSL's object, or ``is_readable``: not to be used again."""
+        """ANSWER_BODY_BYTES, OpenSSL's object, or ``is_readable``: not to be used again.
+
+        httpcore asks that several times a request, so the socket itself is not asked: :meth:`write` does it.
+        """
         match info:
             case "is_readable":
-                self._take_in()
                 return bool(self._unread) or self._is_over
             case "answer_body_bytes":
                 return self._answer.body_bytes
@@ -181,12 +190,27 @@ class Stream(httpcore.AsyncNetworkStream):
                 return self._layers[-1].object if self._layers else None
         return None
 
+    def _listen(self) -> None:
+        """Have the event loop read what arrives, unless the connection is over or enough is unread."""
+        is_wanted = not self._is_over and len(self._unread) <= _MOST_UNREAD_BYTES
+        if is_wanted and not self._is_listening:
+            self._loop.add_reader(self._socket, self._arrived)
+        elif self._is_listening and not is_wanted:
+            self._loop.remove_reader(self._socket)
+        self._is_listening = is_wanted
+
+    def _arrived(self) -> None:
+        self._take_in()
+        self._listen()
+        self._wake()
+
     def _take_in(self) -> None:
         """Read, decrypt and count the bytes that have arrived."""
-        while not self._is_over and len(self._unread) <= _MOST_UNREAD_BYTES:
+        may_be_more = True
+        while may_be_more and not self._is_over and len(self._unread) <= _MOST_UNREAD_BYTES:
             try:
                 data = self._socket.recv(_READ_BYTES)
-                self._is_over = not data
+                may_be_more, self._is_over = len(data) == _READ_BYTES, not data
                 for layer in self._layers:
                     data = layer.decrypted(data)
                     self._is_over |= layer.is_over
@@ -243,20 +267,23 @@ class Stream(httpcore.AsyncNetworkStream):
             await self._ready(left, error_of_wait, is_writing=True)
 
     async def _ready(self, seconds: float | None, error: Exception, *, is_writing: bool = False) -> None:
-        """Wait until the socket can be read or, with *is_writing*, read or written; *error* if time is up."""
-        loop, number, ready = asyncio.get_running_loop(), self._socket.fileno(), asyncio.Event()
-        if not self._is_over and len(self._unread) <= _MOST_UNREAD_BYTES:  # else it would be ready at once
-            loop.add_reader(number, ready.set)
+        """Wait until bytes arrive, or the end, or room with *is_writing*; raise *error* if time is up."""
+        self._waiter = self._loop.create_future()
         if is_writing:
-            loop.add_writer(number, ready.set)
+            self._loop.add_writer(self._socket, self._wake)
         try:
             async with asyncio.timeout(seconds):
-                await ready.wait()
+                await self._waiter
         except TimeoutError:
             raise error from None
         finally:
-            loop.remove_reader(number)
-            loop.remove_writer(number)
+            self._waiter = None
+            if is_writing and self._socket.fileno() >= 0:
+                self._loop.remove_writer(self._socket)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class TlsLayer:

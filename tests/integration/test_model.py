@@ -138,8 +138,8 @@ class Life:
         except BaseException:
             if not self.has_crashed:
                 raise
-        for pool in self.house.handler._disks._pools.values():
-            pool.shutdown(wait=True)
+        for batch in self.house.handler._disks._batches.values():
+            batch.executor.shutdown(wait=True)
         self.house.store.close()
 
 

@@ -106,6 +106,8 @@ class Inbox:
         """Ask the thread to end; returns at once."""
         self._is_stopping.set()
         self.begin()
+        if self._thread.ident is None:
+            self._wake_up.close()
 
     def is_alive(self) -> bool:
         """Whether the thread has not ended yet."""
@@ -150,6 +152,7 @@ class Inbox:
             self.has_looked = self.has_rested = True
             availability.release()
             self._queue.close_thread()
+            self._wake_up.close()
 
     def _await_predecessors(self) -> None:
         """Wait for their threads; one that hangs does so in the file system of this inbox."""
@@ -222,25 +225,33 @@ class _WakeUp:
     """Lets an inbox's thread sleep until hints come, time is over, or another thread wakes it."""
 
     def __init__(self) -> None:
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def __del__(self) -> None:
-        """Close the descriptor: only now can no thread use it any more."""
-        os.close(self._event)
+        self._lock = threading.Lock()
+        self._event: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def set(self) -> None:
-        """Wake the thread up; safe to call from any thread, also when it has ended."""
-        with contextlib.suppress(BlockingIOError):  # it will wake up anyway
-            os.eventfd_write(self._event, 1)
+        """Wake the thread up; safe to call from any thread, and after :meth:`close`."""
+        with self._lock:
+            if self._event is not None:
+                with contextlib.suppress(BlockingIOError):  # it will wake up anyway
+                    os.eventfd_write(self._event, 1)
 
     def wait(self, seconds: float, hints: HintSource | None) -> None:
-        """Sleep; called by the thread."""
+        """Sleep; called by the thread, which alone closes this."""
+        event = self._event
+        assert event is not None  # noqa: S101
         if seconds > 0:
             poll = select.poll()
-            poll.register(self._event, select.POLLIN)
+            poll.register(event, select.POLLIN)
             if hints is not None:
                 poll.register(hints.fileno(), select.POLLIN)
             # Rounded up: a poll that ends a fraction early would spin.
             poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._event)
+            os.eventfd_read(event)
+
+    def close(self) -> None:
+        """Free the descriptor; safe to call twice."""
+        with self._lock:
+            if self._event is not None:
+                os.close(self._event)
+                self._event = None

@@ -154,6 +154,7 @@ class Stream(httpcore.AsyncNetworkStream):
         if self._socket.fileno() >= 0:
             self._loop.remove_writer(self._socket)
         self._socket.close()
+        self._wake()
 
     async def start_tls(
         self,

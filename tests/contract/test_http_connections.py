@@ -7,6 +7,8 @@ import base64
 import contextlib
 import gc
 import gzip
+import os
+import resource
 import socket
 import ssl
 import struct
@@ -676,3 +678,24 @@ async def test_an_answer_that_comes_with_the_end_of_the_tls_handshake_is_heard(t
         finally:
             is_heard.set()
     assert (answer.status, answer.body) == (413, b"{}")
+
+
+async def test_without_descriptors_connecting_fails_and_leaves_none():
+    """Twenty at once with room for ten: some are made, and there is no descriptor left to take them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        before = len(os.listdir("/proc/self/fd"))
+        os.close(lowest_free := os.open(os.devnull, os.O_RDONLY))
+        connecting = [EarlyAnswerBackend().connect_tcp(*server.getsockname()) for _ in range(20)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 10, hard))
+        try:
+            found = await asyncio.gather(*connecting, return_exceptions=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for stream in found:
+            if isinstance(stream, Stream):
+                await stream.aclose()
+        await asyncio.sleep(0)
+        assert {type(each) for each in found} <= {Stream, httpcore.ConnectError}
+        assert httpcore.ConnectError in {type(each) for each in found}
+        assert len(os.listdir("/proc/self/fd")) == before

@@ -280,8 +280,11 @@ def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected) -> bool:
 
 def _put_back(hidden: FileName, name: FileName) -> None:
     """Move *hidden*, a unique name, to *name* if that is free."""
-    can = capabilities_of(name.folder)
-    if can.links:
+    try:
+        can = capabilities_of(name.folder)
+    except OSError:  # a full disk has no room for a trial; a link needs none, and overwrites nothing
+        can = None
+    if can is None or can.links:
         link(hidden, name)
         hidden.unlink()
     else:

@@ -59,6 +59,7 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
                 await loop.create_connection(
                     lambda: connected, host, port, happy_eyeballs_delay=delay_seconds
                 )
+                return Stream(connected.taken())
         except BaseException as error:
             connected.discard()
             match error:
@@ -67,23 +68,33 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
                 case OSError() | UnicodeError():  # UnicodeError: a host name that cannot be encoded
                     raise httpcore.ConnectError(str(error)) from error
             raise
-        return Stream(connected.socket)
 
 
 class _Connected(asyncio.BaseProtocol):
     """Takes the socket of a connection away from the transport that asyncio makes for it."""
 
-    socket: socket.socket
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._error: OSError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Before the transport has read anything."""
-        self.socket = transport.get_extra_info("socket").dup()
+        try:
+            self._socket = transport.get_extra_info("socket").dup()
+        except OSError as error:  # no descriptor is left; asyncio would only log it
+            self._error = error
         transport.close()
+
+    def taken(self) -> socket.socket:
+        """The socket; raises OSError where it could not be taken."""
+        if self._socket is None:
+            raise self._error or ConnectionAbortedError("lost in the instant of its begin")
+        return self._socket
 
     def discard(self) -> None:
         """Close the socket of a connection that was cancelled in the instant of its begin."""
-        if hasattr(self, "socket"):
-            self.socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
 
 class Stream(httpcore.AsyncNetworkStream):

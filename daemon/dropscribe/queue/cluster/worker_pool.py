@@ -70,7 +70,7 @@ class WorkerPool:
         self._workers: dict[str, ProviderWorker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._tickets: set[asyncio.Task[Any]] = set()
-        self._is_running = False
+        self._is_running = self._is_stopped = False
         for library in ("procrastinate", "psycopg.pool"):  # the engine logs an outage once
             logging.getLogger(library).setLevel(logging.CRITICAL)
 
@@ -91,8 +91,7 @@ class WorkerPool:
             for kind, folders, slots in kinds
             if folders
         }
-        if self._is_running:
-            self._swap()
+        self._swap()
 
     async def run(self, run_one: Callable[[tuple[int, int], str], Awaitable[None]]) -> None:
         """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too.
@@ -113,7 +112,7 @@ class WorkerPool:
         asyncio.get_running_loop().set_exception_handler(_log_lost_write)
         self._app.task(name=TASK, pass_context=True)(run_ticket)
         await self._app.open_async()
-        self._is_running = True
+        self._is_running = not self._is_stopped
         try:
             self._swap()
             await asyncio.get_running_loop().create_future()
@@ -127,7 +126,7 @@ class WorkerPool:
 
         These are attempts, polls and publications under way, and tickets that wait for a slot.
         """
-        self._is_running = False
+        self._is_running, self._is_stopped = False, True
         for worker in self._workers.values():
             worker.stop()
         ending = {worker.task for worker in self._workers.values()} | self._leaving
@@ -139,6 +138,8 @@ class WorkerPool:
 
     def _swap(self) -> None:
         """A worker whose queues have changed finishes its tickets; the next one begins beside it."""
+        if not self._is_running:
+            return
         for kind, worker in list(self._workers.items()):
             if self._wanted.get(kind) != worker.served:
                 del self._workers[kind]

@@ -86,6 +86,7 @@ LEAKS = [
     BASE.format(f"api_key: {CANARY}ü"),
     BASE.format(f"api_key: {CANARY}, api_key_file: x"),
     BASE.format(f"api_key: x, url: 'https://u:{CANARY}@host/'"),
+    BASE.format(f"api_key: x, url: 'https://host/a?key={CANARY}&b=1', tpe: 1"),
     BASE.format("timeout: '${KEY}', api_key: '${KEY}'"),
     BASE.format("api_key: x, url: '${KEY}'"),
     BASE.format("api_key: x, timeout: '${KEY}', params: {a: {b: '${KEY}'}}"),

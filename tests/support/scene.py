@@ -142,10 +142,16 @@ def add_attempt(store: Store, job_id: int, at: float, ended: AttemptEnd, provide
 
 
 def add_hold(
-    store: Store, *, kind=ScopeKind.PROVIDER, name="main", since: float, next_probe_at: float
+    store: Store,
+    *,
+    kind=ScopeKind.PROVIDER,
+    name="main",
+    code="insufficient_quota",
+    since: float,
+    next_probe_at: float,
 ) -> None:
     """A hold, as an empty quota makes it."""
-    hold = Hold(Scope(kind, name), "insufficient_quota", "no credit is left", since, next_probe_at, 60.0)
+    hold = Hold(Scope(kind, name), code, "no credit is left", since, next_probe_at, 60.0)
     store.call(lambda db: hold_rows.write_hold(db, hold)).result()
 
 

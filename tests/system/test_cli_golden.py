@@ -114,7 +114,8 @@ def test_why_a_file_waits_for_a_held_provider(scene, golden):
         add_attempt(store, job_id, now - LONG_AGO_SECONDS, cut_off)
         refused = AttemptEnd(0.4, 402, "insufficient_quota", "no credit is left", counted=False)
         add_attempt(store, job_id, now - HOLD_SECONDS, refused)
-        add_hold(store, since=now - HOLD_SECONDS, next_probe_at=now + PROBE_SECONDS)
+        # The provider's own word for it, which is not a budget of the config.
+        add_hold(store, code="budget_exceeded", since=now - HOLD_SECONDS, next_probe_at=now + PROBE_SECONDS)
         add_hold(
             store,
             kind=ScopeKind.FOLDER,

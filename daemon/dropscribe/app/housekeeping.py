@@ -103,10 +103,10 @@ class Housekeeping:
     async def _notice_releases(self) -> None:
         """Wake the dispatcher soon after a command has written to the database.
 
-        Only while some rule has ``backlog: ask``: other rules need no release.
+        Only while some rule has ``backlog: ask``: others need no release. A node looks each second.
         """
         config = self._runtime().config
-        if any(rule.backlog == "ask" for rule in config.folders.values()):
+        if config.queue is None and any(rule.backlog == "ask" for rule in config.folders.values()):
             before, self._seen = self._seen, change_token(config)
             if self._seen != before:
                 self._engine.signals.wake.set()

@@ -65,10 +65,10 @@ class Health:
         self._listener = await self._listen(self._config)
 
     async def swap(self, config: Config) -> None:
-        """Take a new config; the old listener is closed only when the new one is open.
+        """Take a new config; an old listener that may block the new one is closed first.
 
         Raises:
-            ListenError: The new address cannot be bound; nothing has changed then.
+            ListenError: The new address cannot be bound; the old listener is open then as before.
         """
         self._count(config)  # before anybody can ask
         if self._listener and config.http and self._listener.can_become(config.http):

@@ -31,6 +31,8 @@ _OPEN_NAMES = frozenset(
 _OPEN_IN_QUEUE = frozenset({"type", "role", "roots", "node", "dsn_file", "dsn_credential"})
 _PASSWORD = re.compile(r"(?<=://)\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
 """Finds a password in a url or in a dsn of the form ``host=… password=…``, wherever it is by mistake."""
+_QUERY = re.compile(r"(://[^\s\"'?#]*\?)([^\s\"'#]+)")
+"""Finds the query of a url: some servers take their key there."""
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|[^}]*\}?)")
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
@@ -298,8 +300,9 @@ class Place:
 
 
 def _without_passwords(text: str) -> str:
-    """*text* with likely passwords masked, at its original length."""
-    return _PASSWORD.sub(lambda found: "*" * len(found[0]), text)
+    """*text* with likely passwords and the queries of urls masked, at its original length."""
+    text = _PASSWORD.sub(lambda found: "*" * len(found[0]), text)
+    return _QUERY.sub(lambda found: found[1] + "*" * len(found[2]), text)
 
 
 def _masked_by_guess(lines: list[str], number: int) -> str:

@@ -332,7 +332,7 @@ def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
     # A start alone releases neither a backlog nor a spent budget.
     if record.pin == BACKLOG:
         steps.insert(0, f"dropscribe release --folder {shlex.quote(record.folder)}")
-    elif state == "held" and any(BUDGET_CODE in hold.code for hold in view.holds.values()):
+    elif state == "held" and any(hold.code == BUDGET_CODE for hold in view.holds.values()):
         steps.append("raise the budget in the config, or wait until the budget resets")
     elif state == "held" and view.is_running:
         steps.append("dropscribe check --online asks the provider; nothing needs to be done for this file")

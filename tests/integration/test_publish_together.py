@@ -217,7 +217,7 @@ def test_a_crash_before_any_call_is_repaired_by_the_next_try(tmp_path, monkeypat
     faults = Cuttable(monkeypatch)
     faults.always.update(WAYS[way])
     # A process that has gone takes nothing back; what is closed behind it is closed by the kernel.
-    monkeypatch.setattr(filing, "withdraw_sidecars", lambda *_: None)
+    monkeypatch.setattr(filing, "_withdraw", lambda _: None)
     for number in range(500):
         root = tmp_path / str(number)
         publications = _drop(root, root / "done")

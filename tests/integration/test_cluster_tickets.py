@@ -24,15 +24,16 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.admission import Admission
+from dropscribe.queue.admission import Admission, FolderGate
 from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.dispatcher import TicketRunner
 from dropscribe.queue.cluster.nodes import Heartbeats, beat
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.cluster.worker_pool import WorkerPool
 from dropscribe.queue.intake import ClusterIntake
 from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
-from dropscribe.queue.retrying_database import RetryingDatabase
+from dropscribe.queue.retrying_database import RetryingDatabase, Signals
 from dropscribe.queue.sql import claims, hold_rows, intake_queries, result_rows, rows, transactions
 
 LANE = ProviderLimits("pulse", 8)
@@ -478,3 +479,21 @@ def test_nodes_with_long_names_have_sessions_of_their_own():
     assert len(sessions) == 2
     assert all(len(session.encode()) <= 63 for session in sessions)
     assert nodes.session_name("nas") == "dropscribe nas"
+
+
+async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgres_dsn):
+    """Its jobs would begin after the drain, and be cancelled at once."""
+
+    async def run_one(ticket, kind):
+        raise AssertionError(f"{kind} was fetched: {ticket}")
+
+    pool = WorkerPool(postgres_dsn, "n0")
+    pool.serve(PLAN, FolderGate(Signals()))
+    running = asyncio.create_task(pool.run(run_one))
+    await pool.stop(0.0)  # before the task has opened the connections
+    await asyncio.wait({running}, timeout=0.5)
+    workers = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker ")]
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert workers == []

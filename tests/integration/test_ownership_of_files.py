@@ -258,6 +258,18 @@ def test_a_file_that_is_not_the_expected_one_goes_back_to_its_name(tmp_path, mon
     assert (tmp_path / ".aside").read_bytes() == b"another recording"
 
 
+def test_a_full_disk_keeps_no_recording_under_its_hidden_name(tmp_path, monkeypatch):
+    """A file that is not the expected one goes back, also where the trial of the mount finds no room."""
+    (tmp_path / "call.wav").write_bytes(b"another recording")
+    monkeypatch.setattr(capabilities, "_known", {})
+    Faults(monkeypatch).always["mkdir"] = errno.ENOSPC
+    with beneath.closing(beneath.open_root(os.fsencode(tmp_path))) as folder:
+        with pytest.raises(OSError, match="No space"):
+            capabilities.capabilities_of(folder)
+        assert not remove_if(FileName(folder, b"call.wav"), b".aside", lambda _: False)
+    assert os.listdir(tmp_path) == ["call.wav"]
+
+
 def test_a_file_that_took_the_place_of_a_copied_one_goes_back_as_its_own_mount_allows(tmp_path, monkeypatch):
     """The inbox's mount has no links, which ``done`` has."""
     audio = tmp_path / "inbox/call.wav"

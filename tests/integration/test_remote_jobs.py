@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from dropscribe.core.model import AtProvider
+from dropscribe.config.model import FolderRule
+from dropscribe.core.model import AtProvider, Hold, Retry, Scope, ScopeKind
 from dropscribe.pipeline.handler import Handler
 from dropscribe.queue.model import build_plan
+from dropscribe.queue.sql.rows import read_at_provider
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -143,3 +145,62 @@ async def test_no_more_jobs_are_given_to_a_provider_than_it_may_have(tmp_path, v
         await house.until(lambda: len(house.listener.files) == 2)
 
     assert vendor.uploads == [b"first.wav", b"second.wav"]
+
+
+async def test_jobs_of_a_rule_that_has_left_keep_no_other_waiting(tmp_path, vendor, monkeypatch):
+    """They are not polled, take no place of those that are, and `run --once` does not wait for them."""
+    monkeypatch.setattr("dropscribe.queue.embedded.dispatcher.POLLING_SLOTS", 2)
+    monkeypatch.setattr("dropscribe.queue.cluster.ticket_rows.DUE_WINDOW", 2)
+    vendor.steps = [AtProvider(f"v-{number}", HOUR) for number in range(4)]
+    rules = {
+        name: FolderRule(
+            name=name,
+            inbox=tmp_path / name,
+            done=tmp_path / "done" / name,
+            failed=tmp_path / "failed" / name,
+            providers=("main",),
+        )
+        for name in ("leaves", "stays")
+    }
+    plan = build_plan(config := make_config(tmp_path, rules=rules))
+    async with House(config, {"main": ScriptedProvider()}) as house:
+        for number in range(3):
+            await house.drop(f"{number}.wav", b"RIFF %d" % number, "leaves")
+        await house.until(lambda: len(vendor.uploads) == 3)
+        await house.drop("call.wav", folder="stays")
+
+        async def are_at_provider():
+            return len(await house.store.do(read_at_provider)) == 4
+
+        await house.until(are_at_provider)
+        house.engine.replan(replace(plan, chains={"stays": ("main",)}))
+        await _make_due(house)
+        await house.until(lambda: house.listener.files)
+        await house.rest()
+
+    assert vendor.polls == ["v-3"]
+    assert tree(tmp_path / "done") == {"stays/call.wav", "stays/call.json", "stays/call.txt"}
+
+
+@pytest.mark.parametrize("minutes", [1, 11])
+async def test_nobody_waits_for_polls_that_fail_and_fail(tmp_path, vendor, minutes):
+    """`run --once` ends some minutes after the upload, and at once where the provider is held."""
+    vendor.steps = [AtProvider("v-1", HOUR)]
+    async with House(make_config(tmp_path, hold=(HOUR, HOUR)), {"main": ScriptedProvider()}) as house:
+        await house.drop("call.wav")
+
+        async def is_at_provider():
+            return (await house.stats()).at_provider == 1
+
+        await house.until(is_at_provider)
+        assert await house.engine.can_go_on(60.0)
+        vendor.steps = [Retry(30.0, "http_503", "busy")]
+        await house.store.do(
+            lambda db: db.execute("UPDATE jobs SET remote_at = remote_at - ?", (60 * minutes,))
+        )
+        await _make_due(house)
+        await house.until(lambda: vendor.polls and not house.engine.in_flight.polling)
+        assert await house.engine.can_go_on(60.0) == (minutes < 10)
+        scope, now = Scope(ScopeKind.PROVIDER, "main"), house.engine.now()
+        await house.engine.holds.hold(Hold(scope, "unauthorized", "bad key", now, now + HOUR, HOUR))
+        assert not await house.engine.can_go_on(60.0)

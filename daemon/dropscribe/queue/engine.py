@@ -16,6 +16,7 @@ import structlog
 
 from dropscribe.core.budget import day_of, stops_of
 from dropscribe.core.errors import StoreUnusable
+from dropscribe.core.model import ScopeKind
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.embedded.dispatcher import EmbeddedDispatcher
@@ -162,7 +163,8 @@ class Engine:
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or can start within *horizon_seconds*.
 
-        Holds stop a start, and pauses and rate limits that last longer.
+        Holds stop a start, and pauses and rate limits that last longer. So do polls of a provider's job that
+        still fail after some minutes.
         """
         if not self.dispatcher.runs_jobs:
             return False
@@ -171,12 +173,14 @@ class Engine:
         late = {provider for provider, at in next_starts.items() if at > latest}
         routes = [(name, each) for name, each in self._admission.open_routes() if name not in late]
         folders = [name for name in self._admission.plan.chains if name not in self.folders.closed]
+        held = self.holds.held(ScopeKind.PROVIDER)
 
         def look(db: Connection) -> bool:
             due = [claims.next_due_at(db, name, each) for name, each in routes]
             due += [rows.earliest_due(db, f"{rows.HAS_RESULT} AND folder = ?", (name,)) for name in folders]
-            due += [0.0] if rows.read_at_provider(db) else []
-            return any(at is not None and at <= latest for at in due)
+            if any(at is not None and at <= latest for at in due):
+                return True
+            return claims.is_poll_expected(db, self._admission.plan.chains, held, self.now(), latest)
 
         is_due = await self.dispatcher.is_busy_elsewhere() or await self.database.do(look)
         # Checked last: a job that was claimed just before the query is not due, and is in flight only later.

@@ -82,8 +82,13 @@ class Holds:
 
     def names(self, kind: ScopeKind) -> set[str]:
         """Names of the providers or folders that are held or whose budget is spent."""
-        scopes = self._holds.keys() | filter(self.is_stopped, self._stops)
-        return {scope.name for scope in scopes if scope.kind is kind}
+        return self.held(kind) | {
+            scope.name for scope in self._stops if scope.kind is kind and self.is_stopped(scope)
+        }
+
+    def held(self, kind: ScopeKind) -> set[str]:
+        """Names of the providers or folders that are held."""
+        return {scope.name for scope in self._holds if scope.kind is kind}
 
     def due_probes(self, kind: ScopeKind) -> set[str]:
         """Names of the providers or folders that may be probed now."""

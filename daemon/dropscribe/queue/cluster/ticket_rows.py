@@ -174,11 +174,11 @@ def _probe(
 def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> list[Ticket]:
     """Jobs to poll, or results that no worker is publishing: their node died, or their disk failed."""
     found = db.execute(
-        f"SELECT id, folder FROM jobs WHERE {which} AND ticket IS NULL AND due_at <= ?"  # a constant
+        f"SELECT id, folder FROM jobs WHERE {which} AND ticket IS NULL AND folder = ANY(?) AND due_at <= ?"
         " ORDER BY due_at, id LIMIT ?",
-        (now, DUE_WINDOW),
-    ).fetchall()
-    return [_ticket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
+        (list(plan.chains), now, DUE_WINDOW),
+    )
+    return [_ticket(job_id, kind, folder) for job_id, folder in found.fetchall()]
 
 
 def _read_room(db: Connection, provider: str, ticket: tuple[int, int]) -> Any:
@@ -273,9 +273,9 @@ def begin_due(db: Connection, ticket: tuple[int, int], node: str) -> Job | None:
 
 
 def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:
-    """Whether any node has an attempt under way, or a publication in another folder than *hanging*."""
+    """Whether any node has an upload under way, or a publication in another folder than *hanging*."""
     found = db.execute(
-        "SELECT 1 FROM jobs WHERE state = 'transcribing'"
+        f"SELECT 1 FROM jobs WHERE ({rows.TRANSCRIBING})"
         f" OR (ticket IS NOT NULL AND {rows.HAS_RESULT} AND folder <> ALL(?)) LIMIT 1",
         (list(hanging),),
     )

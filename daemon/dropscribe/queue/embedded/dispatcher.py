@@ -166,7 +166,8 @@ class EmbeddedDispatcher:
             self._search_at = now + _SEARCH_GAP_SECONDS
             # The results in flight are read too: a row has its result before its attempt has ended in memory.
             publications = PUBLISHING_SLOTS + len(in_flight)
-        return claims.Limits(in_flight.suspects(), polls, publications, self._admission.folders.hanging)
+        folders, hanging = self._admission.plan.chains, self._admission.folders.hanging
+        return claims.Limits(in_flight.suspects(), polls, publications, folders, hanging)
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._admission.waits() + [at - time.monotonic() for at in waits_until]

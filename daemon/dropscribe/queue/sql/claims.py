@@ -29,6 +29,9 @@ SUSPECT_CRASHES = 3
 """A job that was interrupted this often in a row by the end of the daemon runs only while no other such job
 runs: a file that crashes the daemon is found, and other files complete."""
 
+POLL_PATIENCE_SECONDS = 600.0
+"""``run --once`` waits so long for a provider's job whose polls fail."""
+
 LARGE_BYTES = 256 * 1024 * 1024  # an upload of this size may hold a slot for hours
 
 _OLDEST = (
@@ -60,7 +63,10 @@ class Limits:
     suspects: int  # Jobs in flight that may have crashed the daemon
     polls: int  # Jobs at providers at most
     publications: int  # Jobs with a stored result at most; 0 does not look for any
-    hanging: Collection[str] = ()  # Folders of which nothing is published
+    folders: Collection[
+        str
+    ]  # The plan's: jobs of rules that left the config do not take the places of others
+    hanging: Collection[str] = ()  # Those of which nothing is published
 
 
 def claim(
@@ -77,16 +83,38 @@ def claim(
         if len(taken) < request.limit:
             times.append(next_due_at(db, request.provider, request.routes))
     due: list[Job] = []
-    first = "due_at <= ? ORDER BY due_at, jobs.id LIMIT ?"
     if limits.polls:
-        due = read_jobs(db, f"{AT_PROVIDER} AND {first}", (now, limits.polls))
+        due = read_jobs(
+            db, f"{AT_PROVIDER} AND {_due_in(limits.folders)}", (*limits.folders, now, limits.polls)
+        )
         times.append(earliest_due(db, f"{AT_PROVIDER} AND due_at > ?", (now,)))
     if limits.publications:
-        others = f"jobs.folder NOT IN ({marks(limits.hanging)}) AND " if limits.hanging else ""
-        due += jobs_with_result(db, others + first, (*limits.hanging, now, limits.publications))
+        folders = [folder for folder in limits.folders if folder not in limits.hanging]
+        due += jobs_with_result(db, _due_in(folders), (*folders, now, limits.publications))
         times.append(earliest_due(db, f"{HAS_RESULT} AND due_at > ?", (now,)))
     # A job that is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
+
+
+def is_poll_expected(
+    db: Connection, folders: Collection[str], held: Collection[str], now: float, latest: float
+) -> bool:
+    """Whether a job of *folders* at its provider is polled now, or with some prospect by *latest*.
+
+    Not one of a provider that is held, nor one whose last poll failed ``POLL_PATIENCE_SECONDS`` or more after
+    its upload.
+    """
+    found = db.execute(
+        f"SELECT folder, provider, min(due_at) FROM jobs WHERE {AT_PROVIDER}"
+        " AND (due_at <= ? OR code = '' OR (due_at <= ? AND remote_at > ?)) GROUP BY folder, provider",
+        (now, latest, now - POLL_PATIENCE_SECONDS),
+    )
+    return any(folder in folders and (at <= now or provider not in held) for folder, provider, at in found)
+
+
+def _due_in(folders: Collection[str]) -> str:
+    """The first jobs of *folders* that are due, by the index of their state: the plus hides other indexes."""
+    return f"+jobs.folder IN ({marks(folders)}) AND due_at <= ? ORDER BY due_at, jobs.id LIMIT ?"
 
 
 def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has_suspect: bool) -> list[Job]:

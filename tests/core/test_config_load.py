@@ -364,6 +364,16 @@ def test_a_vendors_key_goes_to_no_other_server():
             "'http://a..b/' is not an http or https url",
         ),
         (
+            "type: openai, url: 'http://192.168.1.300:9000/v1'",
+            "providers.p.url",
+            "'http://192.168.1.300:9000/v1' is not an http or https url",
+        ),
+        (
+            "type: openai, url: 'http://[v1.a]/v1'",
+            "providers.p.url",
+            "'http://[v1.a]/v1' is not an http or https url",
+        ),
+        (
             "type: openai, api_key: k, params: {a: {b: 1}}",
             "providers.p.params.a",
             "this section cannot be sent",

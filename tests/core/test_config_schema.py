@@ -11,11 +11,12 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from dropscribe.config.describe import example_text, json_schema
+from dropscribe.config.describe import example_text, json_schema, written_value
 from dropscribe.config.document import Document
 from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.model import diff_configs
+from dropscribe.config.notation.quantities import parse_size
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.core.errors import ConfigError
 
@@ -46,6 +47,13 @@ def keys_of(schema):
     """Every key that may be written, by the schema."""
     definitions = schema["$defs"].values()
     return {key for part in (schema, *definitions) for key in part["properties"]}
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 25_000_000, 2**30, 123_456_789, 5 * 10**12])
+def test_a_size_is_written_as_it_is_read(size_bytes):
+    """Soniox's limit of 1 GiB stood as 1.07374e+09 in the reference."""
+    assert parse_size(written_value(size_bytes, "size")) == size_bytes
+    assert "e+" not in written_value(size_bytes, "size")
 
 
 def test_the_example_is_valid_as_it_stands():

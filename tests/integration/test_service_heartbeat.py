@@ -7,7 +7,6 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.providers.transport.http_library import httpx
 from dropscribe.service.outbound import Heartbeat
 
 
@@ -42,42 +41,54 @@ async def monitor():
     await server.wait_closed()
 
 
-@pytest.fixture
-async def client():
-    """The client that a heartbeat uses."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        yield client
-
-
-async def test_degraded_is_said_by_fail(monitor, client):
+async def test_degraded_is_said_by_fail(monitor):
     """The url while all is well, its /fail while it is not; a query is kept."""
     degraded = [False, True]
     heartbeat = Heartbeat(monitor.url + "?x=1", 60, lambda: degraded.pop(0))
-    assert [await heartbeat.ping(client), await heartbeat.ping(client)] == [True, True]
+    assert [await heartbeat.ping(), await heartbeat.ping()] == [True, True]
     targets = [monitor.targets.get_nowait(), monitor.targets.get_nowait()]
     assert targets == ["/ping/secret-uuid?x=1", "/ping/secret-uuid/fail?x=1"]
 
 
 @pytest.mark.parametrize(("status", "reason"), [(500, "http_500"), (404, "http_404"), (302, "http_302")])
-async def test_a_monitor_that_refuses_is_said_once(monitor, client, status, reason):
+async def test_a_monitor_that_refuses_is_said_once(monitor, status, reason):
     """One line when it begins, one when it ends; the url is in neither."""
     monitor.status = status
     heartbeat = Heartbeat(monitor.url, 60, lambda: False)
     with capture_logs() as lines:
-        assert [await heartbeat.ping(client), await heartbeat.ping(client)] == [False, False]
+        assert [await heartbeat.ping(), await heartbeat.ping()] == [False, False]
         monitor.status = 200
-        assert [await heartbeat.ping(client), await heartbeat.ping(client)] == [True, True]
+        assert [await heartbeat.ping(), await heartbeat.ping()] == [True, True]
     assert [line["event"] for line in lines] == ["heartbeat.missed", "heartbeat.restored"]
     assert lines[0]["reason"] == reason
     assert "secret-uuid" not in repr(lines)
 
 
-async def test_a_monitor_that_is_away(client):
+async def test_a_monitor_that_is_away():
     """No connection is a miss, not an error."""
     heartbeat = Heartbeat("http://127.0.0.1:9/x", 60, lambda: False)
     with capture_logs() as lines:
-        assert await heartbeat.ping(client) is False
-    assert [line["reason"] for line in lines] == ["ConnectError"]
+        assert await heartbeat.ping() is False
+    assert [line["reason"] for line in lines] == ["connect_failed"]
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks://127.0.0.1:1080", "http://127.0.0.1:99999", "http://[::1", "ftp://x:1"]
+)
+async def test_a_proxy_that_cannot_be_used_is_a_miss(monitor, monkeypatch, proxy):
+    """A desktop sets all_proxy=socks://…, for example; it ended the daemon."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    heartbeat = Heartbeat(monitor.url, 60, lambda: False)
+    with capture_logs() as lines:
+        assert await heartbeat.ping() is False
+    assert [line["reason"] for line in lines] == ["proxy_failed"]
+
+
+async def test_the_path_stays_as_it_is_written(monitor):
+    """An encoded slash is no slash."""
+    heartbeat = Heartbeat(monitor.url.replace("/ping", "/a%2Fb"), 60, lambda: True)
+    assert await heartbeat.ping()
+    assert monitor.targets.get_nowait() == "/a%2Fb/secret-uuid/fail"
 
 
 async def test_it_goes_on_until_cancelled(monitor):

@@ -786,6 +786,14 @@ async def test_a_page_works_below_a_root_path(scene):
         assert all(link.startswith("/scribe/") for link in links)
 
 
+async def test_a_root_path_opens_no_page(scene):
+    """It is the proxy's, which takes it away: the guard and the routes look at one and the same path."""
+    scene.config.write_text(CONFIG.replace("calls:", "login:"))
+    async with serving(scene, token=TOKEN, root_path="/folders") as site, site.client() as client:
+        assert (await client.get("/folders/login")).status_code == 401
+        assert (await client.get("/login")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("progress", "words", "percent"),
     [

@@ -110,6 +110,13 @@ def test_a_missing_inbox_is_a_warning(scene, capsys):
     assert f"mkdir -p {scene.root}/inbox" in said.err
 
 
+def test_a_remedy_with_a_path_can_be_pasted(scene, capsys):
+    """A path with a space is one word of the shell, and nothing in it is a command."""
+    scene.config.write_text(CONFIG.replace("inbox: inbox", "inbox: my calls; rm -r x/inbox"))
+    assert scene.run("check", "--quiet") == 0
+    assert f"(mkdir -p '{scene.root}/my calls; rm -r x/inbox')" in capsys.readouterr().err
+
+
 def test_a_missing_parent_of_the_inbox(scene, capsys):
     """A path that was mistyped near its beginning reads the same."""
     scene.config.write_text(CONFIG.replace("inbox: inbox", "inbox: /srv/no/such/place/inbox"))
@@ -201,6 +208,16 @@ def test_init_elsewhere_names_the_config_in_what_to_type(tmp_path, capsys):
     """The commands work when they are pasted."""
     assert main(["init", str(tmp_path / "a b")]) == 0
     assert f"dropscribe run -c '{tmp_path}/a b/dropscribe.yaml'" in capsys.readouterr().out
+
+
+def test_a_folder_with_an_odd_byte_can_be_pasted(tmp_path, capsys):
+    """As bash writes it: nothing printable names the folder."""
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    assert main(["init", folder]) == 0
+    command = capsys.readouterr().out.rpartition("-c ")[2].strip()
+    assert command.startswith("$'")
+    found = subprocess.run(["bash", "-c", f"cat {command}"], check=True, capture_output=True)
+    assert b"providers:" in found.stdout
 
 
 def test_init_changes_nothing_that_is_there(scene, capsys):

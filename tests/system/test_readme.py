@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,15 @@ def test_every_config_loads(tmp_path, document, text):
     """Each yaml block, with the providers it leaves out, is a config that the daemon takes."""
     config, _ = parse_config(completed(text), folder=tmp_path, environ=KEYS)
     assert config.folders
+
+
+def test_the_page_names_all_extras():
+    """Those that an installation can have, each with its lock; none that is gone."""
+    page = (ROOT / "docs/installation.md").read_text("utf-8")
+    named = re.findall(r"`([\w-]+)`", page.partition("Optional parts are extras:")[2].partition(". ")[0])
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert sorted(named) == sorted(extras.keys() - {"test", "bench", "lint"})
+    assert all((ROOT / "locks" / f"{name}.txt").exists() for name in named)
 
 
 @pytest.mark.parametrize("index", [ROOT / "docs/README.md", ROOT / "docs/design/README.md"])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.core.errors import StoreError
+from dropscribe.core.text.printing import shell_word
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import MountKind, mount_of, require_proc
@@ -186,7 +187,7 @@ def _grant(path: Path) -> str:
     """The command that gives access; in systemd's sandbox a drop-in, because modes do not help there."""
     if not os.access(path, os.W_OK, effective_ids=True) and os.statvfs(path).f_flag & os.ST_RDONLY:
         return "it is read-only here: remount it, or name it in ReadWritePaths= (systemctl edit dropscribe)"
-    return f"give it access: setfacl -m u:{os.geteuid()}:rwx {path}, or a common group"
+    return f"give it access: setfacl -m u:{os.geteuid()}:rwx {shell_word(str(path))}, or a common group"
 
 
 def _nearest(path: Path) -> Path:

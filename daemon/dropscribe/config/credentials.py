@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from dropscribe.config.disk_reads import read_small_file
 from dropscribe.config.notation.field_types import parse_secret
 from dropscribe.config.notation.secret import Secret
+from dropscribe.core.text.printing import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,7 @@ def _warn_if_open(what: str, file: object, status: os.stat_result, path: KeyPath
     readers = stat.S_IROTH if status.st_uid == 0 else stat.S_IROTH | stat.S_IRGRP
     if status.st_mode & readers:
         message = f"others on this machine can read {what} (mode {stat.S_IMODE(status.st_mode):04o})"
-        document.report(path, message, f"chmod 600 {file}", warning=True)
+        document.report(path, message, f"chmod 600 {shell_word(str(file))}", warning=True)
 
 
 def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> Secret | None:

@@ -31,7 +31,10 @@ _HEAD_WITHOUT_ENGINE = (
     "Valid as it stands: the embedded engine transcribes what is dropped into inbox/.",
     "It needs the provider's key; then what is dropped into inbox/ is transcribed.",
 )
-_UNITS = {"duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")), "size": ((10**6, "MB"),)}
+_UNITS = {
+    "duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")),
+    "size": ((2**30, "GiB"), (10**6, "MB")),
+}
 _WIDTH = 110
 _COMMENT_COLUMN = 34
 _EXAMPLES: Mapping[str, Mapping[str, str]] = {
@@ -117,8 +120,8 @@ def written_value(value: Any, word: str = "") -> str:
     """*value* as the file has it, a duration or size with its unit; *word* is its type's."""
     for kind, units in _UNITS.items():
         if word.endswith(kind) and isinstance(value, int | float) and not isinstance(value, bool):
-            whole = (f"{value / size:g}{unit}" for size, unit in units if value and value % size == 0)
-            return next(whole, f"{value:g}")
+            whole = (f"{value / size:.15g}{unit}" for size, unit in units if value and value % size == 0)
+            return next(whole, f"{value:.15g}")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.config.sections.templates import template_problems
 from dropscribe.core.errors import Problem
+from dropscribe.core.text.printing import shell_word
 from dropscribe.files.threads import DaemonThreads
 
 if TYPE_CHECKING:
@@ -78,5 +79,9 @@ def _hooks(config: Config) -> Iterator[Problem]:
     for event, argv in config.hooks.commands.items() if config.hooks else ():
         if shutil.which(argv[0], path=os.environ.get("PATH", os.defpath)) is None:
             is_there = "/" in argv[0] and os.path.exists(argv[0])
-            hint = f"chmod +x {argv[0]}" if is_there else "name a program that is there, with its whole path"
+            hint = (
+                f"chmod +x {shell_word(argv[0])}"
+                if is_there
+                else "name a program that is there, with its whole path"
+            )
             yield Problem(f"'{argv[0]}' cannot be run", path=f"hooks.on_{event}", hint=hint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from dropscribe.core.model import JobState
 from dropscribe.core.naming import sidecar_ending, spellings, split_pattern
 from dropscribe.core.retry import DUPLICATE, REUSED
 from dropscribe.core.routing import BACKLOG
-from dropscribe.core.text.printing import path_text
+from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.publish.error_file import ERROR_ENDING, find_error, read_error
@@ -25,7 +24,7 @@ from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there, stands_
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.transcript_reader import doubts_about, possible_formats
 from dropscribe.reports.waiting import failure_words, queued_words
-from dropscribe.reports.wording import plural, shell_path, time_words
+from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import WARNING_WORDS
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def _explain_filed(place: Place, view: QueueView) -> Explanation:
         return Explanation("unknown", [_NOTHING_THERE])
     if told := _error_beside(place.absolute):
         words = f"it failed at {told.get('failed_at')}: {told.get('code')}: {told.get('reason')}"
-        remedy = f"fix the cause, then run: dropscribe retry {shell_path(place.absolute)}"
+        remedy = f"fix the cause, then run: dropscribe retry {shell_word(path_text(place.absolute))}"
         return Explanation("failed", [words, "the queue has no record of it any more"], remedy)
     return Explanation("unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"])
 
@@ -320,7 +319,7 @@ def _paid_words(record: JobRecord) -> list[str]:
 
 def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
     if record.state is JobState.FAILED and record.filed_here and is_there(record.filed_here):
-        audio = shell_path(record.filed_here)
+        audio = shell_word(path_text(record.filed_here))
         if record.tries and record.tries[-1].code == DUPLICATE:
             return f"to have it again: dropscribe forget {audio}, then dropscribe retry {audio}"
         return f"fix the cause, then run: dropscribe retry {audio}"
@@ -331,7 +330,7 @@ def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
         steps.append("start dropscribe: dropscribe run, or its service")
     # A start alone releases neither a backlog nor a spent budget.
     if record.pin == BACKLOG:
-        steps.insert(0, f"dropscribe release --folder {shlex.quote(record.folder)}")
+        steps.insert(0, f"dropscribe release --folder {shell_word(record.folder)}")
     elif state == "held" and any(hold.code == BUDGET_CODE for hold in view.holds.values()):
         steps.append("raise the budget in the config, or wait until the budget resets")
     elif state == "held" and view.is_running:

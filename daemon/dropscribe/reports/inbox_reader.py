@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file
-from dropscribe.core.text.printing import path_text
+from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden, snapshot_of
 from dropscribe.files.beneath import (
     UnsafePathError,
@@ -98,11 +98,12 @@ def unavailable_reason(rule: FolderRule) -> str | None:
         _look_in(rule, b"", _try_listing, lists=True)
     except OSError as error:
         if error.errno == errno.ENOENT:
-            return f"{rule.inbox} is not there; mount it or make it (mkdir -p {rule.inbox})"
+            return f"{rule.inbox} is not there; mount it or make it (mkdir -p {shell_word(str(rule.inbox))})"
         if error.errno == errno.ENOTDIR:
             return f"{rule.inbox} is not a folder"
         if error.errno in {errno.EACCES, errno.EPERM}:
-            remedy = f"give it access (setfacl -m u:{os.geteuid()}:rwx {rule.inbox}, or a common group)"
+            inbox = shell_word(str(rule.inbox))
+            remedy = f"give it access (setfacl -m u:{os.geteuid()}:rwx {inbox}, or a common group)"
             return f"{rule.inbox} may not be listed by uid {os.geteuid()}; {remedy}"
         return f"{rule.inbox}: {error.strerror or os.strerror(error.errno or 0)}"
     return None

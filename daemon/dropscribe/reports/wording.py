@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -118,16 +116,6 @@ def printable(text: str, keep: str = "\n\t") -> str:
 def show_path(path: bytes) -> str:
     """A path for people, on one line."""
     return one_line(path_text(path))
-
-
-def shell_path(path: bytes) -> str:
-    """A path as a word of a shell's command line, on one line; odd bytes as bash's ``$'…'`` has them."""
-    text = os.fsdecode(path)
-    if text.isprintable():
-        return shlex.quote(text)
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    odd = {letter: "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter)) for letter in set(escaped)}
-    return f"$'{''.join(each if each.isprintable() else odd[each] for each in escaped)}'"
 
 
 def plural(number: int, word: str) -> str:

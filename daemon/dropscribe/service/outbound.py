@@ -1,7 +1,8 @@
 """Requests to the admin's urls: the heartbeat to a monitor; webhook and apprise, which receive notifications.
 
-Guarantees: no redirect is followed; an answer's body is not read; urls, which work like passwords, and
-secrets are neither logged nor kept in the outbox; a monitor that is away costs one log line, not one a ping;
+Guarantees: connections and proxies are those of the providers' requests; no redirect is followed; urls, which
+work like passwords, and secrets are neither logged nor kept in the outbox; no failed request ends the daemon;
+a monitor that is away costs one log line, not one a ping;
 a receiver that drops events whose id it has seen gets each once. The apprise library (the extra ``notify``)
 is imported when the first message is sent and not before; a message comes at most once a ``batch``, the first
 one PROMPT_SECONDS after its event, none in the quiet hours.
@@ -19,12 +20,15 @@ import time
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 
-from dropscribe import __version__
+from dropscribe.core.errors import ProviderError
 from dropscribe.core.text.printing import escape_text
-from dropscribe.providers.transport.http_library import httpx
+from dropscribe.providers.redaction import Redactor
+from dropscribe.providers.transport.http import HttpTransport
+from dropscribe.providers.transport.requests import Upload
 from dropscribe.service.notifications import Recipient
 
 if TYPE_CHECKING:
@@ -52,28 +56,27 @@ class Heartbeat:
     """Pings *url*, and its ``/fail`` while the daemon is degraded (as healthchecks.io understands it)."""
 
     def __init__(self, url: str, every_seconds: float, is_degraded: Callable[[], bool]) -> None:
-        self._url = httpx.URL(url)
+        self._url = url
         self._every_seconds = every_seconds
         self._is_degraded = is_degraded
         self._is_missing = False
 
     async def run(self) -> None:
         """Ping until cancelled, so that the monitor notices when the daemon is down."""
-        async with httpx.AsyncClient(timeout=PING_SECONDS, follow_redirects=False) as client:
-            while True:
-                await self.ping(client)
-                await asyncio.sleep(self._every_seconds)
+        while True:
+            await self.ping()
+            await asyncio.sleep(self._every_seconds)
 
-    async def ping(self, client: httpx.AsyncClient) -> bool:
+    async def ping(self) -> bool:
         """Send one ping; returns whether the monitor accepted it."""
-        url = self._url
+        url = urlsplit(self._url)
         if self._is_degraded():
-            url = url.copy_with(path=url.path.rstrip("/") + "/fail")
-        reason = await _request(client, PING_SECONDS, "GET", url)
+            url = url._replace(path=url.path.rstrip("/") + "/fail")
+        reason = await _request("GET", Upload(urlunsplit(url)), PING_SECONDS)
         if reason and not self._is_missing:
-            log.warning("heartbeat.missed", server_address=self._url.host, reason=reason)
+            log.warning("heartbeat.missed", server_address=url.hostname, reason=reason)
         elif self._is_missing and not reason:
-            log.info("heartbeat.restored", server_address=self._url.host)
+            log.info("heartbeat.restored", server_address=url.hostname)
         self._is_missing = bool(reason)
         return not reason
 
@@ -93,24 +96,26 @@ class Webhook(Recipient):
         timestamp = str(int(time.time()))
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": f"dropscribe/{__version__}",
             "X-Dropscribe-Event-Id": letter.event_id,
             "X-Dropscribe-Timestamp": timestamp,
             "X-Dropscribe-Signature": _signature(self._secret, timestamp, body),
         }
-        async with httpx.AsyncClient(timeout=WEBHOOK_SECONDS, follow_redirects=False) as client:
-            return await _request(client, WEBHOOK_SECONDS, "POST", self._url, content=body, headers=headers)
+        return await _request("POST", Upload(self._url, headers, before=body), WEBHOOK_SECONDS)
 
 
-async def _request(
-    client: httpx.AsyncClient, seconds: float, method: str, url: httpx.URL | str, **parts: Any
-) -> str:
-    """Send one request; returns "" after any 2xx, else the reason of its failure."""
+async def _request(method: str, upload: Upload, seconds: float) -> str:
+    """Send one request; returns "" after any 2xx, else the code of its failure."""
+    transport = HttpTransport(redactor=Redactor(()))
     try:
-        async with asyncio.timeout(seconds), client.stream(method, url, **parts) as answer:
-            return "" if answer.is_success else f"http_{answer.status_code}"
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-        return type(error).__name__
+        async with asyncio.timeout(seconds):
+            answer = await transport.send(method, upload, timeout_seconds=None)
+    except ProviderError as error:
+        return error.code
+    except TimeoutError:
+        return "timeout"
+    finally:
+        await transport.close()
+    return "" if answer.status // 100 == 2 else f"http_{answer.status}"
 
 
 def _digest(url: str) -> str:

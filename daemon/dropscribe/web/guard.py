@@ -69,7 +69,7 @@ class Access:
 
     @property
     def root_path(self) -> str:
-        """The path prefix under which a reverse proxy serves the application."""
+        """The path prefix under which a reverse proxy serves the application, which the proxy takes away."""
         return self.http.root_path
 
     def is_own_name(self, host: str) -> bool:
@@ -157,7 +157,7 @@ class Guard:
             async with asyncio.timeout(SEND_SECONDS):
                 await send(message)
 
-        counts = self._below_root(scope["path"]) not in _PROGRAMS_PATHS
+        counts = scope["path"] not in _PROGRAMS_PATHS
         self._requests += counts
         try:
             is_full = counts and self._requests > MOST_REQUESTS
@@ -183,12 +183,9 @@ class Guard:
             return _plain(HTTPStatus.MISDIRECTED_REQUEST)
         if scope["method"] == "POST" and not self._is_same_site(headers, hosts[0]):
             return _plain(HTTPStatus.FORBIDDEN)
-        if self._access.token is None or self._below_root(scope["path"]).startswith(_OPEN_PATHS):
+        if self._access.token is None or scope["path"].startswith(_OPEN_PATHS):
             return None
         return await self._refuse_stranger(scope, headers)
-
-    def _below_root(self, path: str) -> str:
-        return path.removeprefix(self._access.root_path)
 
     def _is_same_site(self, headers: Headers, host: str) -> bool:
         """Whether a POST comes from one of our own pages, or from a program that is no browser."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from dropscribe.config.describe import example_text
 from dropscribe.config.extras import can_install, install_hint, is_installed
 from dropscribe.config.load import load_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
+from dropscribe.core.text.printing import shell_word
 from dropscribe.reports.wording import printable
 
 if TYPE_CHECKING:
@@ -80,5 +80,5 @@ def _next_words(path: Path, *, is_new: bool) -> str:
             f"\nThe config names the provider {_ONLINE_PROVIDER}, whose key it takes from {variable}.",
             f"The embedded engine is not installed: {install_hint('local')}",
         ]
-    option = "" if path.parent.resolve() == Path.cwd() else f" -c {shlex.quote(str(path))}"
+    option = "" if path.parent.resolve() == Path.cwd() else f" -c {shell_word(str(path))}"
     return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])

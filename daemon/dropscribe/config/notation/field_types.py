@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from dropscribe.config.notation import quantities as q
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.budget import Limit
-from dropscribe.core.hosts import parse_host_pattern
+from dropscribe.core.hosts import is_address, parse_host_pattern
 from dropscribe.core.requests.languages import is_language, language_tag
 from dropscribe.core.text.printing import did_you_mean
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LANGUAGE = r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*"
 _LARGEST_BUDGET = 10**12
+_LIKE_AN_ADDRESS = re.compile(r"\[|^\d+(?:\.\d+){3}(?::|$)", re.ASCII)
+"""Of a url's host: it is an address, or the url is none (``192.168.1.300``)."""
 _VARIABLE = r"\$\{"
 
 
@@ -111,9 +113,10 @@ def parse_url(value: object) -> str:
     text = parse_text(value)
     try:
         parts = urlsplit(text)
-        labels = (parts.hostname or "").removesuffix(".").split(".")
+        host = parts.hostname or ""
         is_url = parts.scheme in {"http", "https"} and parts.port != 0 and " " not in text
-        is_url = is_url and all(0 < len(label) <= 63 for label in labels)
+        is_url = is_url and all(0 < len(label) <= 63 for label in host.removesuffix(".").split("."))
+        is_url = is_url and (is_address(host) or not _LIKE_AN_ADDRESS.search(parts.netloc))
     except ValueError:
         is_url = False
     if not is_url:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -117,6 +118,18 @@ def name_text(path: bytes) -> str:
 def path_text(path: bytes) -> str:
     r"""*path* as text; bytes that are not UTF-8 become ``\udcXX``."""
     return path.decode("utf-8", "surrogateescape")
+
+
+def shell_word(text: str) -> str:
+    """*text* as one word of a shell's command line, on one line; odd bytes as bash's ``$'…'`` has them."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{''.join(each if each.isprintable() else _in_bytes(each) for each in escaped)}'"
+
+
+def _in_bytes(letter: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
 def utc_text(unix_seconds: float) -> str | None:

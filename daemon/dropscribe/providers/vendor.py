@@ -160,7 +160,7 @@ class HttpProvider:
         self._key = config.api_key.reveal() if config.api_key is not None else None
         self._redactor = redactor_of(vendor.url, self._key)
         self._classifier = Classifier(self._redactor, vendor.errors)
-        self._http = HttpTransport(redactor=self._redactor)
+        self._http = HttpTransport(redactor=self._redactor, headers=_key_header(vendor, self._key))
         self._timeout_seconds = config.timeout_seconds
         self._max_upload_bytes = config.max_upload_bytes
 
@@ -221,12 +221,8 @@ class HttpProvider:
         return answer
 
     async def _request(self, method: str, upload: Upload, seconds: float | None) -> Answer:
-        if self._key is not None:
-            if not (self._key.isascii() and self._key.isprintable()):
-                raise ProviderUnusable("bad_key", "the key holds characters that no header can carry")
-            name, _, value = self.vendor.key_header.partition(": ")
-            headers = {**upload.headers, name: value.replace("{key}", self._key)}
-            upload = dataclasses.replace(upload, headers=headers)
+        if self._key is not None and not (self._key.isascii() and self._key.isprintable()):
+            raise ProviderUnusable("bad_key", "the key holds characters that no header can carry")
         return await self._http.send(method, upload, timeout_seconds=seconds)
 
     async def _answer_seconds(self, audio: AudioFile) -> float | None:
@@ -275,6 +271,13 @@ class HttpProvider:
         if not wants_text or text is None:
             raise self._classifier.bad_answer(answer, reason)
         return {"text": text}
+
+
+def _key_header(vendor: Vendor, key: str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    name, _, value = vendor.key_header.partition(": ")
+    return {name: value.replace("{key}", key)}
 
 
 def _text_of(answer: Answer) -> str | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dropscribe import __version__
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.providers.transport.connections import Connections, target_of
-from dropscribe.providers.transport.http_library import httpcore, httpx
+from dropscribe.providers.transport.http_library import httpcore
 from dropscribe.providers.transport.network import ANSWER_BODY_BYTES
 
 if TYPE_CHECKING:
@@ -120,10 +120,12 @@ class HttpTransport:
 
     Args:
         redactor: For system messages that become part of errors.
+        headers: Of every request: the key's.
     """
 
-    def __init__(self, *, redactor: Redactor) -> None:
+    def __init__(self, *, redactor: Redactor, headers: Mapping[str, str] | None = None) -> None:
         self._redactor = redactor
+        self._headers = {**_HEADERS, **(headers or {})}
         self._connections = Connections()
 
     async def send(self, method: str, upload: Upload, *, timeout_seconds: float | None) -> Answer:
@@ -145,7 +147,7 @@ class HttpTransport:
         failure: ProviderError
         try:
             async with progress.limit, aclosing(_body(upload, progress)) as body:
-                request = _request(method, target, upload, body, progress)
+                request = self._request(method, target, upload, body, progress)
                 async with self._connections.response(target, request) as response:
                     return await _answer(response, progress)
         except TimeoutError as error:
@@ -157,6 +159,23 @@ class HttpTransport:
         except (*NETWORK_ERRORS, EncodingError) as error:
             failure = self._failure(error, progress)
         raise failure
+
+    def _request(
+        self, method: str, target: Target, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress
+    ) -> httpcore.Request:
+        headers = {"host": ("Host", target.host)}
+        for given in (self._headers, upload.headers, target.login):
+            headers.update((name.lower(), (name, value)) for name, value in given.items())
+        if method != "GET":
+            headers["content-length"] = ("Content-Length", str(upload.size_bytes))
+        limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
+        return httpcore.Request(
+            method,
+            target.at,
+            headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.values()],
+            content=body if upload.size_bytes else None,
+            extensions={"timeout": limits, "trace": progress.trace},
+        )
 
     async def close(self) -> None:
         """Close the connections, also those in use when their requests end. Safe to call twice."""
@@ -172,24 +191,6 @@ class HttpTransport:
             )
         kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
         return kind(code, reason)
-
-
-def _request(
-    method: str, target: Target, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress
-) -> httpcore.Request:
-    headers = {"host": ("Host", target.host)}
-    for given in (_HEADERS, upload.headers, target.login):
-        headers.update((name.lower(), (name, value)) for name, value in given.items())
-    if method != "GET":
-        headers["content-length"] = ("Content-Length", str(upload.size_bytes))
-    limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
-    return httpcore.Request(
-        method,
-        target.at,
-        headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.values()],
-        content=body if upload.size_bytes else None,
-        extensions={"timeout": limits, "trace": progress.trace},
-    )
 
 
 async def _body(upload: Upload, progress: _Progress) -> AsyncGenerator[bytes]:
@@ -221,7 +222,7 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
     is_success = response.status // 100 == _SUCCESS
     if is_success and not progress.is_whole:
         raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
-    headers = {name.lower(): value for name, value in httpx.Headers(response.headers).items()}
+    headers = _headers_of(response)
     most_bytes = ANSWER_BYTES if is_success else ERROR_ANSWER_BYTES
     body, stream = bytearray(), cast("AsyncIterable[bytes]", response.stream)
     try:
@@ -288,6 +289,14 @@ def in_utf8(body: bytes, content_type: str) -> bytes:
     with suppress(LookupError, ValueError):
         return body.decode(declared[1]).encode()
     return body
+
+
+def _headers_of(response: httpcore.Response) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in response.headers:
+        name, value = raw_name.decode("ascii").lower(), raw_value.decode(errors="replace")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 async def _close_unless_exact(response: httpcore.Response, headers: Mapping[str, str]) -> None:

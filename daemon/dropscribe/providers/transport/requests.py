@@ -27,7 +27,7 @@ class Upload:
     """One request, with or without an audio file."""
 
     url: str  # With its whole query
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # Including the key's, hence no repr
+    headers: Mapping[str, str] = field(default_factory=dict)  # Beside those of every request
     audio: AudioFile | None = field(default=None, repr=False)  # Streamed between *before* and *after*
     before: bytes = field(default=b"", repr=False)  # The form's bytes ahead of the audio, or the whole body
     after: bytes = field(default=b"", repr=False)  # The form's closing bytes

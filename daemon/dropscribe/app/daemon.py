@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 ONCE_HORIZON_SECONDS = 60.0  # ``run --once`` waits for retries that are due within this time
-_ONCE_LOOK_SECONDS = 0.1
+_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.1  # until ``run --once`` looks for more to do again
 _QUEUE_AWAY_SECONDS = 2.0  # wait between two attempts to reach a cluster's unavailable database
 
 
@@ -252,6 +252,7 @@ class Daemon:
         )
 
     async def _until_nothing_more(self) -> None:
+        look_seconds = _FIRST_LOOK_SECONDS
         # Settling is asked first: a file that settles before the second look is in the queue by then.
         while not self.stop.is_set() and (
             self.inboxes.is_settling()
@@ -259,7 +260,10 @@ class Daemon:
             # A hard link waits for the job of the same file, and is queued soon after that job has ended.
             or (self.inboxes.has_hard_link_waiting() and await self._count_live() == 0)
         ):
-            await self._wait_for_stop(_ONCE_LOOK_SECONDS)
+            await self._wait_for_stop(look_seconds)
+            # A job in flight is seen without the database, so the end of the last one is noticed at once.
+            longer = min(2 * look_seconds, _LONGEST_LOOK_SECONDS)
+            look_seconds = _FIRST_LOOK_SECONDS if self.engine.in_flight else longer
 
     async def _count_live(self) -> int | None:
         """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""

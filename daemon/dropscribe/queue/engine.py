@@ -168,6 +168,8 @@ class Engine:
         """
         if not self.dispatcher.runs_jobs:
             return False
+        if self._admission.is_busy():
+            return True
         latest = self.now() + horizon_seconds
         next_starts = await self.dispatcher.next_starts()
         late = {provider for provider, at in next_starts.items() if at > latest}
@@ -183,7 +185,7 @@ class Engine:
             return claims.is_poll_expected(db, self._admission.plan.chains, held, self.now(), latest)
 
         is_due = await self.dispatcher.is_busy_elsewhere() or await self.database.do(look)
-        # Checked last: a job that was claimed just before the query is not due, and is in flight only later.
+        # Checked again: a job that was claimed just before the query is not due, and is in flight only later.
         return is_due or self._admission.is_busy()
 
     async def begin_folders(self, asks: Mapping[str, bool], renamed: Mapping[str, str]) -> None:

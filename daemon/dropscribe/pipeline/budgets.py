@@ -40,6 +40,7 @@ class Budgets:
     reporter: Reporter
     disks: DiskThreads
     _stops: dict[Scope, Hold] = field(default_factory=dict)
+    _audited_at: float = 0.0
     _turns_at: float | None = None
 
     async def charge(self, claim: Claim, transcript: Transcript, audio: AudioFile) -> tuple[Spending, ...]:
@@ -59,6 +60,7 @@ class Budgets:
     async def audit(self) -> None:
         """Stop scopes whose budget is spent, release those with a new period, and notify changes."""
         accounts = await self.queue.check_budgets()
+        self._audited_at = time.time()
         self._turns_at = min((account.turns_at for account in accounts), default=None)
         stops = {stop.scope: stop for stop in stops_of(accounts)}
         for account in accounts:
@@ -73,11 +75,11 @@ class Budgets:
         self._stops = stops
 
     async def watch(self) -> None:
-        """Audit at each turn of a day or month, until cancelled."""
+        """Audit at each turn of a day or month, and after the clock was set back, until cancelled."""
         while True:
             left_seconds = LONGEST_SLEEP_SECONDS if self._turns_at is None else self._turns_at - time.time()
             await asyncio.sleep(max(0.01, min(LONGEST_SLEEP_SECONDS, left_seconds)))
-            if self._turns_at is not None and time.time() >= self._turns_at:
+            if self._turns_at is not None and not self._audited_at <= time.time() < self._turns_at:
                 await self.audit()
 
     async def _seconds(self, job: Job, transcript: Transcript, audio: AudioFile) -> float | None:

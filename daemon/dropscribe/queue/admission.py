@@ -11,6 +11,7 @@ from dropscribe.core.routing import Route, routes_for
 from dropscribe.queue.holds import Holds
 from dropscribe.queue.model import HANGS, Plan
 from dropscribe.queue.provider_rates import ProviderRates
+from dropscribe.queue.sql import transactions
 from dropscribe.queue.sql.claims import LARGE_BYTES, SUSPECT_CRASHES, ClaimRequest
 
 if TYPE_CHECKING:
@@ -148,6 +149,12 @@ class Admission:
         """Swap the plan; jobs in flight continue as they began."""
         self.plan = plan
         self.rates.replan(plan.providers.values())
+
+    def set_clock_back(self, seconds: float) -> None:
+        """The clock was set back by *seconds*: nothing waits for a time by the old clock."""
+        self.holds.set_clock_back(seconds)
+        self.rates.set_clock_back(seconds)
+        self.database.post(lambda db: transactions.set_clock_back(db, seconds, self.database.now()))
 
     def started(self, job: Job) -> None:
         """Count a request of *job* towards its provider's rate, and note its folder's turn."""

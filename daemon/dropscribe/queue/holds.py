@@ -63,6 +63,13 @@ class Holds:
             self._rates.cut_pause(scope.name)
         self._database.signals.wake.set()
 
+    def set_clock_back(self, seconds: float) -> None:
+        """The clock was set back by *seconds*; so are the times in memory."""
+        self._holds = {
+            scope: replace(hold, since=hold.since - seconds, next_probe_at=hold.next_probe_at - seconds)
+            for scope, hold in self._holds.items()
+        }
+
     def get(self, scope: Scope) -> Hold | None:
         """The hold of a provider or folder, if it is held."""
         return self._holds.get(scope)

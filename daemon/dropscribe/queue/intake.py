@@ -35,6 +35,9 @@ class EmbeddedIntake:
         Raises:
             StoreError: Nothing was added.
         """
+        # A clock may have been set back since a file was first seen, and it is due when it was received.
+        now = self._store.now()
+        jobs = [replace(job, received_at=now) if job.received_at > now else job for job in jobs]
         submitted = self._store.call(lambda db: intake_queries.submit(db, self._by_name(jobs))).result()
         reached("submitted")
         return submitted

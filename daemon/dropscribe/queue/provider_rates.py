@@ -78,8 +78,12 @@ class ProviderRates:
 
     def recall(self, db: Connection) -> None:
         """Take over the pauses and the recent requests of an earlier run."""
-        self.pauses = hold_rows.read_pauses(db)
         now, monotonic = self._database.now(), time.monotonic()
+        # After a clock was set back, no pause lasts until a time by the old clock.
+        self.pauses = {
+            provider: replace(pause, until=min(pause.until, now + pause.until - pause.since))
+            for provider, pause in hold_rows.read_pauses(db).items()
+        }
         longest_seconds = max((each.window_seconds for each in self._limiters.values()), default=0.0)
         for provider, at in rows.read_recent_starts(db, now - longest_seconds):
             if limiter := self._limiters.get(provider):
@@ -95,6 +99,13 @@ class ProviderRates:
         pause = self.pauses[provider] = Pause(provider, old.since if old else now, until)
         self._database.post(lambda db: hold_rows.write_pause(db, pause))
         self._database.signals.news.set()
+
+    def set_clock_back(self, seconds: float) -> None:
+        """The clock was set back by *seconds*; so are the times in memory."""
+        self.pauses = {
+            provider: replace(pause, since=pause.since - seconds, until=pause.until - seconds)
+            for provider, pause in self.pauses.items()
+        }
 
     def cut_pause(self, provider: str) -> None:
         """End a pause now; one request at a time shows whether it is over."""

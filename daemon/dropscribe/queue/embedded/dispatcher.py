@@ -8,6 +8,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import structlog
+
 from dropscribe.core.errors import StoreBusy, StoreFull
 from dropscribe.core.model import ResultStored, Retry
 from dropscribe.files.crashpoint import reached
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
+log = structlog.get_logger()
+
 PUBLISHING_SLOTS = 64  # Jobs whose files are being written at once; those of a folder go to its disk together
 _LONGEST_SLEEP_SECONDS = 60.0
 _SEARCH_GAP_SECONDS = 1.0
+_CLOCK_STEP_SECONDS = 1.0  # a clock that is adjusted gradually moves less between two looks
 _LONGEST_TURN_SECONDS = 1.0  # a pause may be ended while a running attempt waits for its next request
 
 
@@ -57,6 +62,7 @@ class EmbeddedDispatcher:
         self._database, self._signals = admission.database, admission.signals
         self._state_dir = state_dir
         self._looked_at = time.monotonic()
+        self._clock_ahead_seconds = self._database.now() - self._looked_at
         self._search_at = 0.0  # monotonic
         self._seen: tuple[Plan, frozenset[str]] | None = None
         self._draining = False
@@ -120,11 +126,21 @@ class EmbeddedDispatcher:
         self._signals.news.set()  # the holds, pauses and rate limits of the run before
         log_interrupted(cut_off)
 
+    def _note_clock(self) -> None:
+        """Notice a clock that was set back, by its distance to the monotonic one."""
+        before = self._clock_ahead_seconds
+        self._clock_ahead_seconds = self._database.now() - time.monotonic()
+        set_back_seconds = before - self._clock_ahead_seconds
+        if set_back_seconds >= _CLOCK_STEP_SECONDS:
+            log.warning("clock.set_back", seconds=round(set_back_seconds, 1))
+            self._admission.set_clock_back(set_back_seconds)
+
     async def _dispatch(self, group: asyncio.TaskGroup, runner: JobRunner) -> float:
         """Start jobs in free slots; returns the seconds until something can change by itself."""
         if self._draining:
             self._claimed_last.set()
             return _LONGEST_SLEEP_SECONDS
+        self._note_clock()
         seen = self._admission.plan, self._admission.folders.hanging
         if seen != self._seen:  # a folder has come back into the plan, or hangs no more
             self._seen = seen

@@ -143,6 +143,22 @@ def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
     return cut_off
 
 
+_WAITS = {
+    "jobs": ("received_at", "due_at", "remote_at"),
+    "holds": ("since", "next_probe_at"),
+    "pauses": ("since", "until"),
+    "remote_deletions": ("due_at",),
+    "outbox": ("due_at",),
+}
+
+
+def set_clock_back(db: Connection, seconds: float, now: float) -> None:
+    """The clock was set back by *seconds* to *now*: nothing waits for a time by the old clock."""
+    for table, columns in _WAITS.items():
+        for column in columns:
+            db.execute(f"UPDATE {table} SET {column} = {column} - ? WHERE {column} > ?", (seconds, now))
+
+
 def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:
     """No job waits for a provider that its folder's list no longer has; returns the jobs that were at one."""
     abandoned = rows.read_jobs(

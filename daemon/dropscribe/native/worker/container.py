@@ -85,7 +85,9 @@ def opened(descriptor: int, form: RawForm | None = None) -> Iterator[Any]:
                 raise AudioRejected("no_audio_stream", "there is no audio stream in it")
             yield container
     except (av.FFmpegError, EOFError, UnicodeError) as error:
-        raise AudioRejected("undecodable", getattr(error, "strerror", None) or str(error)) from error
+        # Some are named as the system's, such as "Operation not permitted" of a WMA that breaks off.
+        words = getattr(error, "strerror", None) or str(error)
+        raise AudioRejected("undecodable", f"FFmpeg says: {words}") from error
 
 
 def _open(descriptor: int, form: RawForm | None) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from dropscribe.config.load import parse_config
-from dropscribe.core.errors import ConfigError
+from dropscribe.config.system_checks import system_problems
+from dropscribe.core.errors import ConfigError, ProviderUnusable
+from dropscribe.providers.base import JobProvider
 from dropscribe.providers.build import build_provider
 
 TEXT = (
@@ -15,6 +18,13 @@ TEXT = (
     "folders: {f: {inbox: /srv/in, provider: mine}}\n"
 )
 MODULE = "def build(config):\n    return ('built', config.url, config.params)\n"
+VENDOR = """\
+from dropscribe.providers.vendor import Vendor
+class Theirs(Vendor):
+    def upload(self, audio, params): ...
+    def transcript(self, parsed, params): ...
+build = Theirs.build
+"""
 
 
 @pytest.fixture
@@ -26,6 +36,8 @@ def package(tmp_path, monkeypatch):
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: their-provider\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[dropscribe.providers]\ntheirs = their_provider:build\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("their_provider", None)
 
 
 @pytest.mark.usefixtures("package")
@@ -33,6 +45,39 @@ def test_an_installed_type_is_accepted_and_built():
     """With the keys that all providers have, a url and a key."""
     config, _ = parse_config(TEXT, folder=Path("/srv"), environ={})
     assert build_provider(config.providers["mine"]) == ("built", "http://127.0.0.1:1/", {"a": 1})
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("module", "words", "is_found_by_check"),
+    [
+        ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'", True),
+        ("", "AttributeError: module 'their_provider' has no attribute 'build'", True),
+        ("def build(config):\n    raise ValueError('no such\\nplan')\n", "ValueError: no such plan", False),
+    ],
+)
+async def test_a_package_that_is_broken_holds_its_provider(tmp_path, module, words, is_found_by_check):
+    """The daemon starts, other providers work, and jobs of the package are kept."""
+    (tmp_path / "their_provider.py").write_text(module)
+    config, _ = parse_config(TEXT, folder=Path("/srv"), environ={})
+    provider = build_provider(config.providers["mine"])
+    for asked in (provider.probe(), provider.transcribe(None, {}), provider.start_job(None, {})):
+        with pytest.raises(ProviderUnusable) as held:
+            await asked
+        assert held.value.reason == f"the package of type theirs cannot be used: {words}"
+    assert isinstance(provider, JobProvider)
+    assert (await provider.poll_job("id", {})).error is held.value
+    await provider.close()
+    found = [problem.message for problem in system_problems(config)]
+    assert found == ([f"its package cannot be loaded: {words}"] if is_found_by_check else [])
+
+
+@pytest.mark.usefixtures("package")
+def test_a_vendor_of_a_package_needs_no_type(tmp_path):
+    """Only built-in types have default parameters."""
+    (tmp_path / "their_provider.py").write_text(VENDOR)
+    config, _ = parse_config(TEXT, folder=Path("/srv"), environ={})
+    assert build_provider(config.providers["mine"]).vendor.params({"a": 1}) == {"a": 1}
 
 
 def test_a_type_that_is_not_installed_is_refused():

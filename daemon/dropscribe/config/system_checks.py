@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.config.sections.templates import template_problems
 from dropscribe.core.errors import Problem
 from dropscribe.core.text.printing import shell_word
@@ -53,6 +54,8 @@ def _looks(config: Config) -> Iterator[Problem]:
     elif config.metrics and config.metrics.file.is_dir():
         yield Problem(f"{config.metrics.file} is a folder", path="metrics.file", hint="name a file in it")
     for name, provider in config.providers.items():
+        if provider.type not in PROVIDER_TYPES and (reason := _why_not_loaded(provider.type)):
+            yield Problem(f"its package cannot be loaded: {reason}", path=f"providers.{name}.type")
         model = Path(provider.model or "")
         if provider.type == "local" and model.is_absolute() and not (model / "model.bin").is_file():
             hint = "name a directory with a model in CTranslate2's format"
@@ -60,6 +63,16 @@ def _looks(config: Config) -> Iterator[Problem]:
     for name, rule in config.folders.items():
         for problem in template_problems(rule.template) if rule.template is not None else ():
             yield replace(problem, path=f"folders.{name}.template")
+
+
+def _why_not_loaded(kind: str) -> str:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - only for types that are not built in
+
+    try:
+        entry_points(group="dropscribe.providers")[kind].load()
+    except Exception as error:  # noqa: BLE001 - the code of somebody else
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _socket(path: Path) -> Iterator[Problem]:

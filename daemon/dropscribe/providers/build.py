@@ -8,12 +8,18 @@ Provider.
 from __future__ import annotations
 
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from dropscribe.core.errors import ProviderUnusable
+from dropscribe.core.text.printing import one_line
+from dropscribe.providers.base import Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
 
 BUILDERS = {
@@ -35,15 +41,49 @@ BUILDERS = {
 
 
 def build_provider(config: ProviderConfig) -> Provider:
-    """The provider that *config* describes; nothing is connected or loaded yet.
-
-    Raises:
-        KeyError: There is no such type; the config has refused it before.
-    """
+    """The provider that *config* describes; nothing is connected or loaded yet."""
     if config.type in BUILDERS:
         builder = resolve_name(f"dropscribe.providers.{BUILDERS[config.type]}")
-    else:
-        from importlib.metadata import entry_points  # noqa: PLC0415  # only for types that are not built in
+        return cast("Callable[[ProviderConfig], Provider]", builder)(config)
+    from importlib.metadata import entry_points  # noqa: PLC0415  # only for types that are not built in
 
-        builder = entry_points(group="dropscribe.providers")[config.type].load()
-    return cast("Callable[[ProviderConfig], Provider]", builder)(config)
+    try:
+        return cast("Provider", entry_points(group="dropscribe.providers")[config.type].load()(config))
+    except Exception as error:  # noqa: BLE001 - the code of somebody else
+        return BrokenPackage(config, error)
+
+
+class BrokenPackage:
+    """A provider of a package that cannot be used: it is held, and the other providers work.
+
+    It counts as one with jobs, so that jobs of the package are kept until it works again.
+    """
+
+    def __init__(self, config: ProviderConfig, error: Exception) -> None:
+        words = one_line(f"the package of type {config.type} cannot be used: {type(error).__name__}: {error}")
+        self._error = ProviderUnusable("package_broken", words[:500])
+
+    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> NoReturn:  # noqa: ARG002
+        """Raise ProviderUnusable, as :meth:`start_job` and :meth:`probe` do."""
+        raise self._error
+
+    start_job = transcribe
+
+    async def probe(self) -> NoReturn:
+        """For ``check --online``."""
+        raise self._error
+
+    def poll_seconds(self, age_seconds: float) -> float:  # noqa: ARG002
+        """The wait before the next poll."""
+        return 60.0
+
+    async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Unfinished:  # noqa: ARG002
+        """Nobody can ask."""
+        return Unfinished(self._error)
+
+    async def delete_job(self, job_id: str) -> NoReturn:  # noqa: ARG002
+        """Nobody can delete it."""
+        raise self._error
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -46,7 +46,7 @@ class Vendor(ABC):
     Methods are pure, so that a test needs no server.
 
     Attributes:
-        type: The provider's type, by which ``core.requests.params`` has the default parameters.
+        type: The provider's type, by which ``core.requests.params`` has the default parameters; "" has none.
         host: The URL where the config has none, with ``{region}`` for the config's.
         path: Added to a URL without a path.
         key_header: The header with the key, as ``key_header`` in the config.
@@ -55,7 +55,7 @@ class Vendor(ABC):
         errors: The vendor's own rows for :class:`Classifier`.
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str] = ""
     host: ClassVar[str] = ""
     path: ClassVar[str] = ""
     key_header = "Authorization: Bearer {key}"

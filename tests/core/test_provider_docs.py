@@ -11,6 +11,7 @@ from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.core.errors import ConfigError
+from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "providers.md").read_text("utf-8")
@@ -43,6 +44,16 @@ def test_a_config_of_the_page_is_accepted(text):
 def test_every_type_is_on_the_page():
     """A type is described by the page's table."""
     assert [kind for kind in PROVIDER_TYPES if f"| `{kind}` |" not in PAGE] == []
+
+
+@pytest.mark.parametrize("kind", PROVIDER_TYPES)
+def test_the_parameters_of_shared_settings_are_on_the_page(kind):
+    """A type's row has its names for language, vocabulary and speakers."""
+    page = PAGE.partition("## Settings that all share")[2].partition("\n## ")[0]
+    row = "".join(re.findall(rf"(?m)^\| `{kind}` \|.*$", page))
+    sent = hint_params(kind, "", SpeechHints("en", ("Dropscribe",), speakers=True))
+    sent.pop("custom_vocabulary", None)  # a switch beside Gladia's list
+    assert [name for name in sent if f"`{name}`" not in row] == []
 
 
 @pytest.mark.parametrize(("kind", "key"), [("azure", "'region' or 'url'"), ("whisper-asr", "'url'")])

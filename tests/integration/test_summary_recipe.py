@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,9 @@ def chat():
         server.shutdown()
 
 
-def summarize(chat, transcript: Path | None, *more: object) -> subprocess.CompletedProcess[str]:
+def summarize(
+    chat, transcript: Path | None, *more: object, **options: Any
+) -> subprocess.CompletedProcess[str]:
     event = {"event": "done", "transcript": None if transcript is None else str(transcript)}
     url = f"http://127.0.0.1:{chat.server_port}/v1"
     return subprocess.run(
@@ -60,6 +63,7 @@ def summarize(chat, transcript: Path | None, *more: object) -> subprocess.Comple
         timeout=60,
         check=False,
         env={"no_proxy": "127.0.0.1"},
+        **options,
     )
 
 
@@ -82,6 +86,25 @@ def test_a_summary_stands_beside_the_transcript(chat, tmp_path):
     assert body["messages"][-1]["content"] == "Agent: Hello.\nCaller: Hi."
     assert (tmp_path / "call.summary.md").read_text() == "Summary 1.\n"
     assert {entry.name for entry in tmp_path.iterdir()} == {"call.json", "chat.key", "call.summary.md"}
+
+
+@pytest.mark.parametrize("stem", ["話" * 80, "x" * 250, "x" * 243 + "話"])
+def test_a_long_name_is_cut(chat, tmp_path, stem):
+    """Each try would be paid for, and none could be written."""
+    transcript = written(tmp_path, Transcript("Hello.")).rename(tmp_path / f"{stem}.json")
+    for _ in range(2):
+        assert summarize(chat, transcript).returncode == 0
+    (summary,) = tmp_path.glob("*.summary.md")
+    assert stem.startswith(summary.name.removesuffix(".summary.md"))
+    assert len(chat.asked) == 1
+
+
+def test_where_nothing_can_be_written_nothing_is_asked_for(chat, tmp_path):
+    """The hook is run again for a day; in /proc nobody makes a file."""
+    with written(tmp_path, Transcript("Hello.")).open() as file:
+        number = file.fileno()
+        summarize(chat, Path(f"/proc/self/fd/{number}"), pass_fds=[number])
+    assert chat.asked == []
 
 
 def test_a_summary_that_is_there_is_not_asked_for_again(chat, tmp_path):

@@ -170,16 +170,20 @@ async def test_jobs_of_a_rule_that_has_left_keep_no_other_waiting(tmp_path, vend
         await house.drop("call.wav", folder="stays")
 
         async def are_at_provider():
-            return len(await house.store.do(read_at_provider)) == 4
+            return len(await house.store.do(lambda db: read_at_provider(db, rules))) == 4
 
         await house.until(are_at_provider)
-        house.engine.replan(replace(plan, chains={"stays": ("main",)}))
-        await _make_due(house)
+        two_jobs = replace(plan.providers["main"], remote_jobs=2)
+        house.engine.replan(replace(plan, chains={"stays": ("main",)}, providers={"main": two_jobs}))
+        await house.engine.clear_stale_assignments()
+        await house.drop("another.wav", folder="stays")
         await house.until(lambda: house.listener.files)
+        await _make_due(house)
+        await house.until(lambda: len(house.listener.files) == 2)
         await house.rest()
 
     assert vendor.polls == ["v-3"]
-    assert tree(tmp_path / "done") == {"stays/call.wav", "stays/call.json", "stays/call.txt"}
+    assert {path.name for path in (tmp_path / "done").rglob("*.wav")} == {"another.wav", "call.wav"}
 
 
 @pytest.mark.parametrize("minutes", [1, 11])

@@ -114,7 +114,7 @@ def _to_transcribe(
     # No search is made in folders where all queued jobs have tickets.
     queued = db.execute("SELECT folder, n FROM counts WHERE state = 'queued'").fetchall()
     waiting = {folder for folder, n in queued if n > with_ticket[folder]}
-    remote = Counter(rows.read_at_provider(db).values())
+    remote = Counter(rows.read_at_provider(db, plan.chains).values())
     for name, limits in plan.providers.items():
         if name not in providers:
             for route in routes_for(name, plan.chains, providers, folders, plan.strict_order):

@@ -118,7 +118,7 @@ class EmbeddedDispatcher:
             holds = [replace(hold, next_probe_at=self._database.now()) for hold in hold_rows.read_holds(db)]
             admission.holds.replace_holds(holds)
             admission.rates.recall(db)
-            admission.in_flight.at_provider = rows.read_at_provider(db)
+            admission.in_flight.at_provider = rows.read_at_provider(db, admission.plan.chains)
             return cut_off
 
         cut_off = await self._database.database.do(work)

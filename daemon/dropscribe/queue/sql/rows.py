@@ -23,7 +23,7 @@ from dropscribe.core.retry import REUSED
 from dropscribe.queue.embedded.store import is_migrated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from dropscribe.core.model import AttemptEnd
     from dropscribe.queue.sql.database import Connection
@@ -110,9 +110,10 @@ def earliest_due(db: Connection, which: str, values: Sequence[object] = ()) -> f
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
-def read_at_provider(db: Connection) -> dict[int, str]:
-    """Job id → the provider that works on it by itself."""
-    return dict(db.execute(f"SELECT id, provider FROM jobs WHERE {AT_PROVIDER}").fetchall())
+def read_at_provider(db: Connection, folders: Collection[str]) -> dict[int, str]:
+    """Job id → the provider that works on it by itself, of *folders*: others are not polled, nor counted."""
+    found = db.execute(f"SELECT id, provider, folder FROM jobs WHERE {AT_PROVIDER}").fetchall()
+    return {job_id: provider for job_id, provider, folder in found if folder in folders}
 
 
 def move(

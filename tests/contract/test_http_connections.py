@@ -403,6 +403,22 @@ async def test_a_proxy_with_an_impossible_port_holds_the_provider(monkeypatch, p
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_certificates_that_cannot_be_loaded_hold_the_provider(tmp_path, monkeypatch, content):
+    """The variable and the system's words are said; each file was deferred, as if its disk were at fault."""
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    connections.trusted.cache_clear()
+    async with transporting() as transport:
+        with pytest.raises(ProviderUnusable) as raised:
+            await _posted(transport, "http://127.0.0.1:9/")
+    assert raised.value.code == "tls_unusable"
+    assert raised.value.reason.startswith(f"TLS cannot be set up (SSL_CERT_FILE={file}): ")
+
+
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "http://127.0.0.1:99999"])
 async def test_no_proxy_is_honoured(monkeypatch, proxy):
     """A host that the environment names is asked without it, whatever is wrong with it."""

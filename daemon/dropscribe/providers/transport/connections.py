@@ -7,6 +7,7 @@ one. Here no request waits: there are as many connections as requests in flight.
 from __future__ import annotations
 
 import binascii
+import os
 import time
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, lru_cache
@@ -25,6 +26,7 @@ KEEPALIVE_SECONDS = 2.0
 
 
 HIGHEST_PORT = 65_535
+_TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")  # read by httpx and by Python
 
 
 class Target(NamedTuple):
@@ -79,7 +81,7 @@ class Connections:
         """Send *request* to *target*; its answer, to be read within the block.
 
         Raises:
-            ProviderUnusable: The environment names a proxy that cannot be used.
+            ProviderUnusable: The environment names a proxy or certificates that cannot be used.
         """
         pool, origin = self._pool_for(target), target.at.origin
         connection = await self._take(pool, origin) or pool.create_connection(origin)
@@ -167,5 +169,14 @@ def _open_client() -> httpx.AsyncClient:
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """The TLS context of all connections: loading the certificates takes about 20 ms."""
-    return httpx.create_ssl_context()
+    """The TLS context of all connections: loading the certificates takes about 20 ms.
+
+    Raises:
+        ProviderUnusable: The environment names certificates that cannot be loaded.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        named = [f"{name}={os.environ[name]}" for name in _TLS_VARIABLES if os.environ.get(name)]
+        reason = f"TLS cannot be set up ({', '.join(named)}): {error.strerror or error}"
+        raise ProviderUnusable("tls_unusable", reason) from None

@@ -14,10 +14,11 @@ from dropscribe.service.sd_notify import Notifier
 from support.notify_socket import listening
 
 
-@pytest.fixture(params=["path", "abstract"])
+@pytest.fixture(params=["path", "path with @", "abstract"])
 def ear(request, tmp_path):
-    """A manager's socket, of both kinds."""
-    address = str(tmp_path / "notify") if request.param == "path" else f"@dropscribe-{uuid.uuid4()}"
+    """A manager's socket, of each kind; only a first @ makes it abstract."""
+    addresses = {"path": f"{tmp_path}/notify", "path with @": f"{tmp_path}/notify@1"}
+    address = addresses.get(request.param) or f"@dropscribe-{uuid.uuid4()}"
     with listening(address) as ear:
         yield ear
 

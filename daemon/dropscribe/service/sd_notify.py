@@ -77,7 +77,8 @@ def _send_datagram(address: str, text: str) -> None:
         raise OSError(None, "neither a path nor an abstract socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
         datagrams.settimeout(SEND_TIMEOUT_SECONDS)
-        datagrams.sendto(text.encode("utf-8", "replace"), address.replace("@", "\0", 1))
+        abstract_or_path = "\0" + address[1:] if address[0] == "@" else address
+        datagrams.sendto(text.encode("utf-8", "replace"), abstract_or_path)
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:

@@ -17,7 +17,7 @@ import structlog
 
 from dropscribe.core.model import JobState
 from dropscribe.service import log_lines
-from dropscribe.service.logs import Redactor, configure_logging
+from dropscribe.service.logs import Redactor, _LibraryBridge, configure_logging
 
 SOURCE = str(Path(log_lines.__file__).parents[2])
 CANARY = 'sk-canary "quoted\\slash" ü'
@@ -168,6 +168,15 @@ def test_warnings_of_libraries_are_lines_of_ours():
     assert lines == [
         'library.logged library=watchdog.x text="lost ***"',
     ]
+
+
+def test_a_librarys_wrong_arguments_raise_nothing():
+    """The message stands as it was written."""
+    stream = io.StringIO()
+    configure_logging("debug", "logfmt", stream)
+    fields = {"name": "watchdog.x", "levelno": 30, "msg": "lost %(what)s", "args": {"which": 1}}
+    _LibraryBridge().emit(logging.makeLogRecord(fields))
+    assert stream.getvalue().endswith('event=library.logged library=watchdog.x text="lost %(what)s"\n')
 
 
 def test_a_stream_that_went_away_never_raises():

@@ -154,7 +154,7 @@ class _LibraryBridge(logging.Handler):
         name = next(name for name, level in reversed(LEVELS.items()) if record.levelno >= level)
         try:
             text = record.getMessage()
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001 - logging gives each mistake in a message or its arguments to us
             text = str(record.msg)
         emit = getattr(structlog.get_logger(), name)
         emit("library.logged", library=record.name, text=text, exc_info=record.exc_info)

@@ -164,6 +164,14 @@ def test_patterns_are_compared_in_lower_case():
     ]
 
 
+@pytest.mark.parametrize("written", ["2001:0DB8:0::1", "[2001:db8::1]"])
+@pytest.mark.parametrize("host", ["2001:db8::1", "2001:db8:0:0::0001"])
+def test_an_address_is_the_same_however_it_is_written(written, host):
+    """In the config and in a link."""
+    url = f"https://[{host}]/x"
+    assert check_link(url, [parse_host_pattern(written)]) == url
+
+
 def test_urls_are_told_of_without_their_query():
     """What may be a signature or a token is cut, wherever the url stands."""
     said = without_query(f"cannot fetch {URL}, nor https://b.example/x#frag: 404?")

@@ -13,30 +13,33 @@ _HOST_PATTERN = re.compile(rf"(?:\*\.)?{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
 
 def is_address(host: str) -> bool:
     """Whether *host*, without brackets, is an address and no name."""
+    return _as_address(host) is not None
+
+
+def _as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def is_loopback(host: str) -> bool:
     """Whether *host*, without brackets, can only be reached from this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    address = _as_address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
 
 
 def parse_host_pattern(text: str) -> str:
     """A host of ``link_hosts`` or ``allowed_hosts``, lower case: a name, an address, or ``*.`` and a name.
 
+    An address is in its shortest form.
+
     Raises:
         ValueError: It is none of these; the second argument is a hint.
     """
     pattern = text.lower().removesuffix(".")
-    if is_address(pattern.strip("[]")):
-        return pattern.strip("[]")
+    if address := _as_address(pattern.strip("[]")):
+        return str(address)
     has_letter = any(mark.isalpha() for mark in pattern.rpartition(".")[2])
     if not _HOST_PATTERN.fullmatch(pattern) or not has_letter:
         raise ValueError("is not a host", 'write example.com, or "*.example.com" for all below it')
@@ -47,4 +50,4 @@ def matches_host(host: str, pattern: str) -> bool:
     """Whether *host*, in lower case, is what a *pattern* of :func:`parse_host_pattern` names."""
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not is_address(host)
-    return host == pattern
+    return host == pattern or str(_as_address(host)) == pattern

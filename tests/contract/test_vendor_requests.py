@@ -339,3 +339,12 @@ def test_defaults_give_way():
     assert "timestamp_granularities[]" not in effective_params("openai", {"response_format": "json"})
     assert "timestamp_granularities[]" not in effective_params("openai", {"timestamp_granularities": []})
     assert effective_params("local", {"language": "en"}) == {"language": "en"}
+
+
+@pytest.mark.parametrize(("model", "language"), [("enhanced", "auto"), ("melia-1", "multi")])
+def test_speechmatics_gets_a_language_where_a_rule_takes_it_away(model, language):
+    """`language: auto` is an empty list; a job without a language is refused."""
+    given = {"transcription_config.language": [], "transcription_config.model": model}
+    sent = effective_params("speechmatics", given)
+    assert sent["transcription_config.language"] == language
+    assert sent["transcription_config.model"] == model

@@ -323,6 +323,14 @@ def test_where_keys_come_from(tmp_path):
     assert key_of("", {"SMALLEST_API_KEY": "z"}) == ("z", "environment SMALLEST_API_KEY")
 
 
+def test_an_empty_variable_names_no_folder_of_credentials(tmp_path, monkeypatch):
+    """A file of the current folder is none."""
+    (tmp_path / "key_p").write_text("not-this")
+    monkeypatch.chdir(tmp_path)
+    environ = {"CREDENTIALS_DIRECTORY": "", "SMALLEST_API_KEY": "z"}
+    assert key_of("", environ) == ("z", "environment SMALLEST_API_KEY")
+
+
 def test_a_vendors_key_goes_to_no_other_server():
     """OPENAI_API_KEY is used at api.openai.com, and not at a server of one's own."""
     environ = {"OPENAI_API_KEY": "z"}
@@ -480,6 +488,29 @@ def test_a_command_that_sends_nothing_needs_no_key(tmp_path, key):
     assert warnings
     with pytest.raises(ConfigError):
         load_config(path, environ={})
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "http: {listen: '0.0.0.0:1', token: '${NOT_SET_HERE}'}",
+        "heartbeat: {url: '${NOT_SET_HERE}'}",
+        "notify: {webhook: {url: '${NOT_SET_HERE}', secret_file: /nowhere/secret}}",
+        "notify: {webhook: {url: 'https://x.example', secret: '${NOT_SET_HERE}'}}",
+        "notify: {urls: ['${NOT_SET_HERE}']}",
+        "notify: {urls: '${NOT_SET_HERE}'}",
+    ],
+)
+def test_a_command_that_sends_nothing_needs_no_secret_of_the_daemon(section):
+    """Nor the urls that are secrets."""
+    text = KEYED % "api_key: k" + section
+
+    def problems_of(**needed):
+        return parse_config(text, folder=Path("/srv"), environ={}, **needed)[1]
+
+    assert all(problem.warning for problem in problems_of(keys_needed=False))
+    with pytest.raises(ConfigError):
+        problems_of()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")

@@ -41,6 +41,17 @@ def test_what_is_written_wins():
     assert made.max_upload_bytes == PRESETS["groq"].defaults["max_upload_bytes"]
 
 
+@pytest.mark.parametrize("language", ["language: auto", "language: de"])
+def test_a_rule_asks_for_detection_as_the_service_knows_it(language):
+    """whisper.cpp assumes English where no language is sent."""
+    text = (
+        f"providers: {{mine: {{type: openai, preset: whisper.cpp, {language}}}}}\n"
+        "folders: {calls: {inbox: /srv/in, provider: mine, language: auto}}\n"
+    )
+    config, _ = parse_config(text, folder=Path("/srv"), environ={})
+    assert config.folders["calls"].params_for("mine")["language"] == "auto"
+
+
 def test_a_key_goes_to_its_own_service_only():
     """Neither OpenAI's key to Groq, nor Groq's to another server."""
     assert provider("preset: groq", GROQ).api_key.reveal() == "groq-key"

@@ -36,7 +36,7 @@ def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Se
     so that no other server gets the key.
     """
     path, environ = read.path, read.document.environ
-    where = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
+    where = Path(environ.get("CREDENTIALS_DIRECTORY") or "/nonexistent", f"key_{path[-1]}")
     if os.path.lexists(where):
         return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), read.document)
     host = facts.key_domain if url is None else urlsplit(url).hostname or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 LONGEST_BYTES = 1_000_000
 
-_KEY_NAMES = frozenset({"api_key", "api_key_file", "api_key_credential", "token", "token_file"})
+_KEYS = re.compile(
+    r"(?:.*\.)?(?:api_key(?:_file|_credential)?|(?:token|secret)(?:_file)?)"
+    r"|heartbeat\.url|notify\.webhook\.url|notify\.urls(?:\[\d+\])?"
+)
+"""Places of keys; no command sends anything to the urls among them."""
+
 _DSN_PATHS = frozenset({"queue.dsn", "queue.dsn_file", "queue.dsn_credential"})
 
 
@@ -95,7 +101,7 @@ def _checked(
     check_config(config, document)
     found = (
         replace(problem, warning=True)
-        if (not keys_needed and (problem.path.rpartition(".")[2] in _KEY_NAMES or problem.message == NO_KEY))
+        if (not keys_needed and (_KEYS.fullmatch(problem.path) or problem.message == NO_KEY))
         or (not queue_needed and problem.path in _DSN_PATHS)
         else problem
         for problem in document.problems

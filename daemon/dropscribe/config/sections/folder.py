@@ -19,6 +19,7 @@ from dropscribe.config.sections.provider import (
     VOCABULARY_FILE,
     BudgetKeys,
 )
+from dropscribe.config.sections.provider_types import facts_of
 from dropscribe.core.budget import Budget
 from dropscribe.core.naming import OUTPUT_FORMATS
 from dropscribe.core.requests.params import ParamValue
@@ -230,6 +231,7 @@ class FolderRule(Section):
         for name in values["providers"]:
             if provider := read.reader.providers.get(name):
                 path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
-                kind, model, below = provider.type, provider.model or "", provider.params
-                params[name] = p.layered_params(read, kind, model, below, own.get(name, {}), path)
+                facts = facts_of(provider.type, provider.preset or "")
+                target = p.Target(provider.type, provider.model or "", facts.params)
+                params[name] = p.layered_params(read, target, provider.params, own.get(name, {}), path)
         return cls(name=str(read.path[-1]), **{**values, "params": params})

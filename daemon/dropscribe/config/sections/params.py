@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.core.requests.languages import base_language
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 _FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}
 _SUBTITLE_FORMATS = frozenset({"srt", "vtt", "tsv"})
+
+
+class Target(NamedTuple):
+    """The provider that gets parameters."""
+
+    kind: str  # its type
+    model: str  # of the embedded engine, else ""
+    own: Mapping[str, ParamValue]  # parameters that its preset sends; `language: auto` returns to them
 
 
 def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:
@@ -58,15 +66,15 @@ def check_rule_params(read: SectionRead) -> dict[str, Written]:
 
 
 def layered_params(
-    read: SectionRead, kind: str, model: str, below: Mapping[str, ParamValue], written: Written, path: Path
+    read: SectionRead, target: Target, below: Mapping[str, ParamValue], written: Written, path: Path
 ) -> dict[str, ParamValue]:
-    """The parameters of a section as a provider of type *kind* gets them; reports what it does not take.
+    """The parameters of a section as *target* gets them; reports what it does not take.
 
     Those *written* at *path* win over `language`, `vocabulary` and `speakers`, and all of these over *below*.
     A removed parameter becomes an empty list: it is not sent, and the provider's adapter does not add its own
-    default. For the embedded engine, which uses *model*, it is left out.
+    default. For the embedded engine it is left out.
     """
-    document = read.document
+    document, kind = read.document, target.kind
     if kind == "local":
         _check_local_params(written, path, document)
     name = _FORMAT_PARAMS.get(kind, "")
@@ -75,12 +83,14 @@ def layered_params(
         said = "gives transcripts with the numbers and times of subtitles in their text"
         hint = "remove it; `outputs: [srt]` in the rule writes subtitles"
         document.report((*path, name), f"{name}: {asked} {said}", hint, warning=True)
-    above = _hint_params(read, kind, {**below, **written}) | written
+    hints = _hint_params(read, kind, {**below, **written})
+    hints |= {name: target.own.get(name) for name, value in hints.items() if value is None}
+    above = hints | written
     merged = {**below, **above}
     if kind != "local":
         return {name: [] if value is None else value for name, value in merged.items()}
     if "language" in above:
-        _warn_of_language(read, model, above["language"])
+        _warn_of_language(read, target.model, above["language"])
     return {name: value for name, value in merged.items() if value is not None}
 
 

@@ -212,7 +212,8 @@ class ProviderConfig(Section):
                 below["language"] = "en"
         else:
             _complete_remote(read, values, facts)
-        values["params"] = params.layered_params(read, kind, model, below, written, path)
+        target = params.Target(kind, model, facts.params)
+        values["params"] = params.layered_params(read, target, below, written, path)
         made = cls(name=str(read.path[-1]), **values)
         read.reader.providers[made.name] = made
         return made

@@ -26,8 +26,9 @@ FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
 }
 """Defaults that depend on nothing else, by provider type."""
 
-SPEECHMATICS_DETECTION: dict[str, ParamValue] = {
-    "transcription_config.language": "auto",
+_SPEECHMATICS_LANGUAGE = "transcription_config.language"
+_SPEECHMATICS_DETECTION: dict[str, ParamValue] = {
+    _SPEECHMATICS_LANGUAGE: "auto",
     "language_identification_config.low_confidence_action": "allow",
     "language_identification_config.default_language": "en",
 }
@@ -47,10 +48,11 @@ def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> di
             defaults["detect_language"] = True  # without either, it assumes English
         case "assemblyai" if not params.get("language_code"):
             defaults["language_detection"] = True  # without either, it assumes English
-        case "speechmatics" if not params.get("transcription_config.language"):
+        case "speechmatics" if not params.get(_SPEECHMATICS_LANGUAGE):
             # Without a language it refuses the job; the model Melia is multilingual and knows no "auto".
             is_melia = str(params.get("transcription_config.model", "")).startswith("melia")
-            defaults = {"transcription_config.language": "multi"} if is_melia else SPEECHMATICS_DETECTION
+            defaults = {_SPEECHMATICS_LANGUAGE: "multi"} if is_melia else _SPEECHMATICS_DETECTION
+            params = {name: value for name, value in params.items() if name != _SPEECHMATICS_LANGUAGE}
     return {**defaults, **params}
 
 

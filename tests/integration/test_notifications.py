@@ -255,28 +255,87 @@ async def test_a_letter_that_cannot_be_told_ends_nothing(store, receiver):
     assert await waiting(store) == 1
 
 
+class Slow(Recorder):
+    """Somebody whose message is on its way until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def _send(self, title: str, text: str) -> str:
+        self.begun.set()
+        self.go_on.wait(20)
+        return super()._send(title, text)
+
+
 async def test_the_end_does_not_say_it_twice(store, monkeypatch):
     """A message is on its way when the loops are ended: the last words wait for it."""
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
-    begun, go_on = threading.Event(), threading.Event()
-
-    class Slow(Recorder):
-        def _send(self, title, text):
-            begun.set()
-            go_on.wait(20)
-            return super()._send(title, text)
-
     people = Slow()
     notifications = Notifications(store, [people])
     async with running(notifications):
         notifications.notify("failed", FAILED)
-        await until(begun.is_set)
+        await until(people.begun.is_set)
     closing = asyncio.create_task(notifications.close(20.0))
     await asyncio.sleep(0)
-    go_on.set()
+    people.go_on.set()
     await closing
     assert len(people.sent) == 1
     assert await waiting(store) == 0
+
+
+@pytest.mark.parametrize("reloads", [1, 2])
+async def test_a_reload_does_not_say_it_twice(store, monkeypatch, reloads):
+    """A message is on its way when a new config takes over: the same recipient waits for it."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
+    people, again = Slow(), Recorder()
+    notifications = Notifications(store, [people])
+    async with running(notifications):
+        notifications.notify("failed", FAILED)
+        await until(people.begun.is_set)
+    for _ in range(reloads):
+        notifications = Notifications(store, [again], notifications)
+    async with running(notifications):
+        await asyncio.sleep(0.2)
+        people.go_on.set()
+        await emptied(store)
+    assert (len(people.sent), again.sent) == (1, [])
+
+
+async def test_a_letter_that_a_reload_deletes_ends_nothing(store, monkeypatch):
+    """The new config leaves the recipient out, just when its letter is to be read."""
+    people = Recorder()
+    monkeypatch.setattr(outbox, "read_due", lambda db, *_: outbox.begin(db, (), time.time(), 0.0) and [])
+    loop = DeliveryLoop(store, people)
+    await store.do(lambda db: outbox.put(db, Notification(0, "id", time.time() - 60, "{}"), [people.name]))
+    assert await loop._round() == 0
+    assert people.sent == []
+
+
+async def test_the_last_words_are_said_after_a_look_that_found_nothing_due(store, monkeypatch):
+    """The loop looked just before the end, and would have waited for company."""
+    people = Recorder()
+    notifications = Notifications(store, [people])
+    asked, may_ask = asyncio.Event(), asyncio.Event()
+    ask = store.do
+
+    async def slow(work):
+        asked.set()
+        await may_ask.wait()
+        return await ask(work)
+
+    async with running(notifications):
+        notifications.notify("failed", FAILED)
+        await until(lambda: notifications._couriers[0].delivery)
+        await notifications._couriers[0].delivery
+        monkeypatch.setattr(store, "do", slow)
+        notifications._couriers[0].news.set()
+        await asked.wait()
+    closing = asyncio.create_task(notifications.close(20.0))
+    await asyncio.sleep(0)
+    may_ask.set()
+    await closing
+    assert len(people.sent) == 1
 
 
 def test_the_quiet_hours_wait_for_the_morning():

@@ -78,7 +78,8 @@ class Health:
         if config.hooks != self._config.hooks:
             self.reporter.hooks = _build_hooks(config)
         if _told(config) != _told(self._config):
-            self.reporter.notifications = _build_notifications(config, self._store)
+            before = self.reporter.notifications
+            self.reporter.notifications = _build_notifications(config, self._store, before)
         self._config = config
         self._restart.set()
 
@@ -188,7 +189,9 @@ def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
     return Hooks(hooks.commands, hooks.timeout_seconds, os.environ, config.secrets)
 
 
-def _build_notifications(config: Config, store: Store) -> Notifications | None:
+def _build_notifications(
+    config: Config, store: Store, before: Notifications | None = None
+) -> Notifications | None:
     recipients: list[Recipient] = []
     if config.hooks and (hooks := _build_hooks(config, are_retried=True)):
         recipients += [RetriedHook(hooks, event) for event in config.hooks.commands]
@@ -199,4 +202,4 @@ def _build_notifications(config: Config, store: Store) -> Notifications | None:
         ]
         if notify.webhook:
             recipients.append(Webhook(notify.webhook.url, notify.webhook.secret.reveal()))
-    return Notifications(store, recipients) if recipients else None
+    return Notifications(store, recipients, before) if recipients else None

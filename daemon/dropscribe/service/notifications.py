@@ -63,11 +63,19 @@ class Recipient(ABC):
 
 
 class Notifications:
-    """All recipients, each with its own loop."""
+    """All recipients, each with its own loop.
 
-    def __init__(self, store: Store, recipients: Sequence[Recipient]) -> None:
+    Args:
+        before: Those of the config before a reload; their loops end before :meth:`run`. A delivery that is
+            under way is waited for, or its recipient would get it twice.
+    """
+
+    def __init__(
+        self, store: Store, recipients: Sequence[Recipient], before: Notifications | None = None
+    ) -> None:
         self._store = store
         self._couriers = [DeliveryLoop(store, recipient) for recipient in recipients]
+        self._before = before
 
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Put *event* into the outbox for every recipient that wants it; returns at once.
@@ -92,6 +100,7 @@ class Notifications:
 
     async def run(self) -> None:
         """Deliver, until cancelled."""
+        self._take_over()
         await self._drop_outdated()
         async with asyncio.TaskGroup() as group:
             for courier in self._couriers:
@@ -99,9 +108,19 @@ class Notifications:
 
     async def close(self, grace_seconds: float) -> None:
         """Deliver due notifications for at most *grace_seconds*; the rest stays in the outbox."""
+        self._take_over()
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(grace_seconds):
                 await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
+
+    def _take_over(self) -> None:
+        if self._before is None:
+            return
+        self._before._take_over()
+        under_way = {each.recipient.name: each.delivery for each in self._before._couriers}
+        for courier in self._couriers:
+            courier.delivery = under_way.get(courier.recipient.name)
+        self._before = None
 
     async def _drop_outdated(self) -> None:
         names, now = [each.recipient.name for each in self._couriers], time.time()
@@ -132,7 +151,7 @@ class DeliveryLoop:
     def __init__(self, store: Store, recipient: Recipient) -> None:
         self._store = store
         self.recipient = recipient
-        self._delivery: asyncio.Task[float] | None = None
+        self.delivery: asyncio.Task[float] | None = None  # under way, or the last one
         self._is_last_chance = False
         self.news = asyncio.Event()  # set when a letter was put
 
@@ -153,6 +172,8 @@ class DeliveryLoop:
     async def deliver_all(self) -> None:
         """The daemon is about to end: deliver until nothing is due or something fails."""
         self._is_last_chance = True
+        if self.delivery and not self.delivery.done():
+            await self._round()  # it may have found that nothing is due before the last chance
         while await self._round() == 0:
             pass
 
@@ -162,9 +183,9 @@ class DeliveryLoop:
         A reload or the end does not cut it off, because a message in a thread would be sent twice. Then the
         next call waits for it.
         """
-        if self._delivery is None or self._delivery.done():
-            self._delivery = asyncio.create_task(self._deliver_due())
-        return await asyncio.shield(self._delivery)
+        if self.delivery is None or self.delivery.done():
+            self.delivery = asyncio.create_task(self._deliver_due())
+        return await asyncio.shield(self.delivery)
 
     async def _deliver_due(self) -> float:
         recipient = self.recipient
@@ -178,6 +199,8 @@ class DeliveryLoop:
         letters = await self._store.do(
             lambda db: outbox.read_due(db, recipient.name, now, recipient.most_at_once)
         )
+        if not letters:  # deleted since: a reload left the recipient out
+            return 0.0
         try:
             reason = await recipient.deliver(letters)
         except Exception as error:  # noqa: BLE001 - a notification that fails must not end the daemon

@@ -33,6 +33,15 @@ def test_a_file_goes_back_under_its_old_name_and_place(scene, by_error_file):
     assert tree(scene.root / "failed") == set()
 
 
+def test_a_file_that_is_named_twice_goes_back_once(scene, capsys):
+    """`retry failed/*` names the recording and its error file."""
+    audio = fail(scene, "call.wav")
+    assert scene.run("retry", audio.with_suffix(".error.json"), audio, audio) == 0
+    out, err = capsys.readouterr()
+    assert "1 file is back in the inbox" in out
+    assert err == ""
+
+
 def test_a_taken_name_gets_the_next_number(scene):
     """What is in the inbox stays as it is."""
     scene.drop("call.wav", b"another")

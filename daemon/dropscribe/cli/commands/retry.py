@@ -87,14 +87,14 @@ def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> 
         for rule in rules
         if options.folder or config.queue is None or config.queue.serves(rule)
     ]
-    chosen: list[_Failed] = []
+    chosen: dict[bytes, _Failed] = {}  # by the audio: `retry failed/*` names each by its error file too
     all_found = True
     for path, found in sources:
         try:
-            chosen += list(found)
+            chosen |= {place.absolute: (place, name) for place, name in found}
         except OSError as error:
             all_found = _refuse(path, error.strerror or str(error))
-    return chosen, all_found
+    return list(chosen.values()), all_found
 
 
 def _take_back(place: Place, name: bytes, moved: list[Place]) -> None:

@@ -95,6 +95,18 @@ def test_what_could_only_fail_is_not_sent(scene, emulator, capfdbinary, content,
     assert emulator.requests == []
 
 
+def test_each_of_several_files_is_named(scene, monkeypatch, capfdbinary):
+    """Also where its name is a part of the reason by chance."""
+    monkeypatch.chdir(scene.root)
+    for name in ("a", "1"):
+        (scene.root / name).write_bytes(b"" if name == "a" else bytes(1_000_001))
+    assert scene.run("transcribe", "a", "1", "no.wav") == 74
+    first, second, third = capfdbinary.readouterr().err.decode().splitlines()
+    assert first.startswith("dropscribe: a: the file is empty")
+    assert second.startswith("dropscribe: 1: 1000001 bytes")
+    assert third.count("no.wav") == 1
+
+
 def test_a_missing_file_is_74(scene, capfdbinary):
     """Said with its name."""
     assert scene.run("transcribe", scene.root / "none.wav") == 74

@@ -51,7 +51,8 @@ def explain_file(file: bytes, error: Exception) -> int:
     text, code = _words_and_code(error)
     if isinstance(error, AudioError):
         text = error.reason
-    say(f"dropscribe: {text if show_path(os.path.basename(file)) in text else f'{show_path(file)}: {text}'}")
+    has_place = isinstance(error, OSError) and error.filename
+    say(f"dropscribe: {text if has_place else f'{show_path(file)}: {text}'}")
     return code
 
 

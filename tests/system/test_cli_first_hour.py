@@ -138,7 +138,8 @@ def test_what_is_missing_on_this_system_has_its_place_too(scene, capsys):
     line = CONFIG.count("\n") + 1
     scene.config.write_text(text)
     assert scene.run("check") == 78
-    said = capsys.readouterr().err
+    table, said = capsys.readouterr()
+    assert f"{scene.config}  NOT valid\n" in table
     assert f"{scene.config}:{line}:9: hooks.on_done: '/no/such/hook' cannot be run" in said
     assert f"{scene.config}:{line + 2}:9: metrics.file: " in said
 
@@ -227,6 +228,15 @@ def test_init_changes_nothing_that_is_there(scene, capsys):
     assert scene.config.read_text() == CONFIG
     assert (scene.root / "inbox").is_dir()
     assert "is there already" in capsys.readouterr().out
+
+
+def test_init_needs_no_key(scene):
+    """Of a config that it wrote before; it only makes folders."""
+    text = scene.config.read_text()
+    scene.config.write_text(text.replace("    url:", "    api_key: ${NOT_SET_HERE}\n    url:"))
+    (scene.root / "inbox").rmdir()
+    assert main(["init", str(scene.root)]) == 0
+    assert (scene.root / "inbox").is_dir()
 
 
 def test_init_without_the_engine_names_the_command(tmp_path, monkeypatch, capsys):

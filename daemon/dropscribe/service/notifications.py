@@ -113,14 +113,17 @@ class Notifications:
             async with asyncio.timeout(grace_seconds):
                 await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
 
+    def deliveries(self) -> dict[str, asyncio.Task[float] | None]:
+        """The last delivery to each recipient, by its name; it may be under way."""
+        self._take_over()
+        return {courier.recipient.name: courier.delivery for courier in self._couriers}
+
     def _take_over(self) -> None:
-        if self._before is None:
-            return
-        self._before._take_over()
-        under_way = {each.recipient.name: each.delivery for each in self._before._couriers}
-        for courier in self._couriers:
-            courier.delivery = under_way.get(courier.recipient.name)
-        self._before = None
+        if self._before is not None:
+            last = self._before.deliveries()
+            for courier in self._couriers:
+                courier.delivery = last.get(courier.recipient.name)
+            self._before = None
 
     async def _drop_outdated(self) -> None:
         names, now = [each.recipient.name for each in self._couriers], time.time()

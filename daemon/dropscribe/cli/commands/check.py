@@ -68,7 +68,7 @@ def execute(options: argparse.Namespace) -> int:
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        sys.stdout.write("" if options.quiet else render_check(config, document))
+        sys.stdout.write("" if options.quiet else render_check(config, document, is_valid=is_valid))
         warnings = (f"warning: {found}" for found in findings.warnings)
         errors = (f"error: {found}" for found in findings.errors)
         for message in (*problems, *warnings, *errors):
@@ -136,11 +136,11 @@ def _ask_queue(queue: QueueConfig) -> tuple[bool, str]:
     return False, f"PostgreSQL {version}, {grant}"
 
 
-def render_check(config: Config, document: dict[str, Any]) -> str:
+def render_check(config: Config, document: dict[str, Any], *, is_valid: bool) -> str:
     """The tables: the config, the state directory, the folders, the providers."""
     state_dir, folders, providers = document["state_dir"], document["folders"], document["providers"]
     rows = [
-        ["config", document["config"], "valid"],
+        ["config", document["config"], "valid" if is_valid else "NOT valid"],
         ["state_dir", state_dir["path"], _state_words(state_dir)],
     ]
     if document["queue"]:

@@ -36,7 +36,7 @@ def execute(options: argparse.Namespace) -> None:
     # The example's folders are listed by name, because its engine may not be installed yet.
     folders = [path.parent / name for name in _EXAMPLE_FOLDERS]
     if not is_new:
-        config, _ = load_config(path)
+        config, _ = load_config(path, keys_needed=False, queue_needed=False)
         folders = [folder for rule in config.folders.values() for folder in rule.paths.values()]
     _refuse_obstacles([path.parent, *folders])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,12 +28,13 @@ _LINEAR_NUMBERS = 16
 that has used one name for years."""
 
 _PLACEHOLDERS = ("{stem}", "{name}")
+_LONGEST_SUFFIX = 16  # bytes; what follows the last dot of a longer text is a part of it, and may be cut
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes]:
-    """(stem, suffix with its dot or b"")."""
+    """(stem, suffix with its dot or b""); ``St. Mary's, the sermon of the first Sunday`` has no suffix."""
     stem, dot, suffix = name.rpartition(b".")
-    return (stem, dot + suffix) if dot and stem else (name, b"")
+    return (stem, dot + suffix) if stem and len(suffix) <= _LONGEST_SUFFIX else (name, b"")
 
 
 def leads_below(path: bytes) -> bool:

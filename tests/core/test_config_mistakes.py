@@ -312,3 +312,26 @@ def test_a_mount_that_does_not_answer_does_not_stop_the_reading(tmp_path, monkey
     finally:
         release.set()
     assert said == [("folders.twin.inbox", "is the inbox of 'r1' too")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "more", "said"),
+    [
+        ("", "heartbeat: {url: 'https://x.example/${X}'}", [("heartbeat.url", "the value is not UTF-8")]),
+        (
+            ", vocabulary: ['${X}'], params: {foo: '${X}'}",
+            "",
+            [
+                ("folders.f.vocabulary[0]", "the value of ${X} is not UTF-8"),
+                ("folders.f.params.foo", "the value of ${X} cannot be sent"),
+            ],
+        ),
+        (", done: '${X}/done'", "hooks: {on_done: ['${X}/hook', '${X}']}", []),
+    ],
+)
+def test_bytes_that_are_not_utf8_are_for_this_system_alone(tmp_path, rule, more, said):
+    """A path and a command's argument may hold them; what is sent or written may not."""
+    text = (
+        f"providers: {{p: {{type: pulse, api_key: k}}}}\nfolders: {{f: {{inbox: in, provider: p{rule}}}}}\n"
+    )
+    assert said_of(text + more, tmp_path, environ={"X": "a\udcff"}) == said

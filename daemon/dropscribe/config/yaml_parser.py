@@ -29,6 +29,10 @@ _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_CHARACTER = re.compile(r"\\(?:[uU](?=(?:0000)?[dD][89a-fA-F])|U(?!000|0010))")
+"""The start of an escape for a number that no character has."""
+
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
 _PREFIXED = re.compile(r"0o[0-7]{1,300}|0x[0-9a-fA-F]{1,300}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -106,6 +110,10 @@ def parse_yaml(text: str) -> tuple[Node, list[Flaw]]:
         return builder.document(), builder.flaws
     except yaml.MarkedYAMLError as error:
         flaw = _syntax_flaw(error, split_lines(text))
+    except ValueError:  # an escape that libyaml refuses and PyYAML without it does not
+        found = _NO_CHARACTER.search(text)
+        lines = split_lines(text[: found.end() if found else 0])
+        flaw = Flaw(_point(len(lines) - 1, len(lines[-1])), _NOT_YAML)
     raise flaw  # here, so that PyYAML's own error, which may quote a secret, is not its context
 
 
@@ -160,7 +168,7 @@ class _Builder:
     def _scalar(self, event: Any) -> Scalar:
         tag = event.tag
         if tag in (None, "!", _TAG + "str"):
-            text: str = event.value
+            text = _letters_of(event)
             return resolve_plain(text) if event.implicit[0] and tag is None else text
         self._check_tag(event, "int", "float", "bool", "null")
         return resolve_plain(event.value)
@@ -186,7 +194,7 @@ class _Builder:
 
     def _key(self, event: Any, depth: int) -> str | None:
         if isinstance(event, yaml.ScalarEvent):
-            return str(event.value)
+            return _letters_of(event)
         self._node(event, depth + 1)
         self._flaw(event, "a key must be a plain word")
         return None
@@ -215,11 +223,19 @@ class _Builder:
         self.flaws.append(Flaw(_span_of(event), message, hint))
 
 
+def _letters_of(event: Any) -> str:
+    text = str(event.value)
+    if _SURROGATE.search(text):
+        raise ValueError("an escape of half a character")
+    return text
+
+
 def _span_of(event: Any) -> Span:
     start, end = event.start_mark, event.end_mark
     return Span(start.line + 1, start.column + 1, end.line + 1, end.column + 1)
 
 
+_NOT_YAML = "this is not YAML"
 _UNCLOSED = {
     "while scanning a quoted scalar": "this quote is never closed",
     "while parsing a flow sequence": "this '[' is never closed, or an item in it needs quotes",
@@ -264,7 +280,7 @@ def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
     for sign, message, hint in _SYNTAX:
         if sign in said:
             return Flaw(_point(row, column), message, hint)
-    return Flaw(_point(row, column), "the file ends too early" if at_end else "this is not YAML")
+    return Flaw(_point(row, column), "the file ends too early" if at_end else _NOT_YAML)
 
 
 def _point(line: int, column: int) -> Span:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dropscribe.config.keys import Section
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BROKEN = re.compile("[\ud800-\udfff]")  # so os.environ has the bytes that are not UTF-8
 _LANGUAGE = r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*"
 _LARGEST_BUDGET = 10**12
 _LIKE_AN_ADDRESS = re.compile(r"\[|^\d+(?:\.\d+){3}(?::|$)", re.ASCII)
@@ -60,7 +61,15 @@ class FieldType:
 
 
 def parse_text(value: object) -> str:
-    """A string that is not empty and has no control characters."""
+    """A string of characters that is not empty and has no control characters."""
+    text = _system_text(value)
+    if _BROKEN.search(text):
+        raise ValueError("is not UTF-8", "look at the environment variable in it")
+    return text
+
+
+def _system_text(value: object) -> str:
+    """The same for a path or an argument, which may hold any bytes."""
     if not isinstance(value, str):
         raise ValueError("is not a string", "put it in quotes" if isinstance(value, int | float) else "")  # noqa: TRY004 - one kind of refusal
     if not value:
@@ -127,7 +136,7 @@ def parse_url(value: object) -> str:
 
 
 def _path(value: object) -> str:
-    text = parse_text(value)
+    text = _system_text(value)
     if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
         raise ValueError("is a Windows path", "write a path of this system, such as /srv/recordings")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
@@ -335,7 +344,8 @@ HOSTS = list_of(_string(lambda value: parse_host_pattern(parse_text(value))))
 OWN_HOSTS = list_of(_string(_own_host))
 SECRET_URLS = list_of(_string(_secret_url))
 COMPANIONS = list_of(_string(_companion))
-COMMAND = FieldType({"type": "array", "items": TEXT.schema}, "list of text", item=TEXT, is_argv=True)
+_ARGUMENT = _string(_system_text)
+COMMAND = FieldType({"type": "array", "items": TEXT.schema}, "list of text", item=_ARGUMENT, is_argv=True)
 PARAMS = FieldType({"type": ["object", "null"], "additionalProperties": _VALUE}, "mapping", _params)
 _VALUE_OR_SECTION = {"anyOf": [_VALUE, {"type": "object"}]}
 RULE_PARAMS = FieldType(

@@ -33,8 +33,8 @@ def check_params(values: Mapping[str, Any], path: Path, document: Document) -> W
     """The parameters at *path* that can be sent; the others are reported."""
     sendable: Written = {}
     for name, value in values.items():
-        items = value if isinstance(value, list) else []
-        if isinstance(value, dict) or not all(isinstance(item, str | int | float) for item in items):
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(map(_can_be_sent, items)):
             hint = "a parameter is a string, a number, true, false or a list of strings"
             document.report((*path, name), f"{document.shown((*path, name), value)} cannot be sent", hint)
         elif isinstance(value, list):
@@ -42,6 +42,13 @@ def check_params(values: Mapping[str, Any], path: Path, document: Document) -> W
         else:
             sendable[name] = value
     return sendable
+
+
+def _can_be_sent(value: object) -> bool:
+    """Whether *value* is a number, a boolean or a text; one with bytes that are not UTF-8 is none."""
+    if isinstance(value, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, int | float)
 
 
 def check_rule_params(read: SectionRead) -> dict[str, Written]:

@@ -15,8 +15,9 @@ import time
 import pytest
 
 from dropscribe.core.model import AttemptEnd
+from dropscribe.files.mounts import Mount, MountKind
 from dropscribe.queue.model import NOT_MOVABLE
-from dropscribe.reports import patience
+from dropscribe.reports import file_reader, patience
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, json_of, wav_bytes
 
 FOLDER_KEYS = {
@@ -201,6 +202,36 @@ def test_why_a_cut_off_file_waits(scene, capsys):
     """Its own header speaks."""
     _, words = state_of(scene, capsys, scene.drop("call.wav", wav_bytes()[:2000]))
     assert "header says that more is to come" in words
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_remote", "words"),
+    [
+        ("", False, "it is taken after 60 s of quiet"),
+        ("", True, "it is taken after 300 s of quiet"),
+        ("min_age: 10m", False, "it is taken after 600 s of quiet"),
+        ("settle_incomplete: 7s", True, "it is taken after 7 s of quiet"),
+    ],
+)
+def test_why_names_the_quiet_time_that_the_daemon_waits_for(
+    scene, capsys, monkeypatch, keys, is_remote, words
+):
+    """A share's is longer, and the rule's own keys count."""
+    scene.config.write_text(CONFIG + (f"    {keys}\n" if keys else ""))
+    if is_remote:
+        share = Mount(0, MountKind.REMOTE, "nfs4")
+        monkeypatch.setattr(file_reader.MountCache, "of", lambda *_: share)
+    _, told = state_of(scene, capsys, scene.drop("call.wav", wav_bytes()[:2000]))
+    assert words in told
+
+
+def test_why_a_file_that_stays_open_is_taken(scene, capsys):
+    """Where the rule says so."""
+    scene.config.write_text(f"{CONFIG}    settle: ignore_writers\n")
+    file = scene.drop("call.wav")
+    with file.open("ab"):
+        _, words = state_of(scene, capsys, file)
+    assert "open for writing: it is taken after 300 s without a change" in words
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import structlog
 from dropscribe.core.errors import AudioError, AudioForbidden, StoreError
 from dropscribe.core.model import NewJob
 from dropscribe.core.naming import companion_name, spellings
-from dropscribe.core.settling import Cause, QuietTimes, Seen, Wait, decide
+from dropscribe.core.settling import Cause, Seen, Wait, decide
 from dropscribe.intake.hints import HintKind
 from dropscribe.intake.pending import RETRY_SECONDS, CompanionState, Entry, Pending
 from dropscribe.intake.probe import OpenInbox
@@ -47,14 +47,8 @@ class Settler:
     """
 
     def __init__(self, context: InboxContext) -> None:
-        rule = context.rule
         self._context = context
-        self._times = QuietTimes(
-            rule.settle_seconds,
-            rule.settle_incomplete_seconds,
-            rule.min_age_seconds,
-            ignores_writers=rule.settle_ignores_writers,
-        )
+        self._times = context.rule.quiet_times
         self._late_changes: dict[bytes, int] = {}
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")

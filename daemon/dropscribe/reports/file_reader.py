@@ -10,7 +10,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError
-from dropscribe.core.settling import EMPTY_SECONDS, INCOMPLETE_SECONDS, Completeness, Lease
+from dropscribe.core.settling import Completeness, Lease, Seen, Wait, decide
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.files.mounts import MountCache
 from dropscribe.intake.probe import OpenInbox
@@ -47,16 +47,16 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
             return inbox.probe(path, MountCache()), inbox.find_download_file(path)
 
     seen, download = ask_disk(rule.inbox, look)
+    verdict = decide(seen.signs(Seen.FOUND), 0.0, rule.quiet_times)
+    seconds = verdict.needed_seconds if isinstance(verdict, Wait) else 0.0
     if seen.lease is Lease.WRITER:
-        return "somebody has it open for writing: it is taken when they close it"
+        when = f"after {seconds:g} s without a change" if seconds else "when they close it"
+        return f"somebody has it open for writing: it is taken {when}"
     if download is not None:
         return f"{os.fsdecode(download[0])!r} beside it says that {download[1]} has not finished"
     if seen.snapshot.size_bytes == 0:
-        seconds = EMPTY_SECONDS if rule.settle_seconds is None else rule.settle_seconds
         return f"it is empty: if it stays so for {seconds:g} s it goes to failed, unsent"
     if seen.completeness is Completeness.INCOMPLETE:
-        own_seconds = rule.settle_incomplete_seconds
-        seconds = INCOMPLETE_SECONDS if own_seconds is None else own_seconds
         return (
             f"its header says that more is to come: it is taken after {seconds:g} s of quiet, as incomplete"
         )

@@ -24,6 +24,7 @@ from dropscribe.core.budget import Budget
 from dropscribe.core.naming import OUTPUT_FORMATS
 from dropscribe.core.requests.params import ParamValue
 from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, compiled_taking
+from dropscribe.core.settling import QuietTimes
 
 if TYPE_CHECKING:
     from dropscribe.config.reading import SectionRead
@@ -203,6 +204,16 @@ class FolderRule(Section):
         """The names that it takes."""
         return compiled_taking(
             self.include, self.exclude, recursive=self.recursive, links=self.links, companions=self.companions
+        )
+
+    @property
+    def quiet_times(self) -> QuietTimes:
+        """Its own quiet times, by which a file is judged complete."""
+        return QuietTimes(
+            self.settle_seconds,
+            self.settle_incomplete_seconds,
+            self.min_age_seconds,
+            ignores_writers=self.settle_ignores_writers,
         )
 
     @property

@@ -65,6 +65,12 @@ def test_scrubbing_leaves_what_is_harmless():
     assert scrub_environment(harmless, [""]) == harmless
 
 
+def test_a_word_in_the_place_of_a_key_leaves_the_command_its_path():
+    """A server of one's own may want no key, and get any word."""
+    system = {"PATH": "/usr/local/bin:/bin", "HOME": "/home/local", "TMPDIR": "/tmp/local"}
+    assert scrub_environment({**system, "OPTIONS": "--key local"}, ["local"]) == system
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

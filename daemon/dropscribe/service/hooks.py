@@ -32,9 +32,14 @@ MOST_WAITING = 1000
 _STANDARD_ERROR = 2  # where the daemon's own lines go: its standard output is for tables
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd$|credential|dsn|conninfo", re.IGNORECASE)
-_NEEDED_NAME = re.compile(r"_proxy$|^(?:OLD)?PWD$", re.IGNORECASE)
+_PROXY_NAME = re.compile(r"_proxy$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword=", re.IGNORECASE)
 """A url with a password, or libpq's words with one."""
+
+_SYSTEM_NAMES = frozenset(
+    {"HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TMPDIR", "TZ", "USER"}
+)
+"""Variables that hold no key, although ``api_key: local``, for a server that wants none, may be a part of one."""
 
 _SERVICE_NAMES = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID"}
@@ -49,9 +54,12 @@ def scrub_environment(environment: Mapping[str, str], secrets: Iterable[str]) ->
     return {
         name: value
         for name, value in environment.items()
-        if name not in _SERVICE_NAMES
-        and (_NEEDED_NAME.search(name) or not (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)))
-        and not any(secret in value for secret in known)
+        if name in _SYSTEM_NAMES
+        or (
+            name not in _SERVICE_NAMES
+            and (_PROXY_NAME.search(name) or not (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)))
+            and not any(secret in value for secret in known)
+        )
     }
 
 

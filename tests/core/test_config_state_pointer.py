@@ -28,6 +28,16 @@ def test_the_last_daemons_pointer_counts_until_its_end(tmp_path, environ):
     assert list((tmp_path / "xdg" / "dropscribe").iterdir()) == []
 
 
+def test_a_crash_within_leaving_a_pointer_costs_no_later_one(tmp_path, environ):
+    """Its process had the same number, as in a container."""
+    path = tmp_path / "c.yaml"
+    point_to(tmp_path / "state", path, environ)
+    (pointer,) = (tmp_path / "xdg" / "dropscribe").iterdir()
+    pointer.rename(pointer.with_suffix(f".{os.getpid()}.tmp"))
+    point_to(tmp_path / "state", path, environ)
+    assert list(pointed_state_dirs(path, environ)) == [tmp_path / "state"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a link away")
 def test_another_users_pointer_is_not_followed(tmp_path, environ):
     """In a folder that others may write to, they could name any directory."""

@@ -141,6 +141,7 @@ def point_to(state_dir: Path, path: Path, environ: Mapping[str, str]) -> None:
     temporary = where.with_suffix(f".{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
         where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # of a crash; in a container each daemon has the same process id
         temporary.symlink_to(state_dir)
         temporary.replace(where)
 

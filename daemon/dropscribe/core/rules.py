@@ -1,7 +1,7 @@
 """Decides whether a folder rule takes a file, and gives the reason if it does not.
 
 Names are bytes throughout: a recorder's Latin-1 name is a name like any other. Patterns are matched without
-regard to ASCII case, because ``*.wav`` is meant to take a recorder's ``CALL.WAV``.
+regard to case, because ``*.wav`` is meant to take a recorder's ``CALL.WAV``.
 
 Guarantees: pure, and the same answer for intake, ``plan`` and ``why``.
 """
@@ -125,7 +125,7 @@ class _Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         self._on_path = "/" in source
-        tokens = _GLOB_TOKEN.findall(source.removeprefix("/"))
+        tokens = _GLOB_TOKEN.findall(source)
         self._regex = re.compile("".join(map(_translate_token, tokens)), re.DOTALL | re.IGNORECASE)
 
     def matches(self, path: bytes, name: bytes) -> bool:

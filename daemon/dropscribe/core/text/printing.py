@@ -99,7 +99,7 @@ def duration_words(seconds: float) -> str:
         number, rest = divmod(rest, size)
         if number or (unit == "s" and not parts):
             parts.append(f"{number} {unit}")
-    # Seconds beside hours, or minutes beside days, are noise.
+    # From ten minutes on, seconds are noise.
     return " ".join(parts[:1] if len(parts) > 1 and parts[1].endswith(" s") and seconds >= 600 else parts[:2])
 
 

@@ -39,7 +39,7 @@ _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword=", re.IGNORECASE)
 _SYSTEM_NAMES = frozenset(
     {"HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TMPDIR", "TZ", "USER"}
 )
-"""Variables that hold no key; ``api_key: local``, for a server that wants none, may be a word of their paths."""
+"""Variables that hold no key. ``api_key: local``, for a server that wants none, may be a word of a path."""
 
 _SERVICE_NAMES = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID"}

@@ -14,10 +14,13 @@ import pytest
 from dropscribe.config.model import QueueConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
+from dropscribe.core.model import FileSnapshot, NewJob
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.sql.claims import ClaimRequest, claim_for_provider
+from dropscribe.queue.sql.intake_queries import submit
+from dropscribe.queue.sql.rows import LIVE
 from support.house import make_config
 
 
@@ -90,7 +93,9 @@ async def test_a_database_of_version_1_goes_on(tmp_path):
         columns = "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns"
         db.execute(
             f"INSERT INTO jobs ({columns}, state, received_at, due_at)"
-            " VALUES ('calls', x'', x'612e776176', x'01', 1, 1, 2, 3, 4, 'queued', 5.0, 5.0)"
+            " VALUES ('calls', x'', x'612e776176', x'01', 1, 1, 2, 3, 4, 'queued', 5.0, 5.0),"
+            " ('calls', x'', x'622e776176', x'02', 1, 1, 2, 3, 4, 'done', 5.0, 5.0),"  # with no end
+            " ('calls', x'', x'622e776176', x'02', 1, 1, 2, 3, 4, 'done', 6.0, 6.0)"
         )
     db.close()
 
@@ -123,6 +128,37 @@ def test_a_command_does_not_write_into_what_an_older_daemon_made(tmp_path):
 
     with pytest.raises(StoreUnusable, match="older"):
         write_once(tmp_path, lambda _: 1)
+
+
+@pytest.mark.parametrize(
+    ("which", "index"),
+    [
+        ("directory = x'' AND name = x'01'", "jobs_live_place"),
+        ("directory = x'' ORDER BY name", "jobs_live_place"),
+        ("identity = x'01'", "jobs_live_identity"),
+    ],
+)
+def test_the_history_is_not_read_for_live_jobs(tmp_path, which, index):
+    """A listing of an inbox takes no longer for the files of years."""
+    store = Store(tmp_path)
+    sql = f"EXPLAIN QUERY PLAN SELECT inode FROM jobs WHERE {LIVE} AND folder = 'calls' AND {which}"
+    ((*_, plan),) = store.call(lambda db: db.execute(sql).fetchall()).result()
+    store.close()
+
+    assert index in plan
+
+
+def test_files_of_one_submission_are_claimed_in_the_order_of_their_rows(tmp_path):
+    """Of files that are found together, the one listed last is no earlier one."""
+    store = Store(tmp_path)
+    names = (b"a.wav", b"b.wav", b"c.wav")
+    new = [NewJob("calls", name, FileSnapshot(1, n, 3, 4), 10.0 - n) for n, name in enumerate(names)]
+    store.call(lambda db: submit(db, new)).result()
+    request = ClaimRequest("main", (Route("calls", serves_unassigned=True),), 2)
+    claimed = store.call(lambda db: claim_for_provider(db, request, 10.0, has_suspect=False)).result()
+    store.close()
+
+    assert [job.path for job in claimed] == [b"a.wav", b"b.wav"]
 
 
 async def test_calls_that_wait_share_a_transaction_and_fail_alone(tmp_path):

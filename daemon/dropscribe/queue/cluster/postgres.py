@@ -248,8 +248,8 @@ def read_ahead_seconds(db: Connection) -> float:
 
 @cache
 def _translated(sql: str) -> bytes:
-    """The SQL functions use "?" and "%" for values only."""
-    return sql.replace("?", "%s").encode()
+    """The SQL functions use "?" and "%" for values only; OR FAIL is for SQLite."""
+    return sql.replace("?", "%s").replace(" OR FAIL", "").encode()
 
 
 def store_error(server: str, error: psycopg.Error) -> StoreError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.queue.sql.database import marks
@@ -13,6 +13,7 @@ from dropscribe.queue.sql.rows import (
     HAS_RESULT,
     JOB_COLUMNS,
     QUEUED,
+    UPDATE_STATE,
     earliest_due,
     job_of,
     read_jobs,
@@ -36,7 +37,7 @@ LARGE_BYTES = 256 * 1024 * 1024  # an upload of this size may hold a slot for ho
 
 _OLDEST = (
     f"SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ? AND crashes < ?"
-    " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT 1"
+    " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT ?"
 )
 
 
@@ -131,18 +132,26 @@ def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has
     crashes_below = SUSPECT_CRASHES if has_suspect else 1 << 30
     if request.is_probe and (untried := newest_untried(db, queues_of(request.provider, request.routes))):
         return [begin_attempt(db, untried, request.provider, now)]
-    while len(claimed) < request.limit:
+    bounds: tuple[float, ...] = ()
+    waiting: dict[str, list[tuple[float, int]]] = {}
+    while (free := request.limit - len(claimed)) > 0:
         most_bytes = 1 << 62 if most_large > 0 else LARGE_BYTES
-        bounds = (crashes_below, most_bytes, float("inf") if request.is_probe else now)
+        before, bounds = bounds, (crashes_below, most_bytes, float("inf") if request.is_probe else now)
+        if bounds != before:  # at first, and where a claimed job excludes others
+            waiting = {
+                route.folder: _oldest(db, queues_of(request.provider, (route,)), bounds, free)
+                for route in request.routes
+            }
         due = [
-            (in_flight[route.folder], request.turns.get(route.folder, 0), *found)
-            for route in request.routes
-            if (found := _oldest(db, queues_of(request.provider, (route,)), bounds))
+            (in_flight[folder], request.turns.get(folder, 0), *jobs[0])
+            for folder, jobs in waiting.items()
+            if jobs
         ]
         if not due:
             break
         job = begin_attempt(db, min(due)[-1], request.provider, now)
         claimed.append(job)
+        del waiting[job.folder][0]
         in_flight[job.folder] += 1
         most_large -= job.snapshot.size_bytes >= LARGE_BYTES
         if job.crashes >= SUSPECT_CRASHES:
@@ -151,15 +160,14 @@ def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has
 
 
 def _oldest(
-    db: Connection, queues: Sequence[tuple[str, str]], bounds: tuple[int, int, float]
-) -> tuple[float, int] | None:
-    """(due_at, id) of the job of *queues* that is due longest: one index look-up for each of them."""
+    db: Connection, queues: Sequence[tuple[str, str]], bounds: tuple[float, ...], limit: int
+) -> list[tuple[float, int]]:
+    """(due_at, id) of the *limit* jobs of *queues* that are due longest: one index look-up for each queue."""
     each = [f"SELECT due_at, id FROM ({_OLDEST}) AS queue_{number}" for number in range(len(queues))]
-    found: tuple[float, int] | None = db.execute(
-        " UNION ALL ".join(each) + " ORDER BY due_at, id LIMIT 1",
-        [value for queue in queues for value in (*queue, *bounds)],
-    ).fetchone()
-    return found
+    return db.execute(
+        " UNION ALL ".join(each) + " ORDER BY due_at, id LIMIT ?",
+        [*(value for queue in queues for value in (*queue, *bounds, limit)), limit],
+    ).fetchall()
 
 
 def queues_of(provider: str, routes: Sequence[Route]) -> list[tuple[str, str]]:
@@ -207,13 +215,13 @@ def begin_attempt(db: Connection, job_id: int, provider: str, now: float, node: 
     """
     changes, values = (", node = ?", (provider, node)) if node else ("", (provider,))
     row = db.execute(
-        "UPDATE jobs SET state = 'transcribing', attempts = attempts + 1, fence = fence + 1, provider = ?"
+        f"{UPDATE_STATE} 'transcribing', attempts = attempts + 1, fence = fence + 1, provider = ?"
         f"{changes} WHERE id = ? RETURNING {JOB_COLUMNS},"
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
         (*values, job_id),
     ).fetchone()
     db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
-    return replace(job_of(row), may_be_cached=bool(row[-1]))
+    return job_of(row, may_be_cached=bool(row[-1]))
 
 
 DELETION_LEASE_SECONDS = 600.0  # Lease of a deletion that was taken: it is not tried again for this long

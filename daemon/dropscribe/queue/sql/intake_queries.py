@@ -10,6 +10,7 @@ from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.database import is_shared
 from dropscribe.queue.sql.rows import (
     LIVE,
+    LIVE_STATE,
     inode_of_row,
     inode_to_row,
     join_path,
@@ -51,13 +52,15 @@ def _submit_some(
 ) -> Iterator[Submitted]:
     """Insert jobs with two statements; a large intake of new files needs no others."""
     keys = [(job.folder, job.identity) for job in jobs]
+    # Due in the order of their rows: jobs that are in flight together are then beside each other on disk.
+    due_at = max(job.received_at for job in jobs)
     rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
     made = db.execute(
         f"INSERT INTO jobs ({_COLUMNS}) VALUES {rows} ON CONFLICT DO NOTHING RETURNING folder, identity, id",
         [
             value
             for job, (_, identity) in zip(jobs, keys, strict=True)
-            for value in _values(job, identity, marks[job.folder])
+            for value in _values(job, identity, marks[job.folder], due_at)
         ],
     )
     ids = {(folder, identity): job_id for folder, identity, job_id in made}
@@ -73,13 +76,13 @@ def _submit_some(
             yield _beside_others(db, job, job_id, earlier.get((job.folder, job.path), ()))
 
 
-def _values(new: NewJob, identity: bytes, mark: str | None) -> tuple[object, ...]:
+def _values(new: NewJob, identity: bytes, mark: str | None, due_at: float) -> tuple[object, ...]:
     seen = new.snapshot
     pin = BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""
     return (
         *(new.folder, *split_path(new.path), identity, new.stable_inodes),
         *(seen.device, inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
-        *(pin, new.received_at, new.received_at),
+        *(pin, new.received_at, due_at),
     )
 
 
@@ -223,7 +226,7 @@ def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
         db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND NOT {known}", (new, old, new))
         backlog.rename(db, old, new)
         for folder in (old, new):
-            db.execute(f"DELETE FROM counts WHERE folder = ? AND {LIVE}", (folder,))
+            db.execute(f"DELETE FROM counts WHERE folder = ? AND {LIVE_STATE}", (folder,))
             db.execute(
                 "INSERT INTO counts (folder, state, n) SELECT folder, state, count(*) FROM jobs"
                 f" WHERE folder = ? AND {LIVE} GROUP BY folder, state",

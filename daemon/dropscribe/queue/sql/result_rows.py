@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _COMPANION = b"companion:"
 _COLUMNS = JOB_COLUMNS.split(", ")
+_RETURNING = f"RETURNING {JOB_COLUMNS}"
 
 
 def store_result(
@@ -40,7 +41,8 @@ def store_result(
     if not _write_result(db, job.id, result):
         return None
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
-    row = move(db, job, state, "due_at = 0, crashes = 0, internal_errors = 0, pin = ''")
+    changes = "due_at = 0, crashes = 0, internal_errors = 0, pin = ''"
+    row = move(db, job, state, changes, returning=_RETURNING)
     end_attempt(db, job, ended)
     return job_of(row, result)
 
@@ -60,7 +62,7 @@ def replace_result(db: Connection, job: Job, result: StoredResult, *, rejected: 
     if not _write_result(db, job.id, result):
         return None
     if rejected and job.state is JobState.TRANSCRIBED:
-        row = move(db, job, JobState.REJECTED, "due_at = 0")
+        row = move(db, job, JobState.REJECTED, "due_at = 0", returning=_RETURNING)
     return job_of(row, result)
 
 

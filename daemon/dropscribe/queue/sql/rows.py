@@ -32,7 +32,8 @@ QUEUED = "state = 'queued'"
 TRANSCRIBING = "state = 'transcribing' AND remote_id = ''"
 AT_PROVIDER = "state = 'transcribing' AND remote_id <> ''"
 HAS_RESULT = "state IN ('transcribed', 'rejected')"
-LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+LIVE_STATE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+LIVE = f"{LIVE_STATE} AND ended_at IS NULL"  # the condition of PostgreSQL's indexes, and that of SQLite's
 JOB_COLUMNS = (
     "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
     "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin, fence, "
@@ -73,7 +74,7 @@ def inode_of_row(value: int) -> int:
     return value + (1 << 64) if value < 0 else value
 
 
-def job_of(row: Sequence[Any], result: StoredResult | None = None) -> Job:
+def job_of(row: Sequence[Any], result: StoredResult | None = None, *, may_be_cached: bool = False) -> Job:
     """The Job that a row of ``JOB_COLUMNS`` holds."""
     state = JobState(row[10])
     return Job(
@@ -95,6 +96,7 @@ def job_of(row: Sequence[Any], result: StoredResult | None = None) -> Job:
         internal_errors=row[20],
         remote=RemoteJob(row[21], row[22]) if row[21] else None,
         result=result,
+        may_be_cached=may_be_cached,
     )
 
 
@@ -116,25 +118,29 @@ def read_at_provider(db: Connection, folders: Collection[str]) -> dict[int, str]
     return {job_id: provider for job_id, provider, folder in found if folder in folders}
 
 
+UPDATE_STATE = "UPDATE OR FAIL jobs SET state ="
+"""Without FAIL, SQLite copies each page that the statement and its triggers change, to undo it alone after an
+error. It never has to: an error ends the transaction."""
+
+
 def move(
-    db: Connection, job: Job, state: JobState, changes: str, values: Sequence[object] = ()
-) -> Sequence[Any]:
-    """One transition of *job* as its holder knows it; returns the row as it is now.
+    db: Connection, job: Job, state: JobState, changes: str, values: Sequence[Any] = (), returning: str = ""
+) -> Any:
+    """One transition of *job* as its holder knows it; returns the row of *returning* as it is now.
 
     Args:
-        changes: A constant of the caller's, put into the SQL.
+        changes: A constant of the caller's, put into the SQL; *returning* too.
 
     Raises:
         LateTransitionError: It has left that state, or was claimed again.
     """
     if state not in TRANSITIONS[job.state]:
         raise LateTransitionError(f"no way from {job.state} to {state}")
-    row: tuple[Any, ...] | None = db.execute(
-        f"UPDATE jobs SET state = ?, remote_id = '', {changes} WHERE id = ? AND state = ? AND fence = ?"
-        f" RETURNING {JOB_COLUMNS}",
+    moved = db.execute(
+        f"{UPDATE_STATE} ?, remote_id = '', {changes} WHERE id = ? AND state = ? AND fence = ? {returning}",
         (state, *values, job.id, job.state, job.fence),
-    ).fetchone()
-    if row is None:
+    )
+    if not (row := moved.fetchone() if returning else moved.rowcount):
         raise LateTransitionError(f"job {job.id} is not {job.state} any more")
     return row
 

@@ -63,7 +63,7 @@ def read_nodes(db: Connection) -> list[NodeStats]:
 def read_live_counts(db: Connection) -> dict[str, int]:
     """Live jobs by folder, of all rules that ever were."""
     found = db.execute(
-        f"SELECT folder, sum(n) FROM counts WHERE {rows.LIVE} GROUP BY folder HAVING sum(n) > 0"
+        f"SELECT folder, sum(n) FROM counts WHERE {rows.LIVE_STATE} GROUP BY folder HAVING sum(n) > 0"
     )
     return {folder: int(n) for folder, n in found}
 

@@ -278,6 +278,15 @@ async def test_a_text_is_taken_in_spite_of_the_usual_signs_of_an_error(bench_of,
     assert (await provider.transcribe(bench.audio(), {})).text == body["text"]
 
 
+@pytest.mark.parametrize("nothing", [None, False, 0, "", [], {}])
+async def test_an_error_of_no_content_is_none(bench_of, nothing):
+    """Many APIs have the place for an error in each answer."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"text": "hi", "why": nothing}))
+    provider = bench.provider(answer=AnswerKeys(text="text", error="why"))
+    assert (await provider.transcribe(bench.audio(), {})).text == "hi"
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

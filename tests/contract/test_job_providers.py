@@ -1,6 +1,7 @@
 """What the vendors with jobs document, and what their providers make of it, on a real socket."""
 
 import json
+import time
 
 import pytest
 
@@ -93,6 +94,16 @@ async def test_a_command_outlasts_a_passing_refusal_of_its_polls(job_bench, desk
     transcript = await job_bench.provider().transcribe(job_bench.audio(), {})
     assert transcript.text.startswith("Heard ")
     assert (len(desk.created), desk.jobs) == (1, {})
+
+
+async def test_a_command_waits_as_long_as_a_poll_is_told_to(job_bench, desk, monkeypatch):
+    """A vendor that is asked too often asks for a pause."""
+    monkeypatch.setattr(jobs, "FIRST_POLL_SECONDS", 0.01)
+    starts = [None] if job_bench.type in CREATES_IN_UPLOAD else [None, None]
+    job_bench.emulator.fail(*starts, Fault(status=429, headers={"Retry-After": "0.7"}))
+    began = time.monotonic()
+    await job_bench.provider().transcribe(job_bench.audio(), {})
+    assert time.monotonic() - began >= 0.7
 
 
 async def test_a_job_that_may_not_be_asked_for_is_not_deleted(job_bench, desk, monkeypatch):
@@ -208,6 +219,14 @@ async def test_speechmatics_detects_the_language_and_takes_silence(bench_of):
     assert sent_to(bench, "speechmatics")["language"] == "auto"
     fallback = {"low_confidence_action": "allow", "default_language": "en"}
     assert sent_to(bench, "speechmatics")["language_identification_config"] == fallback
+
+
+async def test_a_parameter_in_the_way_of_others_is_the_rule_s(bench_of):
+    """A name cannot be an object and a value; the order of the two does not matter."""
+    bench = bench_of("speechmatics")
+    error = await failure_of(bench.provider().start_job(bench.audio(), {"transcription_config": "x"}))
+    assert (type(error), error.code) == (RuleRejected, "bad_parameter")
+    assert bench.emulator.requests == []
 
 
 async def test_speechmatics_melia_is_multilingual(bench_of):

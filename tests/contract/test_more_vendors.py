@@ -159,6 +159,8 @@ def test_an_azure_definition_from_flat_parameters():
     """Dots make objects, removed parameters are left out, the numbers of channels are numbers."""
     given = {"api-version": "x", "channels": ["0", "1"], "locales": [], "diarization.maxSpeakers": 3}
     assert definition_of(given) == {"channels": [0, 1], "diarization": {"maxSpeakers": 3}}
+    phrases = {"phraseList.phrases": ["911", "2026"]}  # Words, though they are digits
+    assert definition_of(phrases) == {"phraseList": {"phrases": ["911", "2026"]}}
 
 
 async def test_whisper_asr_gets_its_options_in_the_query(bench_of):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropscribe.providers.words import by_time, is_within, segments_of
+from dropscribe.providers.words import by_time, segments_of, words_of_each
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 from dropscribe.transcripts.paragraphs import split_runs
@@ -155,8 +155,7 @@ def _is_timed(word: Word) -> bool:
 
 def _turns(segments: Sequence[Segment], words: Sequence[Word]) -> Iterator[Segment]:
     """*segments*, cut where their speaker pauses: the other one may have spoken there."""
-    for segment in segments:
-        own = [word for word in words if _is_timed(word) and is_within(word, segment)]
+    for segment, own in zip(segments, words_of_each(segments, filter(_is_timed, words)), strict=True):
         tokens = segment.text.split()
         yield from _cut_at_pauses(segment, own, tokens) if len(own) == len(tokens) else [segment]
 

@@ -250,12 +250,14 @@ class JobProvider(HttpProvider):
 
     async def _finished(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript:
         began = usable_at = time.monotonic()
+        asked_seconds = 0.0  # The wait that the last poll's answer asked for
         while True:
-            await asyncio.sleep(self.poll_seconds(time.monotonic() - began))
+            await asyncio.sleep(max(asked_seconds, self.poll_seconds(time.monotonic() - began)))
             found = await self.poll_job(job_id, params)
             if not isinstance(found, Unfinished):
                 return found
             now, error = time.monotonic(), found.error
+            asked_seconds = getattr(error, "retry_after_seconds", None) or 0.0
             if not isinstance(error, ProviderUnusable) and (error is None or error.code != NO_RESULT):
                 usable_at = now
             if now - usable_at < UNUSABLE_SECONDS and now - began <= JOB_SECONDS:

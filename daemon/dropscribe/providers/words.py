@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dropscribe.providers import values
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Segment, Transcript, Word
-from dropscribe.transcripts.paragraphs import split_runs
+from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _Part = TypeVar("_Part", Segment, Word)
 
 PAUSE_SECONDS = 1.0
-SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,15 @@ def mean_confidence(words: Iterable[Word]) -> float | None:
     return values.mean(word.confidence for word in words)
 
 
-def is_within(word: Word, segment: Segment) -> bool:
-    """Whether *word* begins in *segment*; an untimed one does not."""
-    if word.start is None or segment.start is None or segment.end is None:
-        return False
-    return segment.start <= word.start < segment.end
+def words_of_each(segments: Iterable[Segment], words: Iterable[Word]) -> Iterator[list[Word]]:
+    """The *words* that begin in each of *segments*, in the order of time; none in an untimed one."""
+    timed = sorted(((word.start, word) for word in words if word.start is not None), key=itemgetter(0))
+    for segment in segments:
+        if segment.start is None or segment.end is None:
+            yield []
+            continue
+        first, past = (bisect_left(timed, time, key=itemgetter(0)) for time in (segment.start, segment.end))
+        yield [word for _, word in timed[first:past]]
 
 
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:

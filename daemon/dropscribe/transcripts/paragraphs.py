@@ -19,7 +19,8 @@ PAUSE_SECONDS = 2.0  # a longer pause ends a paragraph
 LONG_PARAGRAPH = 700  # characters after which the end of a sentence and a breath end a paragraph as well
 BREATH_SECONDS = 0.3
 VERY_LONG_PARAGRAPH = 1500  # characters after which the end of a sentence alone ends a paragraph
-SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - these are the full-width marks
+# Latin; Chinese and Japanese; Arabic and Urdu; Hindi and its neighbours; Armenian; Amharic; Burmese; Khmer.
+SENTENCE_ENDS = (*".!?…", *"。！？", *"؟۔", *"।॥", "։", *"።፧", "။", "។")  # noqa: RUF001
 
 
 T = TypeVar("T")

@@ -131,7 +131,7 @@ class AnswerKeys(Section):
     model: str | None = key("The model; without it the parameter `model`.", EXPRESSION, example="model")
     request_id: str | None = key("The id of the request.", EXPRESSION, example="id")
     error: str | None = key(
-        "The error in an answer with a success status; any value but null is a failure.",
+        "The error in an answer with a success status; null, false, 0 and an empty value are none.",
         EXPRESSION,
         example="error",
     )

@@ -120,5 +120,7 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 raise RuleRejected("bad_parameter", f"{name}: {part} has a value of its own already")
             place = inner
+        if isinstance(place.get(last), dict):
+            raise RuleRejected("bad_parameter", f"{name}: it has values of its own already")
         place[last] = value
     return found

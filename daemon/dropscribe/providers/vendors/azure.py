@@ -13,7 +13,6 @@ from dropscribe.providers.words import Reading
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
 
 API_VERSION = "api-version"
@@ -77,10 +76,8 @@ class Azure(Vendor):
 
 def definition_of(params: Params) -> dict[str, Any]:
     """The `definition`: names with dots as nested objects, an empty list left out."""
-    return nested({name: _number_list(value) for name, value in params.items() if name != API_VERSION})
-
-
-def _number_list(value: ParamValue) -> Any:
-    # The config makes a list's items strings; `channels` is the one list of numbers.
-    is_numbers = isinstance(value, list) and all(item.isdecimal() for item in value)
-    return list(map(int, value)) if isinstance(value, list) and is_numbers else value
+    definition = nested({name: value for name, value in params.items() if name != API_VERSION})
+    if isinstance(channels := definition.get("channels"), list):
+        # The one list of numbers; the config makes a list's items strings.
+        definition["channels"] = [int(item) if item.isdecimal() else item for item in channels]
+    return definition

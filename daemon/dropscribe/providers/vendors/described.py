@@ -99,7 +99,7 @@ class DescribedApi(Vendor):
     def failure(self, parsed: values.Item) -> str | None:
         """Text that `answer.error` finds, if any."""
         problem = self._value("error", parsed)
-        return None if problem is None or problem is False or problem in ("", []) else str(problem)
+        return str(problem) if problem else None
 
     def checked(self, parsed: values.Item) -> values.Item:
         """Without a `status` beside a text, and without an `error` where `answer.error` has its own place."""

@@ -8,7 +8,7 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.vendor import Params, QueryVendor
-from dropscribe.providers.words import Reading, is_within, mean_confidence
+from dropscribe.providers.words import Reading, mean_confidence, words_of_each
 from dropscribe.transcripts.model import Transcript
 
 ERRORS: Table = {
@@ -32,9 +32,10 @@ class Pulse(QueryVendor):
     def transcript(self, parsed: values.Item, params: Params) -> Transcript:
         """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""
         words = _WORD.words(parsed.get("words"))
+        utterances = _UTTERANCE.segments(parsed.get("utterances"))
         segments = tuple(
-            replace(segment, confidence=mean_confidence(word for word in words if is_within(word, segment)))
-            for segment in _UTTERANCE.segments(parsed.get("utterances"))
+            replace(utterance, confidence=mean_confidence(own))
+            for utterance, own in zip(utterances, words_of_each(utterances, words), strict=True)
         )
         told = [parsed.get("language"), *values.elements(parsed.get("languages")), params.get("language")]
         metadata = values.mapping(parsed.get("metadata"))

@@ -10,10 +10,10 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
 from dropscribe.providers.jobs import JobVendor
 from dropscribe.providers.statuses import Kind, Table
-from dropscribe.providers.words import SENTENCE_ENDS, segments_of
+from dropscribe.providers.words import segments_of
 from dropscribe.transcripts.line_breaks import joined, pieces_of
 from dropscribe.transcripts.model import Transcript, Word
-from dropscribe.transcripts.paragraphs import split_runs
+from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, split_runs
 
 if TYPE_CHECKING:
     from dropscribe.providers.vendor import Params

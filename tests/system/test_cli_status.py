@@ -18,6 +18,7 @@ from dropscribe.core.model import AttemptEnd
 from dropscribe.files.mounts import Mount, MountKind
 from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import file_reader, patience
+from dropscribe.service.status import write_live
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, json_of, wav_bytes
 
 FOLDER_KEYS = {
@@ -136,6 +137,14 @@ def test_what_the_running_daemon_says_is_passed_on(scene, capsys):
     assert document["running"] is True
     assert (document["folders"]["calls"]["settling"], document["folders"]["calls"]["blocked"]) == (5, 2)
     assert document["providers"]["main"]["in_flight"] == 1
+
+
+def test_a_queue_that_another_program_has_locked_needs_no_room(scene, capsys):
+    """The status says how long nothing is sent, whatever the trouble is."""
+    with scene.queue():
+        write_live(scene.root / "state", {"trouble": "database is locked: queue.sqlite3"})
+        assert scene.run("status") == 0
+    assert "database is locked: queue.sqlite3: nothing is sent meanwhile" in capsys.readouterr().out
 
 
 @needs_root

@@ -65,7 +65,7 @@ class Metrics:
         self._audio = self._counter(
             "audio_seconds", "Audio transcribed, in seconds of its own length.", "folder", "provider"
         )
-        self._uploaded = self._counter("upload_bytes", "Audio sent to providers.", "provider")
+        self._uploaded = self._counter("upload_bytes", "Sizes of the recordings of all attempts.", "provider")
         self._requests = Histogram(
             "dropscribe_request_seconds",
             "How long attempts took, whatever came of them.",
@@ -73,7 +73,7 @@ class Metrics:
             buckets=REQUEST_BUCKETS_SECONDS,
             registry=self._registry,
         )
-        self._retries = self._counter("retries", "Attempts put off, by reason.", "provider", "reason")
+        self._retries = self._counter("retries", "Attempts that failed, by code.", "provider", "reason")
         self._success = self._gauge(
             "last_success_timestamp_seconds", "When a file last ended in done.", "folder"
         )
@@ -90,12 +90,12 @@ class Metrics:
             self._requests.labels(provider)
 
     def observe_attempt(self, provider: str, seconds: float, upload_bytes: int = 0) -> None:
-        """An attempt ended, well or not, after *seconds*, with so much of the body sent."""
+        """An attempt ended, well or not, after *seconds*; all of its recording counts as sent."""
         self._requests.labels(provider).observe(seconds)
         self._uploaded.labels(provider).inc(upload_bytes)
 
     def observe_retry(self, provider: str, reason: str) -> None:
-        """An attempt is put off; *reason* is its error's code."""
+        """An attempt failed; *reason* is its error's code."""
         self._retries.labels(provider, self._bounded(reason)).inc()
 
     def observe_filed(

@@ -160,8 +160,8 @@ def _headline(document: dict[str, Any], *, is_troubled: bool) -> str:
 def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
     """Sentences about current problems and their consequences, the worst first."""
     if document["trouble"]:
-        until = "until there is room" if document["nodes"] is None else "by this node meanwhile"
-        yield f"{one_line(document['trouble'])}: nothing is sent {until}"
+        by = "" if document["nodes"] is None else " by this node"
+        yield f"{one_line(document['trouble'])}: nothing is sent{by} meanwhile"
     for node in document["nodes"] or ():
         if node["silent"]:
             silent = f"node {node['name']} is silent: its last heartbeat was {_when(node['last_beat'], now)}"

@@ -11,7 +11,7 @@ import pytest
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import amount_words
-from support.scene import Scene, add_attempt, add_job, json_of, wav_bytes
+from support.scene import Scene, add_attempt, add_hold, add_job, json_of, wav_bytes
 
 CHAIN = """\
 state_dir: state
@@ -55,10 +55,10 @@ BUDGET = CHAIN.replace("[main, other], fallback: both", "main").replace(
 )
 
 
-def spend(store, money: float, seconds: float, unknown: int = 0) -> None:
-    """What was paid today at the provider main."""
+def spend(store, money: float, seconds: float, unknown: int = 0, provider: str = "main") -> None:
+    """What was paid today at *provider*."""
     today = time.strftime("%Y-%m-%d")
-    row = ("provider", "main", today, money, seconds, unknown, time.time())
+    row = ("provider", provider, today, money, seconds, unknown, time.time())
     sql = "INSERT OR REPLACE INTO spending VALUES (?, ?, ?, ?, ?, ?, ?)"
     store.call(lambda db: db.execute(sql, row)).result()
 
@@ -139,6 +139,23 @@ def test_a_spent_budget_is_told_by_status_why_and_list(tmp_path, capsys):
     assert "budget" in explanation["remedy"]
     assert (listed["state"], listed["code"]) == ("held", "budget")
     assert listed["reason"].startswith("the budget of 3.00 a day is spent")
+
+
+def test_a_spent_budget_of_others_is_no_remedy(tmp_path, capsys):
+    """The file waits for its own provider, whose credit is empty."""
+    text = CHAIN.replace("[main, other], fallback: both", "main").replace(
+        "price_per_minute: 6}", "price_per_minute: 6, budget: {per_day: 3}}"
+    )
+    scene = Scene(tmp_path, text)
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        spend(store, 3.0, 300.0, provider="other")
+        add_hold(store, since=time.time(), next_probe_at=time.time() + 60)
+        add_job(store, scene, "call.wav")
+        scene.write_live()
+        explanation = json_of(scene, capsys, "why", file)
+    assert explanation["state"] == "held"
+    assert explanation["remedy"].startswith("dropscribe check --online")
 
 
 def test_status_of_a_queue_that_an_older_daemon_made(tmp_path, capsys):

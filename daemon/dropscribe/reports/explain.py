@@ -23,7 +23,7 @@ from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.transcript_reader import doubts_about, possible_formats
-from dropscribe.reports.waiting import failure_words, queued_words
+from dropscribe.reports.waiting import failure_words, holds_on, queued_words
 from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import WARNING_WORDS
 
@@ -222,7 +222,7 @@ def explain_record(record: JobRecord, rule: FolderRule, view: QueueView) -> Expl
             state, words = "publishing", _publishing_words(record, view)
         case _:
             words = _ended_words(record, view.now)
-    remedy = _remedy(record, state, view)
+    remedy = _remedy(record, state, rule, view)
     return Explanation(state, words + _paid_words(record), remedy, record)
 
 
@@ -317,7 +317,7 @@ def _paid_words(record: JobRecord) -> list[str]:
     return [f"{words}: each may have been paid for" for words in counted]
 
 
-def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
+def _remedy(record: JobRecord, state: str, rule: FolderRule, view: QueueView) -> str:
     if record.state is JobState.FAILED and record.filed_here and is_there(record.filed_here):
         audio = shell_word(path_text(record.filed_here))
         if record.tries and record.tries[-1].code == DUPLICATE:
@@ -331,7 +331,7 @@ def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
     # A start alone releases neither a backlog nor a spent budget.
     if record.pin == BACKLOG:
         steps.insert(0, f"dropscribe release --folder {shell_word(record.folder)}")
-    elif state == "held" and any(hold.code == BUDGET_CODE for hold in view.holds.values()):
+    elif state == "held" and any(hold.code == BUDGET_CODE for hold in holds_on(record.pin, rule, view)):
         steps.append("raise the budget in the config, or wait until the budget resets")
     elif state == "held" and view.is_running:
         steps.append("dropscribe check --online asks the provider; nothing needs to be done for this file")

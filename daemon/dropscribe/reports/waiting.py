@@ -45,7 +45,7 @@ def listed_state(job: ListedFile, config: Config, view: QueueView) -> ListedStat
         rule = config.folders.get(job.folder)
         if job.pin == BACKLOG:
             return ListedState("held", "", _BACKLOG_WORDS)
-        if rule and (holds := _holds_on(job.pin, rule, view)):
+        if rule and (holds := holds_on(job.pin, rule, view)):
             return ListedState("held", holds[0].code, holds[0].reason)
         word = "deferred" if job.due_at > view.now else "queued"
     elif job.at_provider_since is not None:
@@ -110,7 +110,7 @@ def _turn_words(record: JobRecord, view: QueueView) -> str:
     return where if view.is_running else f"{where}, when dropscribe is started"
 
 
-def _holds_on(pin: str, rule: FolderRule, view: QueueView) -> list[Hold]:
+def holds_on(pin: str, rule: FolderRule, view: QueueView) -> list[Hold]:
     """The holds that a queued job of *rule* waits for, its folder's first; none if it may be sent.
 
     Args:
@@ -136,7 +136,7 @@ def _hold_words(
     if record.pin == BACKLOG:
         return [f"it was there before the rule's first start, and {_BACKLOG_WORDS}"]
     words = []
-    for hold in _holds_on(record.pin, rule, view):
+    for hold in holds_on(record.pin, rule, view):
         is_rule = hold.scope.kind is ScopeKind.FOLDER
         who = f"{'rule' if is_rule else 'provider'} {hold.scope.name}"
         if hold.code == BUDGET_CODE:

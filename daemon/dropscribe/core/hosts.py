@@ -50,4 +50,5 @@ def matches_host(host: str, pattern: str) -> bool:
     """Whether *host*, in lower case, is what a *pattern* of :func:`parse_host_pattern` names."""
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not is_address(host)
-    return host == pattern or str(_as_address(host)) == pattern
+    address = _as_address(host)
+    return pattern == (host if address is None else str(address))

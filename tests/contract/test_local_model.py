@@ -126,6 +126,31 @@ def test_a_file_altered_in_the_cache_is_replaced(base, tmp_path):
     assert (folder / "tokenizer.json").read_bytes() == b"tokenizer.json"
 
 
+def test_a_model_that_has_not_changed_is_not_read_again(base, monkeypatch):
+    """The hashes of 145 MB take as long as a short recording; each recording asks for the folder."""
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind)
+    )
+    for _ in range(2):
+        speech_model.ready_folder(speech_model.choose_model("auto"))
+    once = len(read)
+    for _ in range(3):
+        speech_model.ready_folder(speech_model.choose_model("auto"))
+    assert once
+    assert len(read) == once
+
+
+def test_a_download_is_counted_while_files_get_their_names(tmp_path, monkeypatch):
+    """The hub's client renames a file once it is whole, also between two looks of ours."""
+    blobs = tmp_path / "models--a/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "whole").write_bytes(b"123")
+    monkeypatch.setattr(type(tmp_path), "glob", lambda *_: [blobs / "x.incomplete", blobs / "whole"])
+    assert speech_model._fetched_bytes(tmp_path) == 3
+
+
 def test_parts_are_joined_once_into_the_cache(base, tmp_path):
     """The joined model is whole, has its data files, and stays as it is at the next load."""
     folder = speech_model.ready_folder(speech_model.choose_model("auto"))

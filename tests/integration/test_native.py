@@ -13,10 +13,12 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pytest
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import FLAC
@@ -439,3 +441,18 @@ def test_six_hours_take_no_more_memory_than_one(tmp_path):
         pool_worker.close()
         assert result.body["end_seconds"] == hours * 3600
     assert peaks[1] - peaks[0] < 20 * 1024
+
+
+def test_recordings_that_come_together_share_their_workers(monkeypatch):
+    """Two pools would be two limits, and one of them would outlive the provider with a model in memory."""
+
+    class SlowPool(WorkerPool):
+        def __init__(self, *folders, **settings):
+            time.sleep(0.1)
+            super().__init__(*folders, **settings)
+
+    monkeypatch.setattr(local, "WorkerPool", SlowPool)
+    provider = local.LocalProvider(ProviderConfig(name="x", type="local", concurrency=2))
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(provider._pool_for, ["/model"] * 2)
+    assert first is second

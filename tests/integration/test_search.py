@@ -18,6 +18,8 @@ from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.search.passages import passages_of, passages_of_text
 from dropscribe.search.words import parse_query
+from dropscribe.transcripts.cues import Cue
+from dropscribe.transcripts.render import DEFAULT_LAYOUT, _vtt_block
 from support.pages import serving
 from support.scene import CONFIG, Scene, add_job
 
@@ -294,6 +296,10 @@ def test_other_forms_than_json_are_read(scene, config):
     ]
     vtt = "WEBVTT\n\n1\n00:01:02.500 --> 00:01:04.000\nHello there\n"
     assert [(p.text, p.start_at(0)) for p in passages_of_text(vtt)] == [("Hello there", 62.0)]
+    cues = [Cue(0.0, 2.0, "Tom & Jerry <3", "speaker_0")]
+    ours = "WEBVTT\n\n" + "".join(_vtt_block(cue, DEFAULT_LAYOUT) for cue in cues)
+    assert [p.text for p in passages_of_text(ours)] == ["Tom & Jerry <3"]
+    assert [p.text for p in passages_of_text("a <b> &amp; c")] == ["a <b> &amp; c"]
     with scene.queue() as store:
         finish(scene, store, "a.wav", "x")
         (scene.root / "done" / "a.json").unlink()

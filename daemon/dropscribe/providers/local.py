@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -58,6 +59,7 @@ class LocalProvider:
         self._config = config
         self._threads = ThreadPoolExecutor(config.concurrency, "local-engine")
         self._pool: WorkerPool | None = None
+        self._pool_lock = threading.Lock()
         self._fetched: Path | None = None
         self._running: set[Cancellation] = set()
         self._has_warned = False
@@ -135,13 +137,15 @@ class LocalProvider:
         return self._fetched
 
     def _pool_for(self, folder: str) -> WorkerPool:
-        if self._pool is None:
-            has_gpu = self._config.device == "cuda" or (
-                self._config.device == "auto" and os.path.exists("/dev/nvidiactl")
-            )
-            folders = (folder, os.fspath(speech_model.cache_folder()))
-            self._pool = WorkerPool(folders, idle_seconds=self._config.idle_unload_seconds, has_gpu=has_gpu)
-        return self._pool
+        has_gpu = self._config.device == "cuda" or (
+            self._config.device == "auto" and os.path.exists("/dev/nvidiactl")
+        )
+        with self._pool_lock:  # of the first recordings, which come together, each would make one
+            if self._pool is None:
+                folders = (folder, os.fspath(speech_model.cache_folder()))
+                idle_seconds = self._config.idle_unload_seconds
+                self._pool = WorkerPool(folders, idle_seconds=idle_seconds, has_gpu=has_gpu)
+            return self._pool
 
     def _arguments(self, request: Request, model: str, folder: str, audio: AudioFile) -> Request:
         given = request["form"] if is_raw(audio.suffix, audio.head) else raw_form(audio.suffix, audio.head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import unicodedata
@@ -26,6 +27,7 @@ MOST_PACKED_BYTES = 256 * 1024 * 1024
 
 _SENTENCE_END = re.compile(rf"(?<=[{''.join(SENTENCE_ENDS)}])\s+")
 _CUE_TIMES = re.compile(r"(?:(\d{1,3}):)?(\d\d):(\d\d)[.,]\d+ -->.*")
+_VTT_TAG = re.compile(r"<[^<>]*>")
 _CUE_SIGNS = re.compile(r"WEBVTT.*|\d+|")
 
 
@@ -66,12 +68,14 @@ def passages_of_text(text: str) -> list[Passage]:
     """The passages of a plain text or of subtitles, whose times are taken over."""
     passages: list[Passage] = []
     starts: list[float] = []
+    is_vtt = text.startswith("WEBVTT")
     for line in text.splitlines():
         if match := _CUE_TIMES.fullmatch(line.strip()):
             hours, minutes, seconds = (int(part or 0) for part in match.groups())
             starts = [3600.0 * hours + 60 * minutes + seconds]
         elif not _CUE_SIGNS.fullmatch(line.strip()):
-            passages += [Passage(sentence, starts) for sentence in _sentences(line)]
+            shown = html.unescape(_VTT_TAG.sub("", line)) if is_vtt else line
+            passages += [Passage(sentence, starts) for sentence in _sentences(shown)]
     return passages
 
 

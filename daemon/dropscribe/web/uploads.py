@@ -119,6 +119,7 @@ class _Form:
         self._field, self._value = bytearray(), bytearray()
         self._name, self._hidden = b"", b""
         self._whole: list[tuple[bytes, bytes]] = []
+        self._has_ended = False
 
     def open_inbox(self) -> None:
         """Open the inbox; before all other calls."""
@@ -134,10 +135,13 @@ class _Form:
             "on_headers_finished": self._open,
             "on_part_data": self._add_data,
             "on_part_end": self._end,
+            "on_end": self._end_form,
         }
 
     def finish(self) -> list[str]:
-        """Give every whole file its name in the inbox."""
+        """Give every file its name in the inbox; none of a form that is cut short."""
+        if not self._has_ended:
+            raise UploadRefused(400, _MALFORMED)
         if not self._whole:
             raise UploadRefused(400, "no file was chosen")
         names = []
@@ -200,6 +204,9 @@ class _Form:
         self._whole.append((self._hidden, self._name))
         self._hidden = b""
 
+    def _end_form(self) -> None:
+        self._has_ended = True
+
     def _publish(self, hidden: bytes, name: bytes) -> bytes:
         """Move to the first free name; nothing is overwritten."""
         source = FileName(self._inbox, hidden)
@@ -255,8 +262,8 @@ def safe_name(name: bytes) -> bytes:
     text = name.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
     text = "".join(letter for letter in text if unicodedata.category(letter)[0] != "C")
     stem, dot, suffix = text.strip().lstrip(".~#").rpartition(".")
-    if not dot:
-        stem, suffix = suffix, ""
+    if not dot or len(suffix.encode()) > MOST_NAME_BYTES // 2:
+        stem, suffix = stem + dot + suffix, ""
     room = MOST_NAME_BYTES - len(suffix.encode()) - 1
-    cut = stem.encode()[: max(room, 1)].decode("utf-8", "ignore")
+    cut = stem.encode()[:room].decode("utf-8", "ignore")
     return (f"{cut}.{suffix}" if suffix else cut or "recording").encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -27,6 +28,8 @@ async def main():
     stop = asyncio.Event()
     with route_signals(asyncio.get_running_loop(), stop, lambda: say("reloaded")):
         say("up")
+        if "hang" in sys.argv:
+            import time; time.sleep(60)
         await stop.wait()
         say("stopping")
         if "drain" in sys.argv:
@@ -76,6 +79,17 @@ def test_the_second_stop_signal_ends_even_a_loop_that_hangs(start, number):
     assert daemon.stdout.readline() == "stopping\n"
     daemon.send_signal(number)
     assert daemon.wait(timeout=10) == -number
+
+
+def test_a_loop_that_hangs_before_the_first_stop_signal_is_ended_too(start):
+    """A person presses Ctrl-C, waits a moment, and presses it again."""
+    daemon = start("hang")
+    for _ in range(50):
+        daemon.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert daemon.wait(timeout=0.2) == -signal.SIGINT
+            return
+    pytest.fail("it goes on")
 
 
 def test_hup_reloads_and_disturbs_nothing(start):

@@ -109,17 +109,18 @@ def route_signals(
     once, which is safe at any instant because every step is durable.
     """
 
-    def begin_stop() -> None:
-        stop.set()
+    def begin_stop(*_: object) -> None:
+        # Not by loop.add_signal_handler: a loop that hangs would never come to this.
         for number in STOP_SIGNALS:
-            loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
+        loop.call_soon_threadsafe(stop.set)
 
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, begin_stop)
+    before = {number: signal.signal(number, begin_stop) for number in STOP_SIGNALS}
     loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         yield
     finally:
-        for number in (*STOP_SIGNALS, signal.SIGHUP):
-            loop.remove_signal_handler(number)
+        loop.remove_signal_handler(signal.SIGHUP)
+        for number, handler in before.items():
+            if signal.getsignal(number) is begin_stop:
+                signal.signal(number, handler)

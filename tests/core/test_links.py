@@ -44,6 +44,12 @@ def test_the_url_is_found(suffix, content):
     assert read_link(suffix, content) == URL
 
 
+def test_the_url_of_a_kde_link_is_found():
+    """Plasma writes its links so."""
+    content = "[Desktop Entry]\nIcon=text-html\nType=Link\nURL[$e]=https://media.example.com/$$5.mp3\n"
+    assert read_link(".desktop", content.encode()) == "https://media.example.com/$5.mp3"
+
+
 @pytest.mark.parametrize(
     ("suffix", "content", "reason"),
     [

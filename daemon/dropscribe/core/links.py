@@ -20,6 +20,7 @@ _SECTIONS = {".url": "[internetshortcut]", ".desktop": "[desktop entry]"}
 """The section with the url, in lower case."""
 
 LINK_SUFFIXES = frozenset({*_SECTIONS, ".webloc"})  # of link files; a rule with ``links`` takes them too
+_EXPANDED = "[$e]"  # KDE's mark of a value with variables, in which a dollar sign is doubled
 _FETCHERS = frozenset({"deepgram", "elevenlabs", "openai", "pulse"})
 """Types of providers that can fetch audio themselves."""
 
@@ -132,6 +133,7 @@ def _entry(text: str, section: str, key: str) -> str:
         if line.startswith("["):
             current = line.lower()
         name, equals, value = line.partition("=")
-        if current == section and equals and name.strip().lower() == key:
-            return value.strip()
+        name, value = name.strip().lower(), value.strip()
+        if current == section and equals and name in {key, key + _EXPANDED}:
+            return value if name == key else value.replace("$$", "$")
     raise LinkRefused("the file holds no url" if key == "url" else f"the file says no {key}")

@@ -502,15 +502,16 @@ def test_a_command_that_sends_nothing_needs_no_key(tmp_path, key):
     ],
 )
 def test_a_command_that_sends_nothing_needs_no_secret_of_the_daemon(section):
-    """Nor the urls that are secrets."""
-    text = KEYED % "api_key: k" + section
+    """Nor the urls that are secrets; but a url that is written wrong stays an error."""
 
-    def problems_of(**needed):
-        return parse_config(text, folder=Path("/srv"), environ={}, **needed)[1]
+    def problems_of(section, **needed):
+        return parse_config(KEYED % "api_key: k" + section, folder=Path("/srv"), environ={}, **needed)[1]
 
-    assert all(problem.warning for problem in problems_of(keys_needed=False))
+    assert all(problem.warning for problem in problems_of(section, keys_needed=False))
     with pytest.raises(ConfigError):
-        problems_of()
+        problems_of(section)
+    with pytest.raises(ConfigError):
+        problems_of("heartbeat: {url: 'htps://x.example'}", keys_needed=False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY
 from dropscribe.config.disk_reads import read_small_file
-from dropscribe.config.document import Document
+from dropscribe.config.document import Document, dotted
 from dropscribe.config.find import default_state_dir
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 
 LONGEST_BYTES = 1_000_000
 
-_KEYS = re.compile(
-    r"(?:.*\.)?(?:api_key(?:_file|_credential)?|(?:token|secret)(?:_file)?)"
-    r"|heartbeat\.url|notify\.webhook\.url|notify\.urls(?:\[\d+\])?"
-)
-"""Places of keys; no command sends anything to the urls among them."""
-
+_KEYS = re.compile(r"(?:.*\.)?(?:api_key(?:_file|_credential)?|(?:token|secret)(?:_file)?)")
+_SECRET_URLS = re.compile(r"heartbeat\.url|notify\.webhook\.url|notify\.urls(?:\[\d+\])?")
 _DSN_PATHS = frozenset({"queue.dsn", "queue.dsn_file", "queue.dsn_credential"})
 
 
@@ -93,23 +89,34 @@ def parse_config(
 def _checked(
     document: Document, path: Path | None, needed: tuple[bool, bool]
 ) -> tuple[Config, tuple[Problem, ...]]:
-    keys_needed, queue_needed = needed
     data = {name: value for name, value in document.data.items() if value is not None}
     values = Reader(document).section((), data, keys_of(Config)) or {}
     values.setdefault("state_dir", default_state_dir(document.folder, document.environ))
     config = Config(path=path, source=document.without_secrets(), **values)
     check_config(config, document)
     found = (
-        replace(problem, warning=True)
-        if (not keys_needed and (_KEYS.fullmatch(problem.path) or problem.message == NO_KEY))
-        or (not queue_needed and problem.path in _DSN_PATHS)
-        else problem
+        replace(problem, warning=True) if _is_excused(problem, document, needed) else problem
         for problem in document.problems
     )
     problems = tuple(sorted(dict.fromkeys(found), key=lambda p: (p.line, p.column)))
     if any(not problem.warning for problem in problems):
         raise ConfigError(problems)
     return config, problems
+
+
+def _is_excused(problem: Problem, document: Document, needed: tuple[bool, bool]) -> bool:
+    """Whether *problem* is one of a key or dsn that the command does not need."""
+    keys_needed, queue_needed = needed
+    if problem.path in _DSN_PATHS:
+        return not queue_needed
+    if keys_needed:
+        return False
+    if _SECRET_URLS.fullmatch(problem.path):  # whole urls in a variable; a mistake in a written one stays one
+        return any(
+            dotted(path) == problem.path and not document.environ.keys() >= set(names)
+            for path, names in document.variables.items()
+        )
+    return problem.message == NO_KEY or _KEYS.fullmatch(problem.path) is not None
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> Document:

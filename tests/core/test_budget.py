@@ -86,3 +86,8 @@ def test_a_budget_counts_money_if_one_of_its_limits_does():
     """Then it takes a price."""
     assert Budget(Limit(1, is_money=False), Limit(1, is_money=True)).is_money
     assert not Budget(per_day=Limit(1, is_money=False)).is_money
+
+
+def test_a_large_limit_is_written_out():
+    """As its config has it."""
+    assert str(Limit(2_000_000.5, is_money=False)) == "2000000.5 min"

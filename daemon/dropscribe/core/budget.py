@@ -46,7 +46,7 @@ class Limit:
         return "money" if self.is_money else "min"
 
     def __str__(self) -> str:
-        return amount_words(self.amount) if self.is_money else f"{self.amount:g} min"
+        return amount_words(self.amount) if self.is_money else f"{self.amount:.15g} min"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import amount_words
@@ -48,6 +49,35 @@ def test_plan_counts_with_the_provider_that_takes_the_file(tmp_path, capsys):
     assert files["large.wav"]["provider"] == "other"
     assert files["large.wav"]["reason"] != "it goes to failed, unsent"
     assert files["small.wav"]["provider"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cost"),
+    [
+        ("type: local", "price_per_minute: 6", 6.0),
+        ("price_per_minute: 6", "", None),
+        ("", "price_per_minute: 6", 6.0),
+        ("", "", None),
+        ("type: local", "type: local", None),
+    ],
+)
+def test_plan_has_a_cost_where_all_that_is_used_has_a_price(
+    tmp_path, capsys, monkeypatch, first, second, cost
+):
+    """A minute of audio, too large for the first provider; the embedded engine costs nothing."""
+    monkeypatch.setitem(LIBRARIES, "local", ())
+
+    def provider(keys, more):
+        remote = "type: openai, url: 'http://127.0.0.1:9/v1', "
+        return f"{{{'' if 'local' in keys else remote}{more}{keys}}}"
+
+    text = CHAIN.partition("providers:")[0] + (
+        f"providers:\n  main: {provider(first, 'max_upload: 1KB, ')}\n  other: {provider(second, '')}\n"
+        "folders:\n  calls: {inbox: inbox, provider: [main, other], fallback: both}\n"
+    )
+    scene = Scene(tmp_path, text)
+    scene.drop("large.wav", wav_bytes(60))
+    assert json_of(scene, capsys, "plan")["folders"]["calls"]["totals"]["cost"] == cost
 
 
 BUDGET = CHAIN.replace("[main, other], fallback: both", "main").replace(

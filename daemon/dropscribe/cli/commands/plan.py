@@ -28,7 +28,7 @@ from dropscribe.reports.wording import bytes_words, clock_words, one_line, plura
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.reports.inbox_reader import Found
@@ -79,7 +79,7 @@ class Planner:
             for file in sent:
                 file["reason"] = file["reason"] or _WAITS
         prices = {name: self.config.providers[name].price_per_minute for name in rule.providers}
-        has_price = prices[rule.providers[0]] is not None and not is_elsewhere
+        used = {file["provider"] for file in sent} or rule.providers[:1]
         cost = sum(((file["seconds"] or 0.0) / 60 * (prices[file["provider"]] or 0.0) for file in sent), 0.0)
         seconds = [file["seconds"] for file in sent]
         return {
@@ -93,10 +93,16 @@ class Planner:
                 "bytes": sum(file["bytes"] for file in sent),
                 "seconds": round(sum(filter(None, seconds), 0.0), 3),
                 "files_of_unknown_length": seconds.count(None),
-                "cost": round(cost, 6) if has_price else None,
+                "cost": round(cost, 6) if self._is_priced(used) and not is_elsewhere else None,
                 "not_taken": sum(not file["taken"] for file, _ in planned),
             },
         }
+
+    def _is_priced(self, used: Iterable[str]) -> bool:
+        """Whether the cost at the providers *used* is known; only the embedded engine may have no price."""
+        providers = [self.config.providers[name] for name in used]
+        unpriced = [each.type for each in providers if each.price_per_minute is None]
+        return len(unpriced) < len(providers) and all(kind == "local" for kind in unpriced)
 
     def _judge(
         self, rule: FolderRule, found: Found, states: Mapping[bytes, tuple[JobState, float, str]]

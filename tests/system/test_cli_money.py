@@ -51,6 +51,16 @@ def test_plan_counts_with_the_provider_that_takes_the_file(tmp_path, capsys):
     assert files["small.wav"]["provider"] == "main"
 
 
+def test_plan_names_the_provider_that_a_file_is_assigned_to(tmp_path, capsys):
+    """The first one has refused it."""
+    scene = Scene(tmp_path, CHAIN)
+    scene.drop("call.wav", b"small")
+    with scene.queue() as store:
+        add_job(store, scene, "call.wav", pin="other")
+    (file,) = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
+    assert (file["state"], file["provider"]) == ("queued", "other")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "cost"),
     [

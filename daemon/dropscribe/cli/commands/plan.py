@@ -121,6 +121,7 @@ class Planner:
         file |= {"provider": provider, "seconds": seconds}
         if state := next((states[key] for key in found.identities() if key in states), None):
             is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
+            file["provider"] = state[2] if state[2] in rule.providers else provider
             return file | {"state": state[0].value, "reason": _live_words(state, self.view.now)}, is_sent
         most = self.config.providers[provider].max_upload_bytes
         if most is not None and size_bytes > most and not rule.reads_media:

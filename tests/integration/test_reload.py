@@ -437,6 +437,10 @@ async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_pat
         def taking(self):
             return FolderRule.taking.fget(self)
 
+        @property
+        def quiet_times(self):
+            return FolderRule.quiet_times.fget(self)
+
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.wav").write_bytes(b"a")
     station = Station(tmp_path / "inbox")
@@ -446,5 +450,5 @@ async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_pat
         inbox.step(float(now))
     inbox._scanner.availability.release()
     inbox.stop()
-    assert {"inbox", "companions"} <= read
+    assert {"inbox", "companions", "settle_seconds"} <= read
     assert read <= {"name", *INTAKE_KEYS}

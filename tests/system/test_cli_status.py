@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from dropscribe.core.model import AttemptEnd
+from dropscribe.core.model import AttemptEnd, ScopeKind
 from dropscribe.files.mounts import Mount, MountKind
 from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import file_reader, patience
@@ -334,6 +334,20 @@ def test_why_tells_of_a_rate_limit(scene, capsys, seconds, told):
     limit = r"the rate limit of provider main \(requests_per_minute\) allows its next request \d\d.*"
     assert state == "queued"
     assert re.fullmatch(f"{limit}{told} " if told else "", words.removesuffix("it is the next in the queue"))
+
+
+def test_why_a_file_of_a_held_rule_waits(scene, capsys):
+    """The provider refuses the rule's params: asking it once more would find nothing."""
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        add_hold(
+            store, kind=ScopeKind.FOLDER, name="calls", since=time.time(), next_probe_at=time.time() + 60
+        )
+        add_job(store, scene, "call.wav")
+        scene.write_live()
+        explanation = json_of(scene, capsys, "why", file)
+    assert explanation["words"][0].startswith("rule calls is held")
+    assert explanation["remedy"].startswith("correct the params of the rule")
 
 
 def test_why_a_file_is_deferred(scene, capsys):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.model import JobState
+from dropscribe.core.model import JobState, ScopeKind
 from dropscribe.core.naming import sidecar_ending, spellings, split_pattern
 from dropscribe.core.retry import DUPLICATE, REUSED
 from dropscribe.core.routing import BACKLOG
@@ -331,8 +331,14 @@ def _remedy(record: JobRecord, state: str, rule: FolderRule, view: QueueView) ->
     # A start alone releases neither a backlog nor a spent budget.
     if record.pin == BACKLOG:
         steps.insert(0, f"dropscribe release --folder {shell_word(record.folder)}")
-    elif state == "held" and any(hold.code == BUDGET_CODE for hold in holds_on(record.pin, rule, view)):
-        steps.append("raise the budget in the config, or wait until the budget resets")
-    elif state == "held" and view.is_running:
-        steps.append("dropscribe check --online asks the provider; nothing needs to be done for this file")
+    elif state == "held":
+        holds = holds_on(record.pin, rule, view)
+        if any(hold.code == BUDGET_CODE for hold in holds):
+            steps.append("raise the budget in the config, or wait until the budget resets")
+        elif all(hold.scope.kind is ScopeKind.FOLDER for hold in holds):
+            steps.append("correct the params of the rule in the config; then its files go on by themselves")
+        elif view.is_running:
+            steps.append(
+                "dropscribe check --online asks the provider; nothing needs to be done for this file"
+            )
     return "\n".join(steps)

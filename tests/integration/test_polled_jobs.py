@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import os
 import time
 
 import pytest
@@ -12,14 +12,12 @@ from dropscribe.app.housekeeping import MOST_TRIES, delete_due
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.text.printing import utc_text
-from dropscribe.files.audio import AudioFile
-from dropscribe.pipeline import attempts
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.wording import moment_words
 from dropscribe.service.metrics import Metrics
 from support.emulator import Emulator, Fault
-from support.house import House, make_config, read_json, tree
+from support.house import House, digest, make_config, read_json, tree
 from support.pages import serving
 from support.scene import Scene, add_job
 from support.vendors import KEY
@@ -99,25 +97,72 @@ async def test_a_deletion_that_fails_is_tried_again_and_given_up_at_last(tmp_pat
     assert len(desk.jobs) == 1
 
 
-async def test_a_disk_that_fails_when_the_answer_is_there_costs_no_second_upload(
-    tmp_path, emulator, desk, monkeypatch
+def _touch(call):
+    os.utime(call)
+
+
+def _replace(call):
+    copy = call.with_suffix(".new")
+    copy.write_bytes(call.read_bytes())
+    copy.rename(call)
+
+
+def _hide(call):
+    call.rename(call.with_suffix(".away"))
+
+
+@pytest.mark.parametrize("change", [_touch, _replace, _hide])
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_happens_to_a_recording_at_the_provider_costs_no_second_upload(
+    tmp_path, emulator, desk, change, restarts
 ):
-    """The result stays at the vendor, and is asked for again once the file can be read."""
-    troubles, read_whole = [OSError(errno.EIO, "Input/output error")] * 2, AudioFile.ensure_sha256
-
-    async def read_at_last(audio):
-        if troubles:
-            raise troubles.pop()
-        return await read_whole(audio)
-
-    monkeypatch.setattr(AudioFile, "ensure_sha256", read_at_last)
-    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.01)
-    async with house_at(emulator, tmp_path) as house:
+    """Another time, the same bytes under another inode, an inbox that is away while the answer comes."""
+    desk.polls = 10**9
+    call = tmp_path / "inbox/call.wav"
+    async with contextlib.AsyncExitStack() as stack:
+        house = await stack.enter_async_context(house_at(emulator, tmp_path))
         await house.drop("call.wav")
+
+        async def is_at_provider():
+            return (await house.stats()).at_provider == 1
+
+        await house.until(is_at_provider)
+        if restarts:
+            await stack.aclose()
+        change(call)
+        for job in desk.jobs.values():
+            job.polls_left = 0
+        if restarts:
+            house = await stack.enter_async_context(house_at(emulator, tmp_path))
+        await house.until(lambda: house.listener.attempts)
+        if change is _hide:
+            call.with_suffix(".away").rename(call)
         await house.until(lambda: house.listener.files)
-        assert len(house.listener.attempts) == 1
-    assert not troubles
     assert len(desk.created) == 1
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert read_json(tmp_path / "done/call.json")["source"]["sha256"] == digest(b"RIFF some audio")
+
+
+async def test_a_recording_that_is_edited_at_the_provider_is_not_filed_under_its_transcript(
+    tmp_path, emulator, desk
+):
+    """Its size and its time are the same: what was sent is known by its digest."""
+    desk.polls = 10**9
+    async with house_at(emulator, tmp_path) as house:
+        call = await house.drop("call.wav")
+
+        async def is_at_provider():
+            return (await house.stats()).at_provider == 1
+
+        await house.until(is_at_provider)
+        times = call.stat()
+        call.write_bytes(b"RIFF else audio")
+        os.utime(call, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for job in desk.jobs.values():
+            job.polls_left = 0
+        await house.until(lambda: house.lookout.late_changes)
+        await house.rest()
+    assert tree(tmp_path / "done") == set()
 
 
 async def test_polls_that_fail_never_send_the_file_again(tmp_path, emulator, desk):

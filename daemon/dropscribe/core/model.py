@@ -141,6 +141,7 @@ class RemoteJob:
 
     id: str
     created_at: float  # Unix seconds when the id was stored
+    sha256: str = ""  # Hex digest of the bytes that were sent; "" if it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +277,12 @@ class AtProvider:
     """The provider has the audio and works on it: call the attempt again after *poll_after_seconds*.
 
     The id is durable before the next call, which finds it in :attr:`Job.remote`. Meanwhile the job holds no
-    upload slot. A poll that finds nothing new, or that fails, returns the same id again.
+    upload slot. A poll that finds nothing new returns the same id again.
     """
 
     remote_id: str
     poll_after_seconds: float
+    sha256: str = ""  # Hex digest of the bytes that were sent, with a new id
 
 
 Outcome = Published | ResultStored | Retry | Withdrawn | AtProvider

@@ -31,7 +31,7 @@ from dropscribe.core.errors import (
     ProviderUnusable,
 )
 from dropscribe.core.links import is_link
-from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, ScopeKind, Withdrawn
+from dropscribe.core.model import AtProvider, AttemptEnd, RemoteJob, ResultStored, Retry, ScopeKind, Withdrawn
 from dropscribe.core.naming import OutputPlan
 from dropscribe.core.retry import (
     DUPLICATE,
@@ -54,7 +54,7 @@ from dropscribe.queue.model import NOT_MOVABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.core.model import Job, Outcome, RemoteJob
+    from dropscribe.core.model import Job, Outcome
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.intake.inboxes import Inboxes
@@ -106,6 +106,8 @@ class Attempts:
         job = claim.job
         if spent := _spent_limit(claim):
             return await self.results.reject(claim, *spent, AttemptEnd(0.0, counted=False))
+        if job.remote is not None:
+            return await self._poll(claim, job.remote)
         try:
             audio = await self._open(claim)
         except AudioError as error:
@@ -120,7 +122,7 @@ class Attempts:
         self.sending[job.id] = audio
         try:
             outcome = await self._with_audio(claim, audio)
-            if isinstance(outcome, ResultStored):
+            if isinstance(outcome, ResultStored | AtProvider):
                 self.results.ctimes_ns[job.id] = audio.snapshot.ctime_ns
             return outcome
         finally:
@@ -129,11 +131,10 @@ class Attempts:
             self.disks.post(job.folder, audio.close)
 
     async def _with_audio(self, claim: Claim, audio: AudioFile) -> Outcome:
-        if claim.job.remote is None:
-            if unsent := _unsendable(claim, audio):
-                return await self.failures.reject_unsent(claim, unsent)
-            if known := await find_answer(self.queue, claim, audio):
-                return await self._answer_known(claim, audio, known)
+        if unsent := _unsendable(claim, audio):
+            return await self.failures.reject_unsent(claim, unsent)
+        if known := await find_answer(self.queue, claim, audio):
+            return await self._answer_known(claim, audio, known)
         return await self._send(claim, audio)
 
     async def _open(self, claim: Claim) -> AudioFile:
@@ -141,7 +142,7 @@ class Attempts:
         job, rule = claim.job, claim.rule
         done, plan = os.fsencode(rule.done), None
         # Names that depend on companions or on a template are known only with the answer.
-        if job.remote is None and not rule.companions and rule.template is None:
+        if not rule.companions and rule.template is None:
             plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)
         request = OpenRequest(claim.inbox, job.path, done, plan, self.disks.of(job.folder))
         opened = await self.disks.run_each(
@@ -201,54 +202,65 @@ class Attempts:
             return self._not_readable(job, error)
         except OSError as error:
             return self._disk_trouble(job, error)
-        except Exception as error:  # a bug while sending is a failure of the attempt
-            if job.remote is not None and not isinstance(error, ProviderError):
-                raise  # a bug while polling does not fail the job, which is polled again
-            reached("answered")
-            failure = _failure_of(job, error)
-            ended = AttemptEnd(_seconds_of(job, began), failure.status, failure.code, failure.reason)
-            self.reporter.attempt_ended(job, ended)
-            return await self.failures.outcome_of(claim, failure, ended)
-        if isinstance(answer, AtProvider | Retry):
+        except Exception as error:  # noqa: BLE001  # a bug while sending is a failure of the attempt
+            return await self._failed(claim, _failure_of(job, error), time.monotonic() - began)
+        if isinstance(answer, AtProvider):
             return answer
-        reached("answered")
-        ended = AttemptEnd(_seconds_of(job, began), status=None)
-        self.reporter.attempt_ended(job, ended)
-        return await self._answered(claim, audio, answer, ended)
+        return await self._answered(claim, audio, answer, time.monotonic() - began)
 
-    async def _ask(self, claim: Claim, audio: AudioFile) -> Transcript | AtProvider | Retry:
-        """The transcript, or the state of the wait while the provider works on its job."""
+    async def _poll(self, claim: Claim, remote: RemoteJob) -> Outcome:
+        """Ask for the result of a provider's job.
+
+        The recording is not looked at, so nothing that happens to it meanwhile loses the answer. A bug does
+        not fail the job, which is polled again.
+        """
+        job, began = claim.job, remote.created_at
+        try:
+            found = await poll(claim.runtime.providers[job.provider], remote, claim.params)
+        except ProviderError as error:
+            return await self._failed(claim, error, max(0.0, time.time() - began))
+        if isinstance(found, ProviderUnusable):
+            await self.holds.hold(claim, ScopeKind.PROVIDER, found)
+            return Retry(LONGEST_POLL_SECONDS, found.code, found.reason)
+        if isinstance(found, Retry):
+            return found
+        await self.holds.answered(job)
+        if isinstance(found, AtProvider):
+            return found
+        return await self._answered(claim, remote, found, max(0.0, time.time() - began))
+
+    async def _ask(self, claim: Claim, audio: AudioFile) -> Transcript | AtProvider:
+        """The transcript, or the job that the provider has begun."""
         job = claim.job
         provider = claim.runtime.providers[job.provider]
-        if job.remote is not None:
-            found = await poll(provider, job.remote, claim.params)
-            if isinstance(found, ProviderUnusable):
-                await self.holds.hold(claim, ScopeKind.PROVIDER, found)
-                return Retry(LONGEST_POLL_SECONDS, found.code, found.reason)
-            if not isinstance(found, AtProvider | Retry):
-                # Read now: where the disk fails, the result is asked for again. A change is noticed later.
-                with contextlib.suppress(AudioError):
-                    await audio.ensure_sha256()
-            if not isinstance(found, Retry):
-                await self.holds.answered(job)
-            return found
         # A rule that re-encodes recordings sends pieces, for which the row's single id is not enough.
         is_sent_as_it_is = not claim.rule.reads_media and not (claim.rule.links and is_link(audio.suffix))
         if is_sent_as_it_is and _runs_jobs(type(provider)):
             provider = cast("JobProvider", provider)
             job_id = await provider.start_job(audio, claim.params)
             await self.holds.answered(job)
-            return AtProvider(job_id, provider.poll_seconds(0.0))
+            with contextlib.suppress(AudioError, OSError):  # else publishing compares all but the content
+                await audio.ensure_sha256()
+            return AtProvider(job_id, provider.poll_seconds(0.0), audio.sha256)
         return await claim.runtime.transcribers[claim.rule.name, job.provider].transcribe(audio, claim.params)
 
+    async def _failed(self, claim: Claim, failure: ProviderError, seconds: float) -> Outcome:
+        reached("answered")
+        ended = AttemptEnd(seconds, failure.status, failure.code, failure.reason)
+        self.reporter.attempt_ended(claim.job, ended)
+        return await self.failures.outcome_of(claim, failure, ended)
+
     async def _answered(
-        self, claim: Claim, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
+        self, claim: Claim, sent: AudioFile | RemoteJob, transcript: Transcript, seconds: float
     ) -> Outcome:
-        job = claim.job
+        reached("answered")
+        job, ended = claim.job, AttemptEnd(seconds, status=None)
+        self.reporter.attempt_ended(job, ended)
         await self.holds.succeeded(job)
+        audio = None if isinstance(sent, RemoteJob) else sent
         spending = await self.budgets.charge(claim, transcript, audio)
         try:
-            sha256 = await audio.ensure_sha256()
+            sha256 = await audio.ensure_sha256() if audio else sent.sha256
         except (AudioChanged, OSError) as error:
             # The file changed during the upload: the bytes that were sent are not known.
             self.intake.look_again(job.folder, job.path)
@@ -314,13 +326,6 @@ async def poll(
 def _runs_jobs(kind: type) -> bool:
     """Cached: a check against a protocol takes some 50 µs and is made for each file."""
     return issubclass(kind, JobProvider)
-
-
-def _seconds_of(job: Job, began: float) -> float:
-    """Seconds that the attempt took; for a polled provider, since it received the audio."""
-    if job.remote is not None:
-        return max(0.0, time.time() - job.remote.created_at)
-    return time.monotonic() - began
 
 
 def _booking_of_unrendered(booking: Booking, document: dict[str, object] | None) -> Booking:

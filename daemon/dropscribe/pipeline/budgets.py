@@ -11,17 +11,22 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import splitext
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
+from dropscribe.core.errors import AudioError
 from dropscribe.core.links import is_link
 from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.text.printing import path_text
+from dropscribe.files.audio import open_beneath
+from dropscribe.files.beneath import closing
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.pipeline.disk_threads import FolderHangs
 
 if TYPE_CHECKING:
     from dropscribe.core.budget import Account
-    from dropscribe.core.model import Hold, Job
+    from dropscribe.core.model import Hold
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.handler import Claim
@@ -43,15 +48,21 @@ class Budgets:
     _audited_at: float = 0.0
     _turns_at: float | None = None
 
-    async def charge(self, claim: Claim, transcript: Transcript, audio: AudioFile) -> tuple[Spending, ...]:
-        """The cost of an answer for the accounts of its provider and its folder."""
+    async def charge(
+        self, claim: Claim, transcript: Transcript, audio: AudioFile | None
+    ) -> tuple[Spending, ...]:
+        """The cost of an answer for the accounts of its provider and its folder.
+
+        Args:
+            audio: The recording; None where it is not open.
+        """
         job, provider = claim.job, claim.provider_config
         if provider.price_per_minute is None and not provider.budget and not claim.rule.budget:
             return ()
         # Nothing was sent of a recording without any sound, with ``silence: skip``.
         if transcript.raw is None and "no_speech" in transcript.warnings:
             return ()
-        seconds = await self._seconds(job, transcript, audio)
+        seconds = await self._seconds(claim, transcript, audio)
         money = (seconds or 0.0) / 60 * (provider.price_per_minute or 0.0)
         day = day_of(time.time(), claim.config.time_zone).isoformat()
         scopes = (Scope(ScopeKind.PROVIDER, job.provider), Scope(ScopeKind.FOLDER, job.folder))
@@ -82,22 +93,31 @@ class Budgets:
             if self._turns_at is not None and not self._audited_at <= time.time() < self._turns_at:
                 await self.audit()
 
-    async def _seconds(self, job: Job, transcript: Transcript, audio: AudioFile) -> float | None:
+    async def _seconds(self, claim: Claim, transcript: Transcript, audio: AudioFile | None) -> float | None:
         """The length from the pieces sent, else from the provider, the last word, or the file's header."""
         if transcript.sent_seconds is not None:
             return transcript.sent_seconds
-        longest = math.inf if is_link(audio.suffix) else longest_plausible_seconds(audio.size_bytes)
+        job = claim.job
+        is_link_file = is_link(splitext(path_text(job.path))[1].lower())
+        longest = math.inf if is_link_file else longest_plausible_seconds(job.snapshot.size_bytes)
         ends = [segment.end for segment in transcript.segments] + [word.end for word in transcript.words]
         latest = max((end for end in ends if end is not None), default=None)
         for seconds in (transcript.duration, latest):
             if seconds is not None and 0 <= seconds <= longest:
                 return seconds
         try:
-            probe = partial(probe_seconds, audio.fileno())
+            probe = partial(_probe_at, claim.inbox, job.path)
+            if audio is not None:
+                probe = partial(probe_seconds, audio.fileno())
             seconds = await self.disks.run_long(job.folder, probe, gives_up=True)
-        except FolderHangs:
+        except (AudioError, OSError, FolderHangs):
             return None
         return seconds if seconds is not None and 0 <= seconds <= longest else None
+
+
+def _probe_at(inbox: bytes, path: bytes) -> float | None:
+    with closing(open_beneath(inbox, path)) as descriptor:
+        return probe_seconds(descriptor)
 
 
 def _mark(account: Account, what: str) -> str:

@@ -43,8 +43,8 @@ async def find_answer(queue: Engine, claim: Claim, audio: AudioFile) -> CachedRe
 
 
 def answer_key(claim: Claim, transcript: Transcript, sha256: str) -> AnswerKey | None:
-    """The key of an answer in the result cache; None if it must not be reused."""
-    if transcript.missing or not _keep_seconds(claim):
+    """The key of an answer in the result cache; None if it must not be reused, or its content is unknown."""
+    if transcript.missing or not sha256 or not _keep_seconds(claim):
         return None
     return AnswerKey(sha256, claim.settings)
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 DATABASE_NAME = "queue.db"
 _BUSY_SECONDS = 30.0
 
-MIGRATIONS = ("schema.sql", *(f"migration_{version}.sql" for version in range(2, 8)))
+MIGRATIONS = ("schema.sql", *(f"migration_{version}.sql" for version in range(2, 9)))
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
 
 

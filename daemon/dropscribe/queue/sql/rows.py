@@ -37,7 +37,7 @@ LIVE = f"{LIVE_STATE} AND ended_at IS NULL"  # the condition of PostgreSQL's ind
 JOB_COLUMNS = (
     "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
     "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin, fence, "
-    "internal_errors, remote_id, remote_at"
+    "internal_errors, remote_id, remote_at, sent_sha256"
 )
 
 MAYBE_PAID_TWICE = "maybe_paid_twice"
@@ -94,7 +94,7 @@ def job_of(row: Sequence[Any], result: StoredResult | None = None, *, may_be_cac
         provider=row[17] if state is not JobState.QUEUED else row[18],
         fence=row[19],
         internal_errors=row[20],
-        remote=RemoteJob(row[21], row[22]) if row[21] else None,
+        remote=RemoteJob(*row[21:24]) if row[21] else None,
         result=result,
         may_be_cached=may_be_cached,
     )

@@ -60,9 +60,13 @@ def _end(
 def _store_remote_job(db: Connection, job: Job, remote: AtProvider, now: float) -> None:
     """Store the provider's job id, or the time of its next poll; the attempt goes on."""
     changed = db.execute(
-        "UPDATE jobs SET remote_at = CASE WHEN remote_id = ? THEN remote_at ELSE ? END, remote_id = ?,"
+        "UPDATE jobs SET remote_at = CASE WHEN remote_id = ? THEN remote_at ELSE ? END,"
+        " sent_sha256 = CASE WHEN remote_id = ? THEN sent_sha256 ELSE ? END, remote_id = ?,"
         " due_at = ?, code = '', reason = '' WHERE id = ? AND fence = ? AND state = 'transcribing'",
-        (remote.remote_id, now, remote.remote_id, now + remote.poll_after_seconds, job.id, job.fence),
+        (
+            *(remote.remote_id, now, remote.remote_id, remote.sha256, remote.remote_id),
+            *(now + remote.poll_after_seconds, job.id, job.fence),
+        ),
     ).rowcount
     if not changed:
         raise rows.LateTransitionError(f"job {job.id} is not transcribing any more")

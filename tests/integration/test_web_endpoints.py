@@ -91,6 +91,13 @@ async def test_metrics(listener):
     assert headers["content-length"] == str(len(body))
 
 
+@pytest.mark.parametrize("word", ["", "auto"])
+def test_a_variable_of_other_servers_is_not_read(daemon, monkeypatch, word):
+    """uvicorn takes WEB_CONCURRENCY for a number."""
+    monkeypatch.setenv("WEB_CONCURRENCY", word)
+    assert Listener(http_config(), daemon.endpoints()).address == "127.0.0.1:0"
+
+
 async def test_status(listener):
     """/status is the object of `status --json`, whatever bytes a name has."""
     status, headers, body = await get(listener.port, "/status")

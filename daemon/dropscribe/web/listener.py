@@ -56,6 +56,7 @@ class Listener:
         self._config = UvicornConfig(
             create_app(endpoints, self._access, source if http.pages else None),
             http=H11Protocol,
+            workers=1,  # the default reads WEB_CONCURRENCY, which other programs set to words
             ws="none",  # a request to upgrade is answered as any other request (RFC 9110, 7.8)
             lifespan="off",
             log_config=None,

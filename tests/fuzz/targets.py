@@ -157,7 +157,8 @@ TARGETS = {
     "neighbours": neighbours,
 }
 
-_FOLDER = Path(tempfile.mkdtemp(prefix="dropscribe-fuzz-"))
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="dropscribe-fuzz-")
+_FOLDER = Path(_TEMPORARY.name)
 # In the order in which the corpus counts them.
 _KINDS = (
     *("assemblyai", "azure", "deepgram", "elevenlabs", "http", "openai", "pulse", "reson8", "soniox"),

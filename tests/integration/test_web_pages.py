@@ -23,6 +23,7 @@ from dropscribe.files.audio import Progress
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener
+from dropscribe.web import site as site_module
 from dropscribe.web.file_views import turns_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
 from dropscribe.web.recordings import parse_range
@@ -30,6 +31,7 @@ from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
 from dropscribe.web.views import iso_time, progress_of
 from support.pages import Site, serving
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
+from support.waiting import until
 
 TOKEN = "a-long-enough-token"
 EVIL = '<script>alert("x")</script>'
@@ -206,6 +208,42 @@ async def test_a_long_transcript_holds_up_nothing(scene, monkeypatch):
             await page_of(site, f"/files/{job_id}")
     assert threads
     assert threading.main_thread() not in threads
+
+
+async def test_few_transcripts_are_in_memory_at_once(scene, monkeypatch):
+    """Forty readers of a long one took 1.2 GB of the daemon's memory."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+    read, now, most, are_all_there = site_module.read_story, [], [], threading.Event()
+
+    def slow(*arguments):
+        now.append(1)
+        most.append(len(now))
+        are_all_there.wait(10)
+        now.pop()
+        return read(*arguments)
+
+    monkeypatch.setattr(site_module, "read_story", slow)
+    async with serving(scene) as site, site.client() as client:
+        reading = [asyncio.create_task(client.get(f"/files/{job_id}")) for _ in range(6)]
+        await until(lambda: len(now) == 2)
+        assert (await client.get("/")).status_code == 200
+        are_all_there.set()
+        assert [(await each).status_code for each in reading] == [200] * 6
+        assert max(most) == site_module.TRANSCRIPTS_PER_FOLDER == 2
+
+
+async def test_a_page_that_takes_too_long_says_so(scene, monkeypatch):
+    """The queue's disk, or other readers, held it up: 503, as programs know it, and words for people."""
+    is_over = threading.Event()
+    monkeypatch.setattr(site_module, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(site_module, "read_job", lambda *_: is_over.wait(10))
+    with capture_logs() as lines:
+        async with serving(scene) as site, site.client() as client:
+            answer = await client.get("/files/1")
+            is_over.set()
+    assert (answer.status_code, "could not be made in time" in answer.text) == (503, True)
+    assert [line for line in lines if line["event"] == "http.failed"] == []
 
 
 async def test_a_part_of_a_recording_costs_no_transcript(scene, monkeypatch):

@@ -143,13 +143,14 @@ async def try_held(site: Site, request: Request) -> Response:
 
 async def forget(site: Site, request: Request) -> Response:
     """Delete the stored answers of a file's recording and of its pieces."""
-    found = await site.find_file(request)
-    if not (digest := sha256_of(found.document)):
+    async with site.file_found(request) as found:
+        digest, job_id = sha256_of(found.document), found.record.id
+    if not digest:
         raise NotHere
     config = site.config
     answers = await site.run(write_queue_once, config, lambda db: result_cache.forget(db, digest))
     pieces = await site.run(Spool(config.state_dir).forget, digest)
-    return site.go(f"/files/{found.record.id}", "forgotten", (answers or 0) + pieces)
+    return site.go(f"/files/{job_id}", "forgotten", (answers or 0) + pieces)
 
 
 async def upload(site: Site, request: Request) -> Response:

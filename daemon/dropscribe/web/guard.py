@@ -154,8 +154,11 @@ class Guard:
                 for name, value in _SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
-            async with asyncio.timeout(SEND_SECONDS):
-                await send(message)
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError as error:
+                raise ClientDisconnect from error
 
         counts = scope["path"] not in _PROGRAMS_PATHS
         self._requests += counts
@@ -163,7 +166,7 @@ class Guard:
             is_full = counts and self._requests > MOST_REQUESTS
             refusal = _plain(HTTPStatus.SERVICE_UNAVAILABLE) if is_full else await self._refuse(scope)
             await (refusal or self._app)(scope, receive, send_safely)
-        except (TimeoutError, ConnectionError, ClientDisconnect):
+        except (ConnectionError, ClientDisconnect):
             return  # the client went away, or does not take its answer
         except Exception:  # any error: the daemon goes on, and the client learns nothing
             log.exception("http.failed", path=scope["path"])

@@ -106,9 +106,9 @@ def _pager(
 
 async def file(site: Site, request: Request) -> Response:
     """The record of one file, its transcript and its recording."""
-    found = await site.find_file(request)
-    # In a thread: the page of a long transcript, or of one made to harm, would hold up the event loop.
-    return await site.read(_file_page, site, request, found)
+    async with site.file_found(request) as found:
+        # In a thread: the page of a long transcript, or of one made to harm, would hold up the event loop.
+        return await site.read(_file_page, site, request, found)
 
 
 def _file_page(site: Site, request: Request, found: reading.FileStory) -> Response:

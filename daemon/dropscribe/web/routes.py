@@ -102,4 +102,5 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
         route("/files/{id}/{form}", pages.part_of_file),
         Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
     ]
-    return Starlette(routes=routes, exception_handlers={NotHere: site.not_here, FolderHangs: site.hangs})
+    handlers = {NotHere: site.not_here, FolderHangs: site.hangs, TimeoutError: site.busy}
+    return Starlette(routes=routes, exception_handlers=handlers)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 import jinja2
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dropscribe.core.text.printing import escape_deceptive, path_text
@@ -20,7 +23,7 @@ from dropscribe.web.reading import FileStory, id_of, read_job, read_story
 from dropscribe.web.views import iso_time, pieces_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from concurrent.futures import Executor
 
     from starlette.requests import Request
@@ -37,6 +40,8 @@ T = TypeVar("T")
 READ_SECONDS = 10.0
 THREADS = 4
 THREADS_PER_FOLDER = 4
+TRANSCRIPTS_PER_FOLDER = 2
+"""Transcripts in memory at once, each for a page: one of many hours takes 100 MiB there."""
 
 _SAID = {
     "retried": "Back in the inbox: {n}.",
@@ -128,6 +133,9 @@ class Site:
         self.access = access
         self._threads = DaemonThreads(THREADS, "page")
         self._folder_threads: dict[str, DaemonThreads] = {}
+        self._rooms: dict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(TRANSCRIPTS_PER_FOLDER)
+        )
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("dropscribe.web"),
             autoescape=True,
@@ -190,15 +198,26 @@ class Site:
             raise NotHere
         return record
 
-    async def find_file(self, request: Request) -> FileStory:
-        """The job that the address names, with its files.
+    @asynccontextmanager
+    async def file_found(self, request: Request) -> AsyncIterator[FileStory]:
+        """The job that the address names, with its files and its transcript, which is forgotten at the end.
 
         Raises:
             NotHere: There is none.
             FolderHangs: Too many other calls wait for the folder's disk.
+            TimeoutError: There was no room for its transcript in time.
+            ClientDisconnect: The client went away meanwhile.
         """
         record = await self.find_job(request)
-        return await self.calls(record.folder).make(READ_SECONDS, read_story, self.config, record)
+        room = self._rooms[record.folder]
+        async with asyncio.timeout(READ_SECONDS):
+            await room.acquire()
+        try:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            yield await self.calls(record.folder).make(READ_SECONDS, read_story, self.config, record)
+        finally:
+            room.release()
 
     def rule(self, request: Request) -> FolderRule:
         """The rule of the folder that the address names.
@@ -241,6 +260,10 @@ class Site:
         """The page for :class:`FolderHangs`."""
         words = f"The file system of the folder {error} does not answer."
         return self.message(request, 503, "No answer", words)
+
+    async def busy(self, request: Request, _error: Exception) -> Response:
+        """The page for TimeoutError."""
+        return self.message(request, 503, "Busy", "The page could not be made in time. Load it again later.")
 
     def go(self, path: str, did: str = "", number: int = 0) -> Response:
         """Redirect the browser to *path*, which reports the action and its number of files."""

@@ -62,6 +62,16 @@ async def test_all_tracks_are_transcribed_apart_where_the_rule_asks_for_it(tmp_p
     assert transcript.warnings == ()
 
 
+async def test_each_track_is_cut_by_its_own_length(tmp_path):
+    """The default track, whose length the header tells, is short; the other one is too long for a request."""
+    long = OTHER_SOUND.replace("d=11", "d=30")
+    two_tracks(*DEFAULT_SECOND, first=long)(SPEECH, tmp_path / "film.mkv")
+    provider = ScriptedProvider([said("a"), said("b"), said("c"), said("d")])
+    limits = {"max_duration_seconds": 15.0}
+    await transcribed(tmp_path, "film.mkv", provider, limits, tracks="all", prepare="when_needed")
+    assert len(provider.calls) == 1 + 3
+
+
 @pytest.mark.parametrize("silence", ["skip", "send"])
 async def test_a_silent_track_hides_no_voice(tmp_path, silence):
     """Silence in the default track is no reason to send it, or to send nothing."""

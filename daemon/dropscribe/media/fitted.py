@@ -71,8 +71,9 @@ class FittedProvider:
         decoding: Decoding,
         params: Mapping[str, ParamValue],
     ) -> Transcript:
-        whole = next((found for found in surveys.values() if found.is_whole), None)
-        measured = replace(recording, seconds=whole.sound_seconds) if whole else recording
+        measured = recording
+        if (found := surveys.get(recording.tracks[0])) and found.is_whole:
+            measured = replace(recording, seconds=found.sound_seconds)
         sources = self._sources(recording, surveys)
         fit = decide_fit(self.rule, self.config, measured, decoding.audio.size_bytes, sources)
         if fit is None:

@@ -100,7 +100,7 @@ class PieceByPiece:
 
         Args:
             params: As the provider gets them, for each piece.
-            seconds: The recording's length as far as it is known.
+            seconds: The length of the first source's track as far as it is known.
             surveys: Earlier surveys of its tracks; a missing one is made here if cuts need it.
 
         Raises:
@@ -127,7 +127,8 @@ class PieceByPiece:
 
     async def _cuts(self, track: int, seconds: float | None, found: Survey | None) -> list[float]:
         longest = self.fit.longest_seconds
-        if longest == math.inf or (seconds is not None and seconds <= longest and track == 0):
+        is_first = track == self.fit.sources[0].track
+        if longest == math.inf or (is_first and seconds is not None and seconds <= longest):
             return []
         # A survey that ended at the first sound does not cover the rest.
         if found is None or not found.is_whole:

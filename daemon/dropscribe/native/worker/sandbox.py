@@ -39,15 +39,19 @@ _REFUSED = {
     "x86_64": (
         0xC000003E,
         (41, 42, 43, 49, 50, 53, 57, 58, 59, 62, 76, 82, 83, 84, 85, 86, 87, 88, 90, 91, 92, 93, 94, 101, 129,
-         133, 165, 166, 188, 189, 190, 240, 258, 259, 260, 263, 264, 265, 266, 268, 288, 297, 298, 304, 310,
-         311, 316, 321, 322, 323, 424, 425, 434, 438),
+         133, 165, 166, 188, 189, 190, 200, 240, 258, 259, 260, 263, 264, 265, 266, 268, 288, 297, 298, 304,
+         310, 311, 316, 321, 322, 323, 424, 425, 434, 438),
     ),
     "aarch64": (
         0xC00000B7,
-        (5, 6, 7, 33, 34, 35, 36, 37, 38, 39, 40, 45, 52, 53, 54, 55, 117, 129, 138, 180, 198, 199, 200, 201,
-         202, 203, 221, 240, 241, 242, 265, 270, 271, 276, 280, 281, 282, 424, 425, 434, 438),
+        (5, 6, 7, 33, 34, 35, 36, 37, 38, 39, 40, 45, 52, 53, 54, 55, 117, 129, 130, 138, 180, 198, 199, 200,
+         201, 202, 203, 221, 240, 241, 242, 265, 270, 271, 276, 280, 281, 282, 424, 425, 434, 438),
     ),
 }  # fmt: skip
+# Numbers of tgkill, prlimit64, fcntl and ioctl, by which a process can end another one.
+_BY_ARGUMENT = {"x86_64": (234, 302, 72, 16), "aarch64": (131, 261, 25, 29)}
+_SET_OWNER, _SET_OWNER_OF_SOCKET = (8, 15), (0x8901, 0x8902)
+"""They choose who gets a signal when a file is ready: F_SETOWN, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP."""
 
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
@@ -145,6 +149,12 @@ def _filter_system_calls(libc: ctypes.CDLL) -> None:
         return
     architecture, numbers = _REFUSED[platform.machine()]
     program = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _REFUSE), (_LOAD, 0, 0, 0)]
+    tgkill, prlimit64, fcntl_, ioctl = _BY_ARGUMENT[platform.machine()]
+    this_process = (0, os.getpid())
+    program += _by_argument(tgkill, 0, this_process, _ALLOW, _REFUSE)
+    program += _by_argument(prlimit64, 0, this_process, _ALLOW, _REFUSE)
+    program += _by_argument(fcntl_, 1, _SET_OWNER, _REFUSE, _ALLOW)
+    program += _by_argument(ioctl, 1, _SET_OWNER_OF_SOCKET, _REFUSE, _ALLOW)
     # Each jump skips the comparisons that are left and the instruction that allows.
     program += [(_AT_LEAST, len(numbers) + 1, 0, 0x40000000)]  # x86-64's second numbering (x32)
     program += [(_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
@@ -153,3 +163,13 @@ def _filter_system_calls(libc: ctypes.CDLL) -> None:
     steps = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("@HxxxxxxP", len(program), ctypes.addressof(steps)), 16)
     libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0)
+
+
+def _by_argument(
+    number: int, place: int, values: tuple[int, ...], known: int, unknown: int
+) -> list[tuple[int, int, int, int]]:
+    """Steps that answer call *number*: *known* if *values* have its argument at *place*, else *unknown*."""
+    # Each jump skips the comparisons that are left and the first of the two answers.
+    compare = [(_EQUAL, len(values) - count, 0, value) for count, value in enumerate(values)]
+    steps = [(_LOAD, 0, 0, 16 + 8 * place), *compare, (_RETURN, 0, 0, unknown), (_RETURN, 0, 0, known)]
+    return [(_EQUAL, 0, len(steps), number), *steps]

@@ -132,6 +132,57 @@ async def test_elevenlabs_spacing_is_no_word_and_a_turn_is_a_segment(bench_of):
     assert [segment.speaker for segment in transcript.segments] == ["a", "a", "b", "b"]
 
 
+def _eleven_words(*said):
+    return [
+        {"text": text, "start": at, "end": at + 0.5, "type": "word", "channel_index": channel}
+        for text, at, channel in said
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"text": "Hi. Yes?", "words": _eleven_words(("Hi.", 0.0, 1), ("Yes?", 1.0, 0))},
+        {
+            "transcripts": [
+                {"text": "Hi.", "words": _eleven_words(("Hi.", 0.0, 1))},
+                {"text": "Yes?", "words": _eleven_words(("Yes?", 1.0, 0))},
+            ]
+        },
+    ],
+)
+async def test_elevenlabs_channels_become_speakers(bench_of, body):
+    """By the number that the words have, in one transcript for all channels or in one for each."""
+    transcript = await _heard(bench_of("elevenlabs"), body)
+    assert [(word.word, word.speaker) for word in transcript.words] == [
+        ("Hi.", "channel_1"),
+        ("Yes?", "channel_0"),
+    ]
+
+
+async def test_elevenlabs_one_channel_is_no_speaker(bench_of):
+    """Its number says nothing."""
+    transcript = await _heard(
+        bench_of("elevenlabs"), {"text": "Hi.", "words": _eleven_words(("Hi.", 0.0, 0))}
+    )
+    assert transcript.words[0].speaker is None
+
+
+async def test_azures_channels_are_in_the_order_of_time(bench_of):
+    """Whatever order the phrases come in."""
+    phrases = [
+        {"channel": channel, "offsetMilliseconds": at, "durationMilliseconds": 500, "text": text}
+        for channel, at, text in ((0, 0, "Hello."), (0, 5000, "Bye."), (1, 2000, "Hi."))
+    ]
+    combined = [{"channel": 0, "text": "Hello. Bye."}, {"channel": 1, "text": "Hi."}]
+    transcript = await _heard(bench_of("azure"), {"combinedPhrases": combined, "phrases": phrases})
+    assert [(turn.text, turn.speaker) for turn in transcript.segments] == [
+        ("Hello.", "channel_0"),
+        ("Hi.", "channel_1"),
+        ("Bye.", "channel_0"),
+    ]
+
+
 async def test_elevenlabs_webhook_answer_is_no_transcript(bench_of):
     """With `webhook` a success has no text: it was sent, and nothing can be published."""
     with pytest.raises(Exception, match="without a text"):

@@ -26,7 +26,7 @@ WORD_CHARACTERS = 1_000
 LABEL_CHARACTERS = 100
 """Limit for a speaker's label, a language or a model's name: a label is repeated with every word and cue."""
 MOST_SECONDS = 1e7  # Four months; a later time is not one
-TOO_MUCH = "answer_truncated"  # the warning where words, segments or a text were cut
+TOO_MUCH = "answer_truncated"  # the warning where words or segments are left out
 _SECRET_NAME = re.compile(r"key|token|secret|pass|auth|sig|credential", re.IGNORECASE)
 
 

@@ -49,7 +49,7 @@ class Transcript:
     """One provider's answer, normalised."""
 
     text: str  # "" is a result, not a failure
-    language: str | None = None  # as the provider names it, ISO 639-1 where it can be told
+    language: str | None = None  # a BCP 47 tag; as the provider names it where it is unknown here
     duration: float | None = None  # length of the audio
     sent_seconds: float | None = field(default=None, kw_only=True)  # sent and answered, if not the duration
     segments: tuple[Segment, ...] = ()

@@ -9,7 +9,7 @@ from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.requests import Upload, form_request, nested, with_query
 from dropscribe.providers.vendor import Params, Vendor
-from dropscribe.providers.words import Reading
+from dropscribe.providers.words import Reading, by_time
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Azure(Vendor):
                 *(item.get("locale") for item in phrases), *values.elements(params.get("locales"))
             ),
             duration=values.duration(parsed.get("durationMilliseconds"), scale=_MILLISECONDS),
-            segments=segments,
-            words=_SPOKEN.words_within(phrases, segments),
+            segments=by_time(segments),
+            words=by_time(_SPOKEN.words_within(phrases, segments)),
         )
 
     def probe(self) -> tuple[str, str]:

@@ -9,9 +9,11 @@ from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.requests import Upload, fields_of, form_request, with_query
 from dropscribe.providers.vendor import Params, Vendor
 from dropscribe.providers.words import Reading, by_time, segments_of
-from dropscribe.transcripts.model import Transcript, Word
+from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dropscribe.files.audio import AudioFile
 
 ERRORS: Table = {
@@ -53,11 +55,15 @@ class ElevenLabs(Vendor):
         return form_request(with_query(self.url, query), fields_of(fields), audio)
 
     def transcript(self, parsed: values.Item, params: Params) -> Transcript:
-        """Times are seconds, `logprob` is a natural logarithm; a channel has its own transcript."""
+        """Times are seconds, `logprob` is a natural logarithm.
+
+        Of several channels each has its own transcript, or all have one whose words name their channel.
+        """
         channels = values.objects(parsed.get("transcripts")) or [parsed]
-        is_split = len(channels) > 1
+        heard = [list(_spoken(channel, number)) for number, channel in enumerate(channels)]
+        is_split = len(channels) > 1 or len({label for run in heard for label, _ in run}) > 1
         words = by_time(
-            *(_words(each, f"channel_{n}" if is_split else None) for n, each in enumerate(channels))
+            *([_WORD.word(item, label if is_split else None) for label, item in run] for run in heard)
         )
         told = [channel.get("language_code") for channel in channels]
         return Transcript(
@@ -70,6 +76,8 @@ class ElevenLabs(Vendor):
         )
 
 
-def _words(channel: values.Item, speaker: str | None) -> tuple[Word, ...]:
-    items = values.objects(channel.get("words"))
-    return _WORD.words([item for item in items if item.get("type", "word") != "spacing"], speaker)
+def _spoken(channel: values.Item, number: int) -> Iterator[tuple[str, values.Item]]:
+    """The words in a transcript, each with its channel's label."""
+    for item in values.objects(channel.get("words")):
+        if item.get("type", "word") != "spacing":
+            yield values.channel_label(item.get("channel_index")) or f"channel_{number}", item

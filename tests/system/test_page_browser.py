@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import tarfile
 import urllib.request
@@ -80,6 +81,23 @@ def test_a_recording_passes_through_an_open_page(site, tmp_path):
         wait_until(lambda: audio.get_property("currentTime") >= start > 0, "the player to jump")
         driver.execute_script("arguments[0].pause()", audio)
         wait_until(lambda: "now" in words[-1].get_attribute("class"), "the word to be marked")
+
+
+def test_a_page_shows_what_happened_while_it_had_no_connection(tmp_path, emulator):
+    """The daemon was started again meanwhile, and nothing changes after that."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    installation = Installation(tmp_path / "root", emulator.url, extra={"http": {"listen": address}})
+    with browsing() as driver:
+        with installation.start_ready() as process:
+            process.until_logged("http.listening")
+            driver.get(f"http://{address}/")
+            process.until(lambda: driver.find_elements("css selector", ".dot.live"), "the stream")
+            process.stop()
+        installation.drop("call.wav", wav_bytes(1))
+        assert installation.run_once() == 0
+        with installation.start_ready():
+            until_shown(driver, "call.wav")
 
 
 def test_many_tabs_can_be_open(site):

@@ -62,7 +62,7 @@
     } else if (!source || source.readyState === EventSource.CLOSED) {
       source = new EventSource(`${root}/events`);
       source.addEventListener("change", refresh);
-      source.addEventListener("open", () => showLive(true));
+      source.addEventListener("open", () => { showLive(true); refresh(); }); // what changed before it
       source.addEventListener("error", () => showLive(false));
     }
     showLive(source?.readyState === EventSource.OPEN);

@@ -167,6 +167,17 @@ async def test_a_failed_job_of_an_empty_account_holds_the_provider(job_bench, de
     assert type(await failure_of_job(job_bench)) is kind
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, AudioRejected), (402, ProviderUnusable), (429, TemporaryFailure)]
+)
+async def test_a_gladia_job_fails_as_the_status_of_its_error_says(bench_of, status, kind):
+    """The number is all that it tells; an account's trouble is not the file's."""
+    bench = bench_of("gladia")
+    provider, job_id = await started(bench)
+    bench.emulator.fail(Fault(body={"id": job_id, "status": "error", "error_code": status}))
+    assert type(await failure_of(provider.poll_job(job_id, {}))) is kind
+
+
 @pytest.mark.parametrize("kind", ["assemblyai", "gladia"])
 async def test_a_job_that_failed_by_the_vendor_s_fault_is_sent_again(bench_of, kind):
     """AssemblyAI asks for it in words, Gladia by the number."""

@@ -52,7 +52,7 @@
     if (wanted) [...part.querySelectorAll("a, button")].find((each) => addressOf(each) === wanted)?.focus({ preventScroll: true });
   }
   // Browsers allow six connections to a site, so that only pages that are seen and can change have a stream.
-  let source = null;
+  let source = null, hasOpened = false; // where it opens again, changes were missed
   const showLive = (isLive) => document.querySelector(".dot")?.classList.toggle("live", isLive);
   function follow() {
     const changes = !document.hidden && document.querySelector("[data-live]:not([data-live=ended])");
@@ -62,7 +62,7 @@
     } else if (!source || source.readyState === EventSource.CLOSED) {
       source = new EventSource(`${root}/events`);
       source.addEventListener("change", refresh);
-      source.addEventListener("open", () => { showLive(true); refresh(); }); // what changed before it
+      source.addEventListener("open", () => { showLive(true); if (hasOpened) refresh(); hasOpened = true; });
       source.addEventListener("error", () => showLive(false));
     }
     showLive(source?.readyState === EventSource.OPEN);

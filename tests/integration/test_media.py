@@ -388,7 +388,8 @@ async def test_the_rate_of_a_provider_holds_for_the_pieces_of_all_recordings(tmp
         assert len(provider.heard) == 5
 
 
-async def test_an_answer_that_the_disk_refuses_is_still_an_answer(house_of, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["sync", "Spool.mark_whole"])
+async def test_an_answer_that_the_disk_refuses_is_still_an_answer(house_of, tmp_path, monkeypatch, place):
     """Where a piece's answer cannot be kept, the next is sent, and nothing is paid for twice."""
     provider = Listening()
     content = write_wav(tmp_path / "x.wav", three_parts())
@@ -396,7 +397,7 @@ async def test_an_answer_that_the_disk_refuses_is_still_an_answer(house_of, tmp_
     def full(*_):
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr("dropscribe.media.spool.sync", full)
+    monkeypatch.setattr(f"dropscribe.media.spool.{place}", full)
     async with house_of(provider, prepare="when_needed", max_duration_seconds=10.0) as house:
         await house.drop("call.wav", content)
         await house.rest()

@@ -120,7 +120,8 @@ class PieceByPiece:
             await self._send_source(source, cuts[source.track], sha256, params)
         if self._refusal is not None and all(part.answer is None for part in self._parts):
             raise self._refusal
-        await asyncio.to_thread(self.spool.mark_whole, sha256)
+        with contextlib.suppress(OSError):  # unmarked, the answers are only kept longer
+            await asyncio.to_thread(self.spool.mark_whole, sha256)
         length = max(part.piece.end for part in self._parts)
         warning = self.decoding.decoder.warning
         return await asyncio.to_thread(join, self._parts, length, [warning] if warning else [])

@@ -21,6 +21,7 @@ from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import Progress
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.reports.transcript_reader import MOST_DOCUMENT_COMMAS, read_document
 from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener
 from dropscribe.web import site as site_module
@@ -352,6 +353,15 @@ async def test_a_transcript_made_to_harm_has_a_page(scene, broken):
         job_id = add_done(scene, store, **broken)
         async with serving(scene) as site:
             assert "call.wav" in await page_of(site, f"/files/{job_id}")
+
+
+@pytest.mark.parametrize(("count", "is_read"), [(1000, True), (MOST_DOCUMENT_COMMAS + 1, False)])
+def test_a_transcript_of_millions_of_values_is_not_read(tmp_path, count, is_read):
+    """Empty objects take twenty times as much memory as they have bytes."""
+    head = b'{"schema": "dropscribe.transcript/1", "words": ['
+    (tmp_path / "a.json").write_bytes(head + b"{}," * count + b"{}]}")
+    found = read_document(os.fsencode(tmp_path), b"a.json")
+    assert (found is not None) is is_read
 
 
 async def test_names_and_transcripts_are_only_text(scene):

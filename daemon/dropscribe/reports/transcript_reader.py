@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_DOCUMENT_BYTES = 64 * 1024 * 1024  # a larger transcript is not read
 MOST_DOCUMENT_COMMAS = 4_000_000
-"""Nor one with more values than some 35 hours of speech have: 64 MiB of empty objects take 1.4 GiB of memory."""
+"""Nor one with more values than 35 hours of speech have: 64 MiB of empty objects take 1.4 GiB of memory."""
 
 
 def possible_formats(rule: FolderRule) -> list[str]:

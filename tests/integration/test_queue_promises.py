@@ -155,6 +155,23 @@ async def test_trying_a_provider_now_ends_its_pause(tmp_path, is_held):
     assert len(script.calls) == len(held) + 2
 
 
+async def test_a_run_that_ends_by_itself_waits_for_no_writer(tmp_path):
+    """A program opens a file again while it is transcribed: it is filed once that has closed it."""
+    script = ScriptedProvider(gate=asyncio.Event())
+    async with House(make_config(tmp_path), {"main": script}) as house:
+        call = await house.drop("call.wav")
+        await house.until(lambda: script.in_flight)
+        with call.open("r+b"):
+            script.gate.set()
+
+            async def is_over():
+                return not await house.engine.can_go_on(60.0)
+
+            await house.until(is_over)
+            assert not house.listener.files
+        await house.until(lambda: house.listener.files)
+
+
 async def test_a_run_that_ends_by_itself_waits_for_no_long_pause(tmp_path):
     """The files behind a paused provider are due, but cannot start; a short pause and an attempt count."""
     refusal = TemporaryFailure("rate_limited", status=429, retry_after_seconds=3600.0, slows_provider=True)

@@ -203,12 +203,14 @@ class InboxRoot:
 
     Attributes:
         identity: (st_dev, st_ino) of the folder that is locked now, or None.
+        seen: The same of the folder that was last found there, whoever has locked it.
     """
 
     def __init__(self, path: bytes, *, exclusive: bool = True) -> None:
         self._path = path
         self._is_exclusive = exclusive
         self.identity: tuple[int, int] | None = None
+        self.seen: tuple[int, int] | None = None
         self._lock: socket.socket | None = None
 
     def unlock(self) -> None:
@@ -225,7 +227,7 @@ class InboxRoot:
         except OSError as error:
             self.unlock()
             return _describe(error)
-        identity = (status.st_dev, status.st_ino)
+        identity = self.seen = (status.st_dev, status.st_ino)
         if identity == self.identity:
             self._answer_probes()
             return ""

@@ -92,6 +92,15 @@ class Inbox:
         self._predecessors = predecessors
         self._thread.start()
 
+    def follow(self, others: Collection[Inbox]) -> bool:
+        """Wait for those of *others* that have the same folder, by another path; whether there are any.
+
+        Called after the first look and before :meth:`begin`; *others* are this daemon's, and end then.
+        """
+        seen = self._scanner.availability.root.seen
+        self._predecessors = [each for each in others if each._scanner.availability.root.seen == seen]  # noqa: SLF001  # of this class
+        return bool(self._predecessors)
+
     def begin(self) -> None:
         """Start to take files."""
         self._may_take.set()

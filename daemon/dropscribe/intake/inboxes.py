@@ -98,7 +98,7 @@ class Inboxes:
                 inbox.start([each for each in old if each.rule.inbox == inbox.rule.inbox])
             await _until_all(new.values(), lambda inbox: inbox.has_looked, _FIRST_LOOK_SECONDS)
             for inbox in new.values():
-                if inbox.state().reason == TAKEN:
+                if inbox.state().reason == TAKEN and not inbox.follow(old):
                     remedy = "stop the other daemon, or give each its own inbox"
                     raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
             undo.pop_all()

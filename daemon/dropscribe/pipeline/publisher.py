@@ -30,7 +30,7 @@ from dropscribe.publish.publication import (
     PublishRequest,
     ReopenedForWriting,
 )
-from dropscribe.queue.model import NOT_MOVABLE, STUCK
+from dropscribe.queue.model import NOT_MOVABLE, REOPENED, STUCK
 from dropscribe.queue.sql import result_rows
 from dropscribe.transcripts.document import doubts_of, is_error, renamed_document
 
@@ -121,7 +121,7 @@ class Publisher:
                 return await self._refused(claim, error)
             case ReopenedForWriting():
                 self._end(claim.job)
-                return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
+                return Retry(WRITER_WAIT_SECONDS, REOPENED, "it has been opened for writing again")
             case AudioMissing():
                 return await self._missing(claim, error.reason)
             case _:

@@ -22,6 +22,7 @@ from dropscribe.queue.admission import Admission
 from dropscribe.queue.embedded.dispatcher import EmbeddedDispatcher
 from dropscribe.queue.intake import ClusterIntake, EmbeddedIntake
 from dropscribe.queue.job_runner import JobRunner
+from dropscribe.queue.model import REOPENED
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import (
     backlog,
@@ -169,7 +170,7 @@ class Engine:
         """Whether something is in flight, or can start within *horizon_seconds*.
 
         Holds stop a start, and pauses and rate limits that last longer. So do polls of a provider's job that
-        still fail after some minutes.
+        still fail after some minutes, and a program that has a file open for writing.
         """
         if not self.dispatcher.runs_jobs:
             return False
@@ -184,7 +185,8 @@ class Engine:
 
         def look(db: Connection) -> bool:
             due = [claims.next_due_at(db, name, each) for name, each in routes]
-            due += [rows.earliest_due(db, f"{rows.HAS_RESULT} AND folder = ?", (name,)) for name in folders]
+            stored = f"{rows.HAS_RESULT} AND folder = ? AND (code <> ? OR due_at <= ?)"
+            due += [rows.earliest_due(db, stored, (name, REOPENED, self.now())) for name in folders]
             if any(at is not None and at <= latest for at in due):
                 return True
             return claims.is_poll_expected(db, self._admission.plan.chains, held, self.now(), latest)

@@ -62,6 +62,9 @@ def probes_at(hold: Hold, pause: Pause | None) -> float:
 NOT_MOVABLE = "not_movable"
 """Code of a file that waits because it cannot be moved out of its sub-folder, or to its place."""
 
+REOPENED = "writer"
+"""Code of a file with a stored result that waits because a program has opened it for writing again."""
+
 STUCK = "publishing"  # Cause to close a folder whose places refuse its files
 HANGS = "hangs"  # Cause to close a folder whose disk does not answer
 LONGEST_PAUSE_SECONDS = 3600.0

@@ -193,6 +193,19 @@ async def test_a_refused_key_while_polling_holds_the_provider_and_keeps_the_job(
     assert len(desk.created) == 1
 
 
+async def test_a_poll_that_was_refused_is_tried_at_once_after_a_restart(tmp_path, emulator, desk):
+    """The restart may follow a new key; a run that ends by itself would not wait for the next poll."""
+    desk.polls = 0
+    async with house_at(emulator, tmp_path) as house:
+        emulator.fail(None, None, Fault(status=401, body={"error": "no"}))
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.holds)
+        await house.rest()
+    async with house_at(emulator, tmp_path) as house:
+        await house.rest()
+        assert house.listener.files
+
+
 async def test_a_job_that_is_never_finished_counts_as_sent_without_an_answer(tmp_path, emulator, desk):
     """After a day each, and `max_ambiguous` times, the file is in failed."""
     desk.polls = 10**9

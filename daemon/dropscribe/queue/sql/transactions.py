@@ -141,6 +141,11 @@ def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
     """Requeue the jobs that the end of the daemon interrupted; returns them."""
     clear_stale_assignments(db, plan, now)
     cut_off = requeue_all_interrupted(db, plan.retry, now)
+    # The restart may follow a new key or a repair: polls that failed are tried at once, as held
+    # providers are.
+    db.execute(
+        f"UPDATE jobs SET due_at = ? WHERE {rows.AT_PROVIDER} AND code <> '' AND due_at > ?", (now, now)
+    )
     # After a clock was set back, no job waits for a time by the old clock.
     latest = now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds)
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {rows.LIVE} AND due_at > ?", (latest, latest))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dropscribe.core.model import FileSnapshot
@@ -80,11 +80,13 @@ def test_a_companion_keeps_its_name_beside_the_sidecars(sidecar_name, patterns, 
         assert sidecar == next(name for name in candidates if name in names.all_names)
 
 
+@example(b"a.json", 1, "stem", 64, {"{stem}.json"})
 @given(NAMES, st.integers(1, 10**6), st.sampled_from(["stem", "full"]), st.integers(64, 255), PATTERNS)
 def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_name, limit, patterns):
     """Whatever the name and number, every name of the group fits, and the audio keeps its suffix."""
     _, suffix = split_name(name)
     companions = {companion_name(pattern.encode(), name): companion(pattern) for pattern in patterns}
+    companions.pop(name, None)  # the recording itself, where it is named as one
     plan = OutputPlan(b"/d", name, (*FORMATS, "error"), sidecar_name, tuple(companions.values()))
     names = number_names(plan, number, limit)
 

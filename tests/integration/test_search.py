@@ -19,7 +19,7 @@ from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.search.passages import passages_of, passages_of_text
 from dropscribe.search.words import parse_query
 from dropscribe.transcripts.cues import Cue
-from dropscribe.transcripts.render import DEFAULT_LAYOUT, _vtt_block
+from dropscribe.transcripts.render import DEFAULT_LAYOUT, _vtt_block, render_md
 from support.pages import serving
 from support.scene import CONFIG, Scene, add_job
 
@@ -284,6 +284,36 @@ def test_search_false_deletes_the_index(scene):
         assert search(config, "hello").files == []
         assert scene.run("search", "hello") == 78
     assert list(config.state_dir.glob("search.db*")) == []
+
+
+def test_a_note_is_read_without_its_facts():
+    """The folder's and the provider's names, the title and the warnings stand in each of them."""
+    segments = [
+        {"text": "# Hello *there*. Bye.", "start": 3667.0, "end": 3669.0, "speaker": "speaker_0"},
+        {"text": "1. > Who?", "start": None, "end": None, "speaker": "a*b"},
+        {"text": "Me", "start": None, "end": None, "speaker": None},
+    ]
+    document = {
+        "source": {"file": "a.wav", "path": "a.wav"},
+        "duration": 4000.0,
+        "job": {"folder": "calls"},
+        "provider": {"name": "main", "model": "m"},
+        "language": "en",
+        "speakers": ["speaker_0", "a*b"],
+        "warnings": ["incomplete_audio"],
+        "missing": [],
+        "text": "",
+        "segments": segments,
+        "words": [],
+    }
+    passages = passages_of_text(render_md(document).decode())
+    assert [(p.text, p.start_at(0)) for p in passages] == [
+        ("# Hello *there*.", 3667.0),
+        ("Bye.", 3667.0),
+        ("1.", None),
+        ("> Who?", None),
+        ("Me", None),
+    ]
 
 
 def test_other_forms_than_json_are_read(scene, config):

@@ -28,6 +28,7 @@ MOST_PACKED_BYTES = 256 * 1024 * 1024
 _SENTENCE_END = re.compile(rf"(?<=[{''.join(SENTENCE_ENDS)}])\s+")
 _CUE_TIMES = re.compile(r"(?:(\d{1,3}):)?(\d\d):(\d\d)[.,]\d+ -->.*")
 _VTT_TAG = re.compile(r"<[^<>]*>")
+_NOTE_HEAD = re.compile(r"\*\*(?:(?:(\d+):)?(\d+):(\d\d))?(?:[^*\\]|\\.)*\*\* ")
 _CUE_SIGNS = re.compile(r"WEBVTT.*|\d+|")
 
 
@@ -65,18 +66,35 @@ def passages_of(document: Mapping[str, Any]) -> list[Passage]:
 
 
 def passages_of_text(text: str) -> list[Passage]:
-    """The passages of a plain text or of subtitles, whose times are taken over."""
+    """The passages of a plain text, a note or subtitles, whose times are taken over."""
+    if text.startswith("---\ntitle: "):
+        return list(_of_note(text))
     passages: list[Passage] = []
     starts: list[float] = []
     is_vtt = text.startswith("WEBVTT")
     for line in text.splitlines():
         if match := _CUE_TIMES.fullmatch(line.strip()):
-            hours, minutes, seconds = (int(part or 0) for part in match.groups())
-            starts = [3600.0 * hours + 60 * minutes + seconds]
+            starts = [_seconds(match)]
         elif not _CUE_SIGNS.fullmatch(line.strip()):
             shown = html.unescape(_VTT_TAG.sub("", line)) if is_vtt else line
             passages += [Passage(sentence, starts) for sentence in _sentences(shown)]
     return passages
+
+
+def _of_note(text: str) -> Iterator[Passage]:
+    """The paragraphs of a Markdown note, without its facts, its title and its warnings."""
+    for line in text.partition("\n---\n")[2].splitlines():
+        if line.startswith(("#", ">")):
+            continue
+        head = _NOTE_HEAD.match(line)
+        starts = [_seconds(head)] if head and head[2] else []
+        said = re.sub(r"\\(.)", r"\1", line[head.end() if head else 0 :])
+        yield from (Passage(sentence, starts) for sentence in _sentences(said))
+
+
+def _seconds(match: re.Match[str]) -> float:
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return 3600.0 * hours + 60 * minutes + seconds
 
 
 def _is_time(value: object) -> bool:

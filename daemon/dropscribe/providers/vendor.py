@@ -51,6 +51,7 @@ class Vendor(ABC):
         path: Added to a URL without a path.
         key_header: The header with the key, as ``key_header`` in the config.
         model_param: The parameter with the model's name.
+        away_params: Parameters by which the vendor sends the transcript elsewhere, and not in its answer.
         url: URL to which audio is sent, without parameters.
         errors: The vendor's own rows for :class:`Classifier`.
     """
@@ -60,6 +61,7 @@ class Vendor(ABC):
     path: ClassVar[str] = ""
     key_header = "Authorization: Bearer {key}"
     model_param = "model"
+    away_params: tuple[str, ...] = ()
     errors: Table = {}  # noqa: RUF012 - never changed
 
     def __init__(self, config: ProviderConfig) -> None:
@@ -171,7 +173,7 @@ class HttpProvider:
         """See :class:`dropscribe.providers.base.Provider`."""
         self._check_size(audio)
         seconds = await self._answer_seconds(audio)
-        sent = self.vendor.params(params)
+        sent = self._params(params)
         try:
             return await self._transcribed(self.vendor.upload(audio, sent), sent, seconds)
         except (AudioRejected, RuleRejected) as error:
@@ -181,6 +183,15 @@ class HttpProvider:
         transcript = await self._transcribed(self.vendor.upload(audio, simpler), simpler, seconds)
         return dataclasses.replace(transcript, warnings=(*transcript.warnings, "simpler_format"))
 
+    def _params(self, given: Mapping[str, ParamValue]) -> Params:
+        """The parameters to be sent; those by which a request would be paid for in vain are refused."""
+        sent = self.vendor.params(given)
+        for name in self.vendor.away_params:
+            if sent.get(name):
+                reason = f"{name}: the transcript would be sent elsewhere, and not be in the answer"
+                raise RuleRejected("asynchronous", reason)
+        return sent
+
     def _check_size(self, audio: AudioFile) -> None:
         limit = self._max_upload_bytes
         if limit is not None and audio.size_bytes > limit:
@@ -188,7 +199,7 @@ class HttpProvider:
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.LinkProvider`."""
-        sent = self.vendor.params(params)
+        sent = self._params(params)
         try:
             return await self._transcribed(self.vendor.link(url, sent), sent, self._timeout_seconds)
         except (AudioRejected, RuleRejected) as error:

@@ -25,6 +25,7 @@ class Deepgram(QueryVendor):
     host = "https://api.deepgram.com"
     path = "/v1/listen"
     key_header = "Authorization: Token {key}"  # `Bearer` is for short-lived tokens
+    away_params = ("callback",)
     errors = ERRORS
 
     def transcript(self, parsed: values.Item, params: Params) -> Transcript:

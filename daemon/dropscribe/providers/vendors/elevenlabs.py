@@ -39,6 +39,7 @@ class ElevenLabs(Vendor):
     path = "/v1/speech-to-text"
     key_header = "xi-api-key: {key}"
     model_param = "model_id"
+    away_params = ("webhook",)
     errors = ERRORS
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:

@@ -27,6 +27,7 @@ class Pulse(QueryVendor):
 
     type = "pulse"
     host = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
+    away_params = ("webhook_url",)
     errors = ERRORS
 
     def transcript(self, parsed: values.Item, params: Params) -> Transcript:

@@ -465,13 +465,14 @@ async def test_a_rule_that_gets_another_name_while_its_file_gets_one(tmp_path, m
     def rename_first(requests):
         if renamed:
             return publish(requests)
-        renaming = house.engine.begin_folders({"renamed": False}, {"calls": "renamed"})
+        renaming = house.engine.begin_folders({"renamed": False}, {"renamed": "inbox"})
         renamed.append(asyncio.run_coroutine_threadsafe(renaming, loop).result(10))
         return [NameTaken(b"call.wav") for _ in requests]
 
     monkeypatch.setattr(publisher, "publish_together", rename_first)
     with capture_logs() as logs:
         async with House(make_config(tmp_path)) as house:
+            await house.engine.begin_folders({"calls": False}, {"calls": "inbox"})
             await house.drop("call.wav")
             await house.until((tmp_path / "done/call.wav").exists)
             await house.until(lambda: not house.engine.in_flight)

@@ -365,6 +365,28 @@ async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):
     assert stats.folders["renamed"].done == 1
 
 
+async def test_a_rule_that_comes_back_under_another_name_takes_over_its_files(tmp_path, monkeypatch):
+    """It has left by one reload and comes back by the next: its answer is filed, and no row stays behind."""
+    script = ScriptedProvider(gate=asyncio.Event())
+    one, other = _rule(tmp_path, "rule0", ["main"]), _rule(tmp_path, "other", ["main"])
+
+    def config_with(*rules):
+        return make_config(tmp_path, rules={rule.name: rule for rule in rules})
+
+    async with Reloaded(monkeypatch, config_with(one, other), lambda _: script) as house:
+        (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
+        await house.until(lambda: script.in_flight)
+        assert await house.reload(config_with(other))
+        script.gate.set()
+        await house.until(lambda: not house.daemon.engine.in_flight)
+        assert (await house.daemon.engine.stats()).removed == {"rule0": 1}
+        assert await house.reload(config_with(replace(one, name="renamed"), other))
+        await house.until((tmp_path / "rule0/done/call.wav").exists)
+        await house.until(lambda: not house.daemon.engine.in_flight)
+        assert (await house.daemon.engine.stats()).removed == {}
+    assert len(script.calls) == 1
+
+
 async def test_a_file_queued_under_the_new_name_too_is_paid_for_once(tmp_path, monkeypatch):
     """The job that has begun under the old name stays, and the queued one of the same file ends."""
     gate = asyncio.Event()

@@ -23,7 +23,7 @@ from dropscribe.app.housekeeping import Housekeeping, change_token
 from dropscribe.app.observability import Health
 from dropscribe.app.reload import (
     Reloader,
-    begin_folders_of_start,
+    begin_folders,
     keep_running_config,
     make_providers,
     watched_rules,
@@ -181,7 +181,7 @@ class Daemon:
                 plan = build_plan(config)
                 self.engine.replan(plan)
                 await self.handler.budgets.audit()
-                await begin_folders_of_start(self.engine, config)
+                await begin_folders(self.engine, config)
                 inboxes = await self.inboxes.prepare(watched_rules(config))
                 feeding = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
                 self.inboxes.commit(inboxes)  # before the first claim: it blocks unavailable folders

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.config.model import diff_configs
-from dropscribe.config.running import load_last_config, store_running_config
+from dropscribe.config.running import store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.handler import build_runtime
 from dropscribe.queue.model import build_plan
-from dropscribe.queue.sql.stats import read_live_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,7 +84,7 @@ class Reloader:
         try:
             await daemon.health.swap(config)
             # Last, before the new threads list the inboxes: they would take the same files once more.
-            await begin_folders(daemon.engine, config, old.config)
+            await begin_folders(daemon.engine, config)
         except BaseException:
             daemon.inboxes.discard(inboxes)
             raise
@@ -158,34 +157,12 @@ def keep_running_config(config: Config) -> None:
         log.warning("config.not_kept", error=str(error))
 
 
-def renamed_rules(old: Config, new: Config) -> dict[str, str]:
-    """Old → new name of the rules that have another name now: the same inbox tells."""
-    return {
-        name: other
-        for name, rule in old.folders.items()
-        for other, candidate in new.folders.items()
-        if name not in new.folders and other not in old.folders and rule.inbox == candidate.inbox
-    }
-
-
-async def begin_folders(engine: Engine, config: Config, last: Config | None) -> bool:
-    """Take over the files of rules with another name than in *last*, and mark the first start of new ones.
-
-    Returns whether a rule has another name.
-    """
-    renamed = renamed_rules(last, config) if last else {}
+async def begin_folders(engine: Engine, config: Config) -> None:
+    """Take over the files of rules with another name by now, and mark the first start of new ones."""
     await engine.begin_folders(
-        {name: rule.backlog == "ask" for name, rule in config.folders.items()}, renamed
+        {name: rule.backlog == "ask" for name, rule in config.folders.items()},
+        {name: str(rule.inbox) for name, rule in config.folders.items()},
     )
-    return bool(renamed)
-
-
-async def begin_folders_of_start(engine: Engine, config: Config) -> None:
-    """As :func:`begin_folders`, for rules that were renamed while no daemon ran."""
-    removed = (await engine.store.do(read_live_counts)).keys() - config.folders.keys()
-    last = await asyncio.to_thread(load_last_config, config) if removed else None
-    if await begin_folders(engine, config, last):
-        keep_running_config(config)  # a start that fails from here on can be undone by the old names
 
 
 def watched_rules(config: Config) -> Mapping[str, FolderRule]:

@@ -59,11 +59,6 @@ def store_running_config(config: Config) -> None:
         point_to(config.state_dir, config.path, os.environ)
 
 
-def load_last_config(config: Config) -> Config | None:
-    """The config of the last daemon with *config*'s state directory and file; None where there is none."""
-    return None if config.path is None else _load_from(config.state_dir, config.path, os.environ)
-
-
 def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config | None:
     """The config that a daemon made of the file at *path* when it last read it; None where there is none.
 

@@ -195,16 +195,16 @@ class Engine:
         # Checked again: a job that was claimed just before the query is not due, and is in flight only later.
         return is_due or self._admission.is_busy()
 
-    async def begin_folders(self, asks: Mapping[str, bool], renamed: Mapping[str, str]) -> None:
+    async def begin_folders(self, asks: Mapping[str, bool], inboxes: Mapping[str, str]) -> None:
         """Take over the jobs of renamed rules and mark the first start of new ones, before any listing.
 
         Args:
             asks: Folder → whether its rule asks before it takes a backlog.
-            renamed: Old → new name.
+            inboxes: Folder → its inbox, which tells that a rule has another name now.
         """
 
         def work(db: Connection) -> None:
-            self.intake.rename_folders(db, renamed, asks.keys())
+            self.intake.rename_folders(db, inboxes)
             backlog.begin(db, asks, self.now())
 
         await self.store.do(work)

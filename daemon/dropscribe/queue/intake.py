@@ -10,7 +10,7 @@ from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.rows import split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.admission import Admission
@@ -47,16 +47,17 @@ class EmbeddedIntake:
             return jobs
         return [replace(job, folder=self._renamed.get(job.folder, job.folder)) for job in jobs]
 
-    def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
-        """Give the live jobs of renamed rules, old → new name, to the new names, now and when more come.
+    def rename_folders(self, db: Connection, inboxes: Mapping[str, str]) -> None:
+        """Give the live jobs of renamed rules to the new names, now and when more come.
 
         The thread of an old rule may submit until it has ended.
 
         Args:
-            folders: All rules by name.
+            inboxes: The inbox of each rule.
         """
+        renamed = intake_queries.note_inboxes(db, inboxes)
         names = {old: renamed.get(new, new) for old, new in self._renamed.items()} | dict(renamed)
-        self._renamed = {old: new for old, new in names.items() if old not in folders}
+        self._renamed = {old: new for old, new in names.items() if old not in inboxes}
         intake_queries.rename_folders(db, renamed)
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
@@ -105,7 +106,7 @@ class ClusterIntake:
         reached("submitted")
         return submitted
 
-    def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
+    def rename_folders(self, db: Connection, inboxes: Mapping[str, str]) -> None:
         """Nothing: other nodes may still have the rule under its old name."""
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, LiveRow, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog
-from dropscribe.queue.sql.database import is_shared
+from dropscribe.queue.sql.database import is_shared, valid_text
 from dropscribe.queue.sql.rows import (
     LIVE,
     LIVE_STATE,
@@ -29,6 +29,8 @@ YOUNG_SECONDS = 90.0
 
 MISSED_SECONDS = 10.0
 """The same for one whose file an attempt has looked for in vain: another node filed it just before."""
+
+_INBOX = "inbox:"  # In ``facts``, before a rule's name: its inbox
 
 _ROWS_AT_ONCE = 64
 _COLUMNS = (
@@ -210,6 +212,23 @@ def set_device(db: Connection, folder: str, directory: bytes, device: int) -> No
         f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {LIVE}",
         (device, folder, directory),
     )
+
+
+def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
+    """Store the inbox of each rule; returns old → new name of the rules that have another name by now.
+
+    These are rules that have left, in whatever earlier config, whose inboxes new rules have.
+    """
+    found = db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?", (len(_INBOX), _INBOX))
+    stored = {name.removeprefix(_INBOX): inbox for name, inbox in found.fetchall()}
+    new = {inbox: name for name, inbox in inboxes.items() if name not in stored}
+    renamed = {old: new[inbox] for old, inbox in stored.items() if old not in inboxes and inbox in new}
+    db.executemany("DELETE FROM facts WHERE name = ?", [(_INBOX + old,) for old in renamed])
+    db.executemany(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [(_INBOX + name, valid_text(inbox)) for name, inbox in inboxes.items()],
+    )
+    return renamed
 
 
 def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:

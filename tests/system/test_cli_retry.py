@@ -11,7 +11,7 @@ import pytest
 
 from dropscribe.publish import return_to_inbox
 from support.house import tree
-from support.scene import add_job
+from support.scene import CONFIG, add_job
 
 CONTENT = b"RIFF the recording"
 
@@ -40,6 +40,17 @@ def test_a_file_that_is_named_twice_goes_back_once(scene, capsys):
     out, err = capsys.readouterr()
     assert "1 file is back in the inbox" in out
     assert err == ""
+
+
+def test_a_companion_that_is_named_too_goes_with_its_recording(scene, capsys):
+    """Wherever the shell puts it in `retry failed/*`."""
+    scene.config.write_text(CONFIG + '    companions: ["{stem}.json", "{stem}.xml"]\n')
+    audio = fail(scene, "call.wav")
+    companions = [scene.drop(f"call.{suffix}", b"{}", part="failed") for suffix in ("json", "xml")]
+    assert scene.run("retry", companions[0], audio.with_suffix(".error.json"), audio, companions[1]) == 0
+    assert tree(scene.root / "failed") == set()
+    assert tree(scene.root / "inbox") == {"call.wav", "call.json", "call.xml"}
+    assert capsys.readouterr().err == ""
 
 
 def test_a_taken_name_gets_the_next_number(scene):

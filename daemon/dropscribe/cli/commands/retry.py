@@ -61,12 +61,11 @@ def execute(options: argparse.Namespace) -> int:
         with contextlib.suppress(StoreAway):  # a cluster's database: the error files suffice then
             db = stack.enter_context(view_queue(config)).db
         try:
-            chosen, all_found = _choose(options, config, FailedFiles(config, db))
+            chosen, is_complete = _choose(options, config, FailedFiles(config, db))
             for place, name in chosen:
-                _take_back(place, name, moved)
+                is_complete &= _take_back(place, name, moved)
         finally:
             is_running = _update_queue(config, moved)
-    is_complete = all_found and len(moved) == len(chosen)
     if moved:
         is_or_are = "is" if len(moved) == 1 else "are"
         when = "" if is_running else "; dropscribe is not running: start it to process them"
@@ -77,7 +76,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> tuple[list[_Failed], bool]:
-    """The files to move, and whether nothing that was asked for is missing among them."""
+    """The files to move, recordings first, and whether nothing that was asked for is missing among them."""
     paths = [os.fsencode(file) for file in options.files]
     sources: list[tuple[bytes, Iterable[_Failed]]] = [(path, files.named(path)) for path in paths]
     names = [options.folder] if options.folder else config.folders if options.all else ()
@@ -94,26 +93,32 @@ def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> 
             chosen |= {place.absolute: (place, name) for place, name in found}
         except OSError as error:
             all_found = _refuse(path, error.strerror or str(error))
-    return list(chosen.values()), all_found
+    return sorted(chosen.values(), key=lambda each: _is_no_recording(each[0])), all_found
 
 
-def _take_back(place: Place, name: bytes, moved: list[Place]) -> None:
-    """Move one file back under *name*, if that is possible, and add it to *moved*."""
+def _is_no_recording(place: Place) -> bool:
+    """Whether the rule would not take a file of that name, such as a companion."""
+    return not place.rule.taking.takes(place.path)
+
+
+def _take_back(place: Place, name: bytes, moved: list[Place]) -> bool:
+    """Move one file back under *name*, and add it to *moved*; returns whether it is back."""
+    if moved and _is_no_recording(place) and not _exists(place.root, place.path):
+        return True  # a companion, which went with its recording
     if reason := unavailable_reason(place.rule):
-        _refuse(place.absolute, f"stays where it is: the inbox is unavailable: {reason}")
-        return
+        return _refuse(place.absolute, f"stays where it is: the inbox is unavailable: {reason}")
     try:
         target = return_to_inbox(place.rule, place.path, name)
     except OSError as error:
         where = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
-        _refuse(place.absolute, f"stays where it is: {error.strerror}{where}")
-        return
+        return _refuse(place.absolute, f"stays where it is: {error.strerror}{where}")
     moved.append(place)  # first: the queue is updated also where the line cannot be written
     sys.stdout.write(f"{show_path(place.absolute)} -> {show_path(target)}\n")
+    return True
 
 
 def _refuse(path: bytes, reason: str) -> bool:
-    """Say why *path* is not moved; returns False."""
+    """Print the reason why *path* is not moved; returns False."""
     say(f"dropscribe: {show_path(path)}: {reason}")
     return False
 

@@ -11,6 +11,7 @@ import pytest
 from dropscribe.app.housekeeping import MOST_TRIES, delete_due
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
+from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.text.printing import utc_text
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
@@ -43,10 +44,16 @@ def quick_polls(monkeypatch):
 
 
 @contextlib.asynccontextmanager
-async def house_at(emulator, tmp_path, **keys):
+async def house_at(emulator, tmp_path, *, concurrency=2, of_provider=None, **keys):
     """A house whose one provider is AssemblyAI's emulator."""
     account = ProviderConfig(
-        name="main", type="assemblyai", url=emulator.url, api_key=Secret(KEY, "test"), timeout_seconds=5.0
+        name="main",
+        type="assemblyai",
+        url=emulator.url,
+        api_key=Secret(KEY, "test"),
+        timeout_seconds=5.0,
+        concurrency=concurrency,
+        budget=of_provider,
     )
     config = make_config(tmp_path, providers={"main": account}, **keys)
     provider = build_provider(account)
@@ -191,6 +198,20 @@ async def test_a_refused_key_while_polling_holds_the_provider_and_keeps_the_job(
         await house.until(lambda: house.listener.releases)
         assert len(house.listener.holds) == 1
     assert len(desk.created) == 1
+
+
+@pytest.mark.parametrize("of", ["provider", "folder"])
+async def test_a_budget_is_exceeded_by_no_more_files_than_there_are_slots(tmp_path, emulator, desk, of):
+    """The cost of a file is known with its answer: others wait for it, though an upload's slot is free."""
+    budget = Budget(per_day=Limit(0.001, is_money=False))
+    keys = {"budget": budget} if of == "folder" else {"of_provider": budget}
+    async with house_at(emulator, tmp_path, concurrency=2, **keys) as house:
+        for number in range(6):
+            await house.drop(f"{number}.wav", b"RIFF %d" % number)
+        await house.until(lambda: house.listener.holds)
+        await house.rest()
+        assert (await house.stats()).held == 6 - len(house.listener.files)
+    assert len(desk.created) == 2
 
 
 async def test_a_poll_that_was_refused_is_tried_at_once_after_a_restart(tmp_path, emulator, desk):

@@ -27,6 +27,7 @@ after a restart: the call has :attr:`Job.remote` set, must not upload, and retur
 there is no answer. ResultStored, Withdrawn, or a Retry with an attempt end the remote job.
 """
 
+MOST_REMOTE_JOBS = 100  # Files that a provider works on by itself at once at most
 POLLING_SLOTS = 16  # Polls at once at most
 PublishJob = Callable[[Job], Awaitable[Outcome]]
 """Writes the files of a job with a stored result, which holds no slot of a provider.
@@ -42,7 +43,7 @@ class ProviderLimits:
     provider: str
     slots: int
     requests_per_minute: float | None = None
-    remote_jobs: int = 100
+    remote_jobs: int = MOST_REMOTE_JOBS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,16 @@ class Plan:
 
 def build_plan(config: Config) -> Plan:
     """The folders, providers and budgets of *config*."""
+    # What a budget is charged with is known with the answer: no more files wait for theirs than have slots.
+    budgeted = {name for name, provider in config.providers.items() if provider.budget is not None}
+    budgeted.update(name for rule in config.folders.values() if rule.budget for name in rule.providers)
     limits = {
-        name: ProviderLimits(name, provider.concurrency, provider.requests_per_minute)
+        name: ProviderLimits(
+            name,
+            provider.concurrency,
+            provider.requests_per_minute,
+            provider.concurrency if name in budgeted else MOST_REMOTE_JOBS,
+        )
         for name, provider in config.providers.items()
     }
     chains = {name: rule.providers for name, rule in config.folders.items()}

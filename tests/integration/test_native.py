@@ -27,7 +27,7 @@ from dropscribe.native.messages import ConnectionLost, Message, receive, receive
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, error_of_death
 from dropscribe.native.recording import plausible_seconds
 from dropscribe.providers import local
-from dropscribe.transcripts.model import Transcript
+from dropscribe.transcripts.model import Transcript, Word
 from support.recordings import needs_media, noise, write_wav
 from support.waiting import until_true
 
@@ -394,6 +394,26 @@ def test_a_place_that_the_engine_has_heard_up_to_is_within_reason(tmp_path, told
     with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio:
         local._answer(worker, {}, audio)
         assert audio.progress.heard_seconds == heard
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        (Transcript("a\x1b[2Jb\x07", words=(Word("\u202ea", 1.0, 1e300, None, "x\n"),)), "ab "),
+        (Transcript("a", words=(Word(7, "x"),)), None),
+    ],
+)
+def test_a_transcript_of_a_worker_is_cleaned_as_any_other(tmp_path, told, text):
+    """A recording that has taken it over writes no control characters into a terminal or a sidecar."""
+    write_wav(tmp_path / "call.wav", noise(1))
+    worker = TakenOver(Message("result", asdict(told)))
+    with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio:
+        if text is None:
+            with pytest.raises(TemporaryFailure, match="no usable answer"):
+                local._answer(worker, {}, audio)
+        else:
+            transcript = local._answer(worker, {}, audio)
+            assert (transcript.text, transcript.words) == (text, (Word("a", 1.0, None, None, "x"),))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, ParamVa
 from dropscribe.native import speech_model
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, interrupted
 from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, plausible_seconds, raw_form
+from dropscribe.providers.redaction import Redactor, cleaned
 from dropscribe.transcripts.model import Transcript, parse_transcript
 
 if TYPE_CHECKING:
@@ -195,8 +196,8 @@ def _answer(worker: Worker, arguments: Request, audio: AudioFile) -> Transcript:
             audio.progress.heard_seconds = plausible_seconds(heard, audio.size_bytes)
         body = message.body
     try:
-        return parse_transcript(body)
-    except (KeyError, TypeError, ValueError) as error:
+        return cleaned(parse_transcript(body), Redactor(()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TemporaryFailure("bad_answer", "the engine gave no usable answer") from error
 
 

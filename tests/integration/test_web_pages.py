@@ -700,9 +700,10 @@ async def test_recordings_can_be_dropped_onto_a_page(scene):
     """Whole files appear under their names, never over a file; nothing is left of a broken upload."""
     scene.drop("call.wav", b"there before")
     async with serving(scene, uploads=True) as site, site.client() as client:
-        files = [("file", ("call.wav", wav_bytes())), ("file", ("../../sub/x\u202ey.wav", b"2"))]
+        names = ["call.wav", "../../sub/x\u202ey.wav", 'a "talk".wav']
+        files = [("file", (name, wav_bytes())) for name in names]
         answer = await client.post("/folders/calls/upload", files=files)
-        assert (answer.status_code, answer.text) == (200, "call-2.wav\nxy.wav\n")
+        assert (answer.status_code, answer.text) == (200, 'call-2.wav\nxy.wav\na "talk".wav\n')
         refused = await client.post("/folders/calls/upload", files=[("file", ("notes.pdf", b"1"))])
         assert refused.status_code == 415
         assert "notes.pdf" in refused.text
@@ -713,7 +714,8 @@ async def test_recordings_can_be_dropped_onto_a_page(scene):
             answer = await client.post("/folders/calls/upload", content=body, headers=broken)
             assert (answer.status_code, answer.text) == (400, "the form is malformed\n")
     inbox = scene.root / "inbox"
-    assert sorted(path.name for path in inbox.iterdir()) == ["call-2.wav", "call.wav", "xy.wav"]
+    found = sorted(path.name for path in inbox.iterdir())
+    assert found == ['a "talk".wav', "call-2.wav", "call.wav", "xy.wav"]
     assert (inbox / "call.wav").read_bytes() == b"there before"
     assert (inbox / "call-2.wav").read_bytes() == wav_bytes()
 

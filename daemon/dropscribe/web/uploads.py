@@ -174,7 +174,8 @@ class _Form:
 
     def _end_header(self) -> None:
         if self._field.lower() == b"content-disposition":
-            self._name = parse_options_header(bytes(self._value))[1].get(b"filename", b"")
+            name = parse_options_header(bytes(self._value))[1].get(b"filename", b"")
+            self._name = name.replace(b"%22", b'"')  # HTML Living Standard, "multipart/form-data"
         self._field.clear()
         self._value.clear()
 

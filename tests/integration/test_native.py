@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -19,7 +20,7 @@ from dataclasses import asdict
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.core.errors import AudioRejected, TemporaryFailure
+from dropscribe.core.errors import AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import FLAC
 from dropscribe.native.decoder import Decoder, Source, probe_seconds
@@ -125,6 +126,26 @@ def has_landlock():
     import ctypes
 
     return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) > 0
+
+
+def test_without_python_the_provider_is_held(tmp_path, monkeypatch):
+    """It was replaced while the daemon runs; nothing is wrong with the recording or its disk."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
+    with pytest.raises(ProviderUnusable) as held:
+        Worker([], has_gpu=False)
+    assert held.value.code == "engine_missing"
+    assert "must be restarted" in held.value.reason
+
+
+def test_a_worker_that_cannot_start_now_is_started_later(monkeypatch):
+    """The system has no process left."""
+
+    def refuse(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(TemporaryFailure, match="did not start: Resource temporarily unavailable"):
+        Worker([], has_gpu=False)
 
 
 def test_a_worker_is_told_no_secret(worker, monkeypatch):

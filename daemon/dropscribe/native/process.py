@@ -52,6 +52,13 @@ def error_of_death(phase: str, cause: str) -> errors.ProviderError:
     return errors.AudioRejected("undecodable", f"the decoder crashed on it ({cause})")
 
 
+def _error_of_start(error: OSError) -> errors.ProviderError:
+    if isinstance(error, FileNotFoundError | PermissionError):
+        reason = f"{sys.executable}: {error.strerror}: Python was replaced, so dropscribe must be restarted"
+        return errors.ProviderUnusable("engine_missing", reason)
+    return errors.TemporaryFailure("worker_failed", f"the worker process did not start: {error.strerror}")
+
+
 class Worker:
     """One worker process."""
 
@@ -60,7 +67,7 @@ class Worker:
 
         Raises:
             TemporaryFailure: It did not start.
-            ProviderUnusable: Code "engine_missing": its libraries are not there.
+            ProviderUnusable: Code "engine_missing": its libraries, or Python itself, are not there.
         """
         self._phase = "starting"
         self._connection, theirs = socket.socketpair()
@@ -77,8 +84,10 @@ class Worker:
                     env=_environment(),
                     cwd="/",
                 )
-        except BaseException:
+        except BaseException as error:
             self._connection.close()
+            if isinstance(error, OSError):
+                raise _error_of_start(error) from error
             raise
         try:
             self._answer(START_SECONDS)

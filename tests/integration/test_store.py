@@ -18,7 +18,7 @@ from dropscribe.core.model import FileSnapshot, NewJob
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.engine import open_engine
-from dropscribe.queue.sql.claims import ClaimRequest, claim_for_provider
+from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider
 from dropscribe.queue.sql.intake_queries import submit
 from dropscribe.queue.sql.rows import LIVE
 from support.house import make_config
@@ -159,6 +159,20 @@ def test_files_of_one_submission_are_claimed_in_the_order_of_their_rows(tmp_path
     store.close()
 
     assert [job.path for job in claimed] == [b"a.wav", b"b.wav"]
+
+
+def test_a_claimed_job_excludes_others_from_the_same_claim(tmp_path):
+    """Of files that may have crashed the daemon one is claimed, of huge ones as many as may go."""
+    store = Store(tmp_path)
+    sizes = (LARGE_BYTES, LARGE_BYTES, 3, 3, 3)
+    new = [NewJob("calls", b"%d" % n, FileSnapshot(1, n, size, 4), 5.0) for n, size in enumerate(sizes)]
+    store.call(lambda db: submit(db, new)).result()
+    store.call(lambda db: db.execute("UPDATE jobs SET crashes = 3 WHERE id IN (3, 4)")).result()
+    request = ClaimRequest("main", (Route("calls", serves_unassigned=True),), 5, most_large=1)
+    claimed = store.call(lambda db: claim_for_provider(db, request, 10.0, has_suspect=False)).result()
+    store.close()
+
+    assert [job.path for job in claimed] == [b"0", b"2", b"4"]
 
 
 async def test_calls_that_wait_share_a_transaction_and_fail_alone(tmp_path):

@@ -114,9 +114,9 @@ def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
     """Write the answer and reserve its names; False, and nothing, where another live job has one of them."""
     names = result.output_names
     values = [value for name in names.all_names for value in (names.path(name), job_id)]
-    pairs = ", ".join(["(?, ?)"] * len(names.all_names))
+    pairs = ", ".join(["(?, ?)"] * (len(values) // 2))
     added = db.execute(f"INSERT INTO reservations VALUES {pairs} ON CONFLICT (path) DO NOTHING", values)
-    if added.rowcount < len(names.all_names):
+    if added.rowcount < len(values) // 2:
         db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
         return False
     db.execute(

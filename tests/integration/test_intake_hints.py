@@ -161,9 +161,33 @@ def test_a_folder_moved_out_is_not_listened_to(folder, tmp_path):
     watch(source, folder)
     watch(source, folder, "day")
     os.rename(folder / "day", tmp_path / "day")
-    assert source.read() == [(HintKind.FOLDER_GONE, b"day")]
+    assert source.read() == [(HintKind.FOLDER_GONE, b"day"), (HintKind.FOLDER, b"day")]
     (tmp_path / "day" / "a.wav").write_bytes(wav())
     assert source.read() == []
+    source.close()
+
+
+def test_a_folder_listed_before_its_move_is_heard_of_is_listed_again(folder):
+    """The event of its new name comes first; it is watched under that by then, and stays so."""
+    (folder / "old").mkdir()
+    source = InotifyHints()
+    watch(source, folder, "old")
+    os.rename(folder / "old", folder / "new")
+    watch(source, folder, "new")
+    assert source.read() == [(HintKind.FOLDER_GONE, b"new"), (HintKind.FOLDER, b"new")]
+    watch(source, folder, "new")
+    (folder / "new" / "a.wav").write_bytes(wav())
+    assert (CLOSED, b"new/a.wav") in source.read()
+    source.close()
+
+
+def test_a_file_that_leaves_wakes_nobody(folder, tmp_path):
+    """Every recording leaves when it is filed; its inbox has nothing to do then."""
+    (folder / "a.wav").write_bytes(wav())
+    source = InotifyHints()
+    watch(source, folder)
+    os.rename(folder / "a.wav", tmp_path / "a.wav")
+    assert select.select([source], [], [], 0.1)[0] == []
     source.close()
 
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 # linux/inotify.h
-_CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE = 0x8, 0x40, 0x80, 0x100
+_CLOSE_WRITE, _MOVED_TO, _CREATE = 0x8, 0x80, 0x100
 _DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 _ONLYDIR, _EXCL_UNLINK, _ISDIR = 0x1000000, 0x4000000, 0x40000000
-_CHANGES = _CREATE | _CLOSE_WRITE | _MOVED_TO | _MOVED_FROM | _DELETE_SELF | _MOVE_SELF
+_CHANGES = _CREATE | _CLOSE_WRITE | _MOVED_TO | _DELETE_SELF | _MOVE_SELF
 _MASK = ctypes.c_uint32(_CHANGES | _ONLYDIR | _EXCL_UNLINK)
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 64 * 1024
@@ -85,7 +85,7 @@ class InotifyHints:
     bench/README.md).
 
     Guarantees: an overflow, a lost root and a refused watch are all reported. Opening, reading and listing by
-    this process cause no hints, because those events are not requested.
+    this process cause no hints, nor does a file that leaves: those events are not requested.
 
     Raises:
         HintsUnavailable: inotify is missing, or the user's limit of instances is reached.
@@ -154,6 +154,10 @@ class InotifyHints:
                     hints.append(Hint(HintKind.LOST))
                 elif directory == b"":
                     hints.append(Hint(HintKind.ROOT_GONE))
+                elif directory is not None and mask & _MOVE_SELF:
+                    self._forget(directory)  # its watches would go on reporting the old name
+                    # It may be its new name, if it was listed between its arrival there and this event.
+                    hints += (Hint(HintKind.FOLDER_GONE, directory), Hint(HintKind.FOLDER, directory))
                 elif directory is not None and mask & _UNMOUNT:
                     hints.append(Hint(HintKind.FOLDER, directory))
                 if mask & _IGNORED:
@@ -161,11 +165,7 @@ class InotifyHints:
             elif directory is not None:
                 name = block[position - length : position].rstrip(b"\0")
                 path = directory + b"/" + name if directory else name
-                kind = _kind_of(mask)
-                if kind is HintKind.FOLDER_GONE:
-                    self._forget(path)  # its watches would go on reporting the old name
-                if kind is not None:
-                    hints.append(Hint(kind, path))
+                hints.append(Hint(_kind_of(mask), path))
 
     def _forget(self, directory: bytes) -> None:
         """Stop watching *directory* and everything below it."""
@@ -183,11 +183,9 @@ class InotifyHints:
             self._descriptor = -1
 
 
-def _kind_of(mask: int) -> HintKind | None:
+def _kind_of(mask: int) -> HintKind:
     if mask & _ISDIR:
-        return HintKind.FOLDER_GONE if mask & _MOVED_FROM else HintKind.FOLDER
+        return HintKind.FOLDER
     if mask & _CLOSE_WRITE:
         return HintKind.CLOSED
-    if mask & _MOVED_TO:
-        return HintKind.MOVED
-    return HintKind.CREATED if mask & _CREATE else None
+    return HintKind.MOVED if mask & _MOVED_TO else HintKind.CREATED

@@ -248,14 +248,15 @@ class _WakeUp:
         """Sleep; called by the thread, which alone closes this."""
         event = self._event
         assert event is not None  # noqa: S101
-        if seconds > 0:
-            poll = select.poll()
-            poll.register(event, select.POLLIN)
-            if hints is not None:
-                poll.register(hints.fileno(), select.POLLIN)
-            # Rounded up: a poll that ends a fraction early would spin.
-            poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
-        with contextlib.suppress(BlockingIOError):
+        if seconds <= 0:
+            return
+        poll = select.poll()
+        poll.register(event, select.POLLIN)
+        if hints is not None:
+            poll.register(hints.fileno(), select.POLLIN)
+        # Rounded up: a poll that ends a fraction early would spin.
+        ready = poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
+        if (event, select.POLLIN) in ready:
             os.eventfd_read(event)
 
     def close(self) -> None:

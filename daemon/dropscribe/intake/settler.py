@@ -49,6 +49,7 @@ class Settler:
     def __init__(self, context: InboxContext) -> None:
         self._context = context
         self._times = context.rule.quiet_times
+        self._companion_times = replace(self._times, min_age_seconds=0.0)
         self._late_changes: dict[bytes, int] = {}
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")
@@ -170,7 +171,7 @@ class Settler:
         snapshots = [look.snapshot if look else None for look in looks]
         if snapshots != seen.snapshots:
             seen.snapshots, seen.changed_at = snapshots, now
-        times, quiet_seconds = replace(self._times, min_age_seconds=0.0), now - seen.changed_at
+        times, quiet_seconds = self._companion_times, now - seen.changed_at
         for pattern, look in zip(patterns, looks, strict=True):
             if look is None or isinstance(decide(look.signs(Seen.CLOSED), quiet_seconds, times), Wait):
                 return companion_name(pattern.encode(), path.rpartition(b"/")[2])

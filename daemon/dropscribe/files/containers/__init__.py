@@ -129,10 +129,12 @@ def _end_of_audio(read_at: ReadAt, size_bytes: int) -> int:
 
 def _tail_bytes(read_at: ReadAt, end: int) -> int:
     """Length of the ID3, APE or Lyrics3 tag that ends at *end*; 0 if there is none."""
-    if end >= _ID3V1_BYTES and read_at(end - _ID3V1_BYTES, 3) == b"TAG":
-        more_at = end - _ID3V1_BYTES - _ID3V1_MORE_BYTES
+    start = max(0, end - _ID3V1_BYTES)
+    tail = read_at(start, end - start)
+    if len(tail) == _ID3V1_BYTES and tail[:3] == b"TAG":
+        more_at = start - _ID3V1_MORE_BYTES
         return _ID3V1_BYTES + (_ID3V1_MORE_BYTES if more_at >= 0 and read_at(more_at, 4) == b"TAG+" else 0)
-    footer = read_at(max(0, end - _APE_BYTES), _APE_BYTES)
+    footer = tail[-_APE_BYTES:]
     if footer[:8] == b"APETAGEX" and len(footer) == _APE_BYTES:
         flags = int.from_bytes(footer[20:24], "little")
         return int.from_bytes(footer[12:16], "little") + (_APE_BYTES if flags & _APE_HAS_HEADER else 0)

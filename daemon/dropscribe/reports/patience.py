@@ -19,6 +19,8 @@ U = TypeVar("U")
 
 ANSWER_SECONDS = 5.0  # limit for a few system calls; a slow share answers them in far less
 LISTING_SECONDS = 60.0  # limit for the names of one folder, or the status of a thousand files
+_MOST_THREADS = 1000  # more than places that hang; each answers one call at a time
+_threads = DaemonThreads(_MOST_THREADS, "look")
 _unanswered: dict[Future[Any], bytes] = {}
 """Calls that have not returned within their limit, and their places."""
 
@@ -41,9 +43,7 @@ def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | Non
     no_answer = OSError(errno.ETIMEDOUT, "its file system does not answer", os.fspath(place))
     if any(path == silent or path.startswith(silent + b"/") for silent in list(_unanswered.values())):
         raise no_answer
-    thread = DaemonThreads(1, "look")
-    answer = thread.submit(look)
-    thread.shutdown(cancel_futures=False)
+    answer = _threads.submit(look)
     wait((answer,), ANSWER_SECONDS if seconds is None else seconds)
     if not answer.done():
         _unanswered[answer] = path

@@ -100,7 +100,8 @@ class _Batch:
             return None, False
         self._progress.ended_at = min(jobs[-1].ended_at, self._now - LATE_SECONDS)
         self._write(jobs)
-        return (jobs[-1].ended_at, jobs[-1].id), True
+        has_more = len(jobs) == BATCH_JOBS
+        return (jobs[-1].ended_at, jobs[-1].id) if has_more else None, has_more
 
     def sweep(self) -> bool:
         """Compare a part of the history with the index and the done folders; returns whether more is left."""

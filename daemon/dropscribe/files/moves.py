@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC = 0x7FF
-_STATX_BYTES = 256
+_StatxBuffer = ctypes.c_char * 256
 # struct statx of statx(2) without its birth time; a time is seconds, nanoseconds and padding.
 _STATX = struct.Struct("=16xIIIHxxQQ16xqI4x16xqI4xqI4x8xII")
 _FIRST_MARK, _MARKS = 600_000_000, 400_000_000
@@ -59,7 +59,7 @@ class FileName(NamedTuple):
 
         A plain stat on NFS or FUSE may be answered from the kernel's cache.
         """
-        buffer = ctypes.create_string_buffer(_STATX_BYTES)
+        buffer = _StatxBuffer()
         number = self._statx(buffer)
         if number == errno.EIO:
             # FUSE's error if the cache has another type for the name; the cache is cleared by now.

@@ -49,7 +49,7 @@ class OwnFile:
     Args:
         name: Its final name.
         hidden: Hidden name in the same folder, this file's alone.
-        sha256: Hex digest of the content.
+        sha256: Hex digest of the content, which tells where hard links do not; "" where they do.
     """
 
     def __init__(self, name: FileName, hidden: bytes, sha256: str, can: Capabilities) -> None:
@@ -73,9 +73,9 @@ class OwnFile:
             return is_known or same_file(self._hidden, self.name, self._can)
         return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self.name)
 
-    def is_like(self) -> bool:
-        """Whether the file at the final name has the same content, even if it is not ours."""
-        return self._is_at(self.name)
+    def is_like(self, content: bytes) -> bool:
+        """Whether the file at the final name has this content, even if it is not ours."""
+        return digest_at(self.name) == digest_of(content)
 
     def _is_at(self, name: FileName) -> bool:
         return digest_at(name) == self._sha256
@@ -209,6 +209,11 @@ def digest_at(name: FileName) -> str:
         raise
     with closing(descriptor):
         return sha256_of(descriptor)
+
+
+def digest_of(content: bytes) -> str:
+    """Hex SHA-256 of *content*."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def sha256_of(descriptor: int) -> str:

@@ -24,7 +24,7 @@ from dropscribe.files.beneath import closing, make_folder, make_root, open_folde
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.mounts import lease_support
-from dropscribe.files.moves import free_placeholder
+from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.own_file import start_writing, write_all
 from dropscribe.files.permissions import Permissions, hands_down_list
 from dropscribe.publish.companions import (
@@ -46,7 +46,6 @@ from dropscribe.publish.publication import CompanionChanged, JobFiles, NameTaken
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dropscribe.files.moves import FileName
     from dropscribe.files.own_file import OwnFile
     from dropscribe.publish.publication import PublishRequest
 
@@ -193,7 +192,7 @@ class PublishOperation:
         missing: AudioError | None = None
         try:
             source = folders.source(request)
-            status = check_source(request, source)
+            status = check_source(request, FileName(source, request.source_name).status())
         except AudioError as error:
             missing = error
         try:

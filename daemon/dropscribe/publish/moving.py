@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     from dropscribe.publish.publication import JobFiles, PublishRequest
 
 
-def check_source(request: PublishRequest, folder: int) -> os.stat_result:
-    """Check that the audio that settled stands in the open inbox *folder*; returns its status.
+def check_source(request: PublishRequest, status: os.stat_result | None) -> os.stat_result:
+    """Check that *status*, of the file at the audio's name in its inbox, is of the audio that settled.
+
+    Returns:
+        The status.
 
     Raises:
         AudioMissing: There is no file.
         AudioChanged: Another file has its name.
     """
-    status = FileName(folder, request.source_name).status()
     if status is None:
         raise AudioMissing(request.path, "nothing is there")
     if not request.snapshot.same_audio(snapshot_of(status), stable_inodes=request.stable_inodes):
@@ -89,7 +91,7 @@ def is_moved(files: JobFiles) -> bool:
     if request.sha256 and (files.source is None or files.old.status() is None):
         return True
     # If the sidecars are this job's, so is the audio beside them.
-    return all(sidecar.is_placed() or sidecar.is_like() for sidecar, _ in files.sidecars)
+    return all(sidecar.is_placed() or sidecar.is_like(content) for sidecar, content in files.sidecars)
 
 
 def move_audio(files: JobFiles, leases: LeaseSupport, *, may_copy: bool) -> None:
@@ -112,7 +114,9 @@ def move_audio(files: JobFiles, leases: LeaseSupport, *, may_copy: bool) -> None
         # Until the file is closed no writer can open it, so check and move are atomic.
         if hold_lease(audio, leases) is Lease.WRITER and not request.ignores_writers:
             raise ReopenedForWriting(repr(request.path))
-        check_untouched(request, check_source(request, files.old.folder))
+        # A file that was renamed over it meanwhile is found after the move.
+        status = files.old.status() if audio is None else os.fstat(audio)
+        check_untouched(request, check_source(request, status))
         _move_or_copy(files, may_copy=may_copy)
     finally:
         if audio is not None:
@@ -149,9 +153,8 @@ def _check_moved(files: JobFiles) -> None:
     request, status = files.request, files.new.status()
     if status is None:
         return  # another program has taken it already
-    found = snapshot_of(status)
-    is_same = found.inode == request.snapshot.inode or not request.stable_inodes
-    if is_same and found.size_bytes == request.snapshot.size_bytes:
+    is_same = status.st_ino == request.snapshot.inode or not request.stable_inodes
+    if is_same and status.st_size == request.snapshot.size_bytes:
         return
     with contextlib.suppress(FileExistsError):
         move_new(files.new, files.old, files.can, files.aside, lambda name: _is_inode(name, status))

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import stat
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.naming import first_free, number_names
@@ -103,31 +102,34 @@ class Places(contextlib.ExitStack):
             place, above = _open_nearest(root)
         except OSError:
             return Target(None, _NAME_MAX_BYTES)
+        self._keep(above)
         folder = None
-        with closing(above):
-            if place == root:
-                with contextlib.suppress(OSError):
-                    folder = self._keep(open_folder(above, directory))
-            return Target(folder, _name_max(above))
+        if place == root:
+            with contextlib.suppress(OSError):
+                folder = self._open_below(above, directory)
+        return Target(folder, _name_max(above))
 
     def _checked_target(self, root: bytes, directory: bytes) -> Target:
         """Check *directory* below *root*, or the nearest folder above it that exists."""
         place, above = _open_nearest(root)
+        self._keep(above)
         below = directory if place == root else b""
-        with closing(above):
-            while True:
-                try:
-                    with _refusals(place, below):
-                        folder = self._keep(open_folder(above, below))
-                        _require_move(folder)
-                        _require_writable(folder)
-                    break
-                except FileNotFoundError:
-                    if not below:
-                        raise
-                    below = below.rpartition(b"/")[0]
-            is_there = (place, below) == (root, directory)
-            return Target(folder if is_there else None, _name_max(above))
+        while True:
+            try:
+                with _refusals(place, below):
+                    folder = self._open_below(above, below)
+                    _require_move(folder)
+                    _require_writable(folder)
+                break
+            except FileNotFoundError:
+                if not below:
+                    raise
+                below = below.rpartition(b"/")[0]
+        is_there = (place, below) == (root, directory)
+        return Target(folder if is_there else None, _name_max(above))
+
+    def _open_below(self, above: int, directory: bytes) -> int:
+        return self._keep(open_folder(above, directory)) if directory else above
 
     def _keep(self, folder: int) -> int:
         return self.enter_context(closing(folder))
@@ -171,18 +173,16 @@ def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeName
 
 def _free_names_in(target: Target, plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
     folder = target.folder
-
-    @cache
-    def names_of(number: int) -> OutputNames:
-        return number_names(plan, number, target.name_max_bytes)
+    names: dict[int, OutputNames] = {}
 
     def is_free(number: int) -> bool:
         if number in refused:
             return False
-        return folder is None or not any(_is_taken(folder, name) for name in names_of(number).all_names)
+        names[number] = number_names(plan, number, target.name_max_bytes)
+        return folder is None or not any(_is_taken(folder, name) for name in names[number].all_names)
 
     number = first_free(is_free)
-    return FreeNames(plan, number, names_of(number))
+    return FreeNames(plan, number, names[number])
 
 
 def _is_taken(folder: int, name: bytes) -> bool:
@@ -286,8 +286,10 @@ def _require_writable(folder: int) -> None:
 
 def _require_no_sticky_bit(folder: int, status: os.stat_result, name: bytes) -> None:
     """Check that the folder's sticky bit, if it has one, allows this process to move the file *name*."""
+    if not status.st_mode & stat.S_ISVTX:
+        return
     uid = os.geteuid()
-    if not status.st_mode & stat.S_ISVTX or status.st_uid == uid or may_act_as_owner():
+    if status.st_uid == uid or may_act_as_owner():
         return
     audio = stat_at(folder, name)
     if audio is not None and audio.st_uid != uid:

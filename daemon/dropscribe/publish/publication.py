@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import DropscribeError
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.moves import FileName
-from dropscribe.files.own_file import OwnFile, digest_at
+from dropscribe.files.own_file import OwnFile, digest_at, digest_of
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, OutputNames
@@ -91,7 +90,7 @@ class JobFiles:
         self.new = FileName(target, request.output_names.audio)
         self.aside = self._hidden_name(len(request.files) + 1)
 
-    @property
+    @cached_property
     def old(self) -> FileName:
         """Name of the audio in the inbox folder; there must be one."""
         return self.original(self.request.source_name)
@@ -105,8 +104,9 @@ class JobFiles:
     @cached_property
     def sidecars(self) -> list[tuple[OwnFile, bytes]]:
         """The sidecars with their content."""
+        # Without links it takes the content to know a file.
         return [
-            (self._own_file(name, index, hashlib.sha256(content).hexdigest()), content)
+            (self._own_file(name, index, "" if self.can.links else digest_of(content)), content)
             for index, (name, content) in enumerate(self.request.files)
         ]
 

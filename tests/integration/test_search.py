@@ -273,6 +273,18 @@ def test_jobs_that_end_late_are_not_missed(scene, config):
         assert names(config, "hello") == ["b.wav", "a.wav"]
 
 
+def test_a_few_new_transcripts_take_one_step(scene, config, monkeypatch):
+    """There is more to do only after a full batch."""
+    monkeypatch.setattr(indexer, "BATCH_JOBS", 2)
+    with scene.queue() as store:
+        for number in range(3):
+            finish(scene, store, f"{number}.wav", "hello", ago=60 - number)
+        one = Indexer()
+        assert one.step(config, sweep=False) is True
+        assert one.step(config, sweep=False) is False
+        assert len(names(config, "hello")) == 3
+
+
 def test_search_false_deletes_the_index(scene):
     """Nothing of any transcript is left in the state directory; the command says why it finds nothing."""
     with scene.queue() as store:

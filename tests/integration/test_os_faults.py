@@ -191,7 +191,7 @@ async def test_a_full_queue_keeps_the_answer_in_memory_and_pays_once(tmp_path):
         script.gate.set()
         await house.until(lambda: house.engine.trouble)
         assert tree(tmp_path / "inbox") == {"call.wav"}
-        await house.store.do(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchall())
+        await house.engine.database.do(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchall())
         await house.until(lambda: house.listener.files)
         await house.until(lambda: not house.engine.trouble)
 

@@ -514,6 +514,14 @@ def test_a_command_that_sends_nothing_needs_no_secret_of_the_daemon(section):
         problems_of("heartbeat: {url: 'htps://x.example'}", keys_needed=False)
 
 
+@pytest.mark.parametrize("name", ["secret", "token", "api_key"])
+def test_a_rule_with_the_name_of_a_secret_is_excused_nothing(name):
+    """Its mistake was a warning, and the command went on without the rule."""
+    text = (KEYED % "api_key: k").replace("calls: {inbox: in, provider: pulse}", f"{name}: {{inbox: in}}")
+    with pytest.raises(ConfigError):
+        parse_config(text, folder=Path("/srv"), environ={}, keys_needed=False)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_credentials_that_may_not_be_read_are_a_problem_with_a_place(tmp_path):
     """systemd 252 hides them from ExecReload's check: a line and a remedy, no traceback."""

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 LONGEST_BYTES = 1_000_000
 
-_KEYS = re.compile(r"(?:.*\.)?(?:api_key(?:_file|_credential)?|(?:token|secret)(?:_file)?)")
+_KEYS = re.compile(
+    r"providers\..+\.api_key(?:_file|_credential)?|(?:http\.token|notify\.webhook\.secret)(?:_file)?"
+)
 _SECRET_URLS = re.compile(r"heartbeat\.url|notify\.webhook\.url|notify\.urls(?:\[\d+\])?")
 _DSN_PATHS = frozenset({"queue.dsn", "queue.dsn_file", "queue.dsn_credential"})
 

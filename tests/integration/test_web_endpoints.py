@@ -251,6 +251,14 @@ async def test_an_error_inside_tells_the_client_nothing(listener, daemon):
     assert (await get(listener.port, "/status"))[0] == 200
 
 
+async def test_a_status_that_takes_too_long_is_no_bug(listener, daemon):
+    """503, and no traceback in the log at each scrape."""
+    daemon.error = TimeoutError()
+    with capture_logs() as lines:
+        status, _, body = await get(listener.port, "/status")
+    assert (status, body, lines) == (503, b"no answer in time\n", [])
+
+
 @pytest.mark.parametrize(
     ("authorization", "status"),
     [

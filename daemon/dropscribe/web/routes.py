@@ -63,9 +63,16 @@ async def _health(find_trouble: Callable[[], str], _request: Request) -> Respons
     return PlainTextResponse(f"{trouble or 'ok'}\n".encode("utf-8", "backslashreplace"), status)
 
 
+async def _too_late(_request: Request, _error: Exception) -> Response:
+    return PlainTextResponse("no answer in time\n", HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 def create_app(endpoints: Endpoints, access: Access, source: PageSource | None) -> ASGIApp:
     """The endpoints, the pages where there is a source for them, and the guard around both."""
-    app = Starlette(routes=endpoints.routes()) if source is None else _with_pages(endpoints, access, source)
+    if source is None:
+        app = Starlette(routes=endpoints.routes(), exception_handlers={TimeoutError: _too_late})
+    else:
+        app = _with_pages(endpoints, access, source)
     app.router.redirect_slashes = False
     return Guard(app, access)
 

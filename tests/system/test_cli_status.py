@@ -336,10 +336,13 @@ def test_why_tells_of_a_rate_limit(scene, capsys, seconds, told):
     assert re.fullmatch(f"{limit}{told} " if told else "", words.removesuffix("it is the next in the queue"))
 
 
-def test_why_a_file_of_a_held_rule_waits(scene, capsys):
+@pytest.mark.parametrize("is_provider_held", [False, True])
+def test_why_a_file_of_a_held_rule_waits(scene, capsys, is_provider_held):
     """The provider refuses the rule's params: asking it once more would find nothing."""
     file = scene.drop("call.wav")
     with scene.queue() as store:
+        if is_provider_held:
+            add_hold(store, since=time.time(), next_probe_at=time.time() + 60)
         add_hold(
             store, kind=ScopeKind.FOLDER, name="calls", since=time.time(), next_probe_at=time.time() + 60
         )
@@ -347,7 +350,8 @@ def test_why_a_file_of_a_held_rule_waits(scene, capsys):
         scene.write_live()
         explanation = json_of(scene, capsys, "why", file)
     assert explanation["words"][0].startswith("rule calls is held")
-    assert explanation["remedy"].startswith("correct the params of the rule")
+    remedy = "correct the params of the rule or of its provider in the config, and reload it"
+    assert explanation["remedy"] == remedy
 
 
 def test_why_a_file_is_deferred(scene, capsys):

@@ -335,8 +335,8 @@ def _remedy(record: JobRecord, state: str, rule: FolderRule, view: QueueView) ->
         holds = holds_on(record.pin, rule, view)
         if any(hold.code == BUDGET_CODE for hold in holds):
             steps.append("raise the budget in the config, or wait until the budget resets")
-        elif all(hold.scope.kind is ScopeKind.FOLDER for hold in holds):
-            steps.append("correct the params of the rule in the config; then its files go on by themselves")
+        elif any(hold.scope.kind is ScopeKind.FOLDER for hold in holds):
+            steps.append("correct the params of the rule or of its provider in the config, and reload it")
         elif view.is_running:
             steps.append(
                 "dropscribe check --online asks the provider; nothing needs to be done for this file"

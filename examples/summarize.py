@@ -49,9 +49,9 @@ def main() -> int:
         key = read_key(key_file[0]) if key_file else ""
         with new_file(path) as file:
             file.write(summary_of(text, base_url, model, key) + "\n")
-    except FileNotFoundError:
-        return 0  # somebody has taken the transcript away
-    except (OSError, ValueError, KeyError, LookupError) as error:
+    except (OSError, ValueError, LookupError) as error:
+        if not os.path.exists(event["transcript"]):
+            return 0  # somebody has taken it away
         sys.stderr.write(f"summarize: {type(error).__name__}: {error}\n")
         return 1
     return 0

@@ -107,6 +107,16 @@ def test_where_nothing_can_be_written_nothing_is_asked_for(chat, tmp_path):
     assert chat.asked == []
 
 
+def test_a_key_file_that_is_not_there_is_an_error(chat, tmp_path):
+    """A transcript that is not there any more is none."""
+    transcript = written(tmp_path, Transcript("Hello."))
+    answer = summarize(chat, transcript, tmp_path / "none.key")
+    assert (answer.returncode, "none.key" in answer.stderr) == (1, True)
+    transcript.unlink()
+    assert summarize(chat, transcript).returncode == 0
+    assert chat.asked == []
+
+
 def test_a_summary_that_is_there_is_not_asked_for_again(chat, tmp_path):
     """Running the hook again for the same event costs nothing and changes nothing."""
     transcript = written(tmp_path, Transcript("Hello."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -152,16 +153,7 @@ async def test_jobs_of_a_rule_that_has_left_keep_no_other_waiting(tmp_path, vend
     monkeypatch.setattr("dropscribe.queue.embedded.dispatcher.POLLING_SLOTS", 2)
     monkeypatch.setattr("dropscribe.queue.cluster.ticket_rows.DUE_WINDOW", 2)
     vendor.steps = [AtProvider(f"v-{number}", HOUR) for number in range(4)]
-    rules = {
-        name: FolderRule(
-            name=name,
-            inbox=tmp_path / name,
-            done=tmp_path / "done" / name,
-            failed=tmp_path / "failed" / name,
-            providers=("main",),
-        )
-        for name in ("leaves", "stays")
-    }
+    rules = {name: _rule(tmp_path, name) for name in ("leaves", "stays")}
     plan = build_plan(config := make_config(tmp_path, rules=rules))
     async with House(config, {"main": ScriptedProvider()}) as house:
         for number in range(3):
@@ -184,6 +176,56 @@ async def test_jobs_of_a_rule_that_has_left_keep_no_other_waiting(tmp_path, vend
 
     assert vendor.polls == ["v-3"]
     assert {path.name for path in (tmp_path / "done").rglob("*.wav")} == {"another.wav", "call.wav"}
+
+
+async def test_a_job_that_begins_during_a_reload_is_polled(tmp_path, monkeypatch):
+    """The jobs at providers are counted anew then; the queue has not taken the new one yet."""
+    reloads, polls = [], []
+
+    async def attempt(_, job):
+        if job.remote is not None:
+            polls.append(job.remote.id)
+            return AtProvider(job.remote.id, HOUR)
+        reloads.append(asyncio.create_task(house.engine.clear_stale_assignments()))
+        await asyncio.sleep(0)
+        return AtProvider("v-1", 0.01)
+
+    monkeypatch.setattr(Handler, "attempt", attempt)
+    house = House(make_config(tmp_path))
+    async with house:
+        await house.drop("call.wav")
+        await house.until(lambda: polls)
+        await asyncio.gather(*reloads)
+
+
+async def test_an_upload_whose_rule_leaves_meanwhile_takes_no_place_of_others(tmp_path, monkeypatch):
+    """Its job is not polled any more, and would keep the place for ever."""
+    gate, sent = asyncio.Event(), []
+
+    async def attempt(_, job):
+        sent.append(job.folder)
+        if job.folder == "leaves":
+            await gate.wait()
+        return AtProvider(f"v-{job.id}", HOUR)
+
+    monkeypatch.setattr(Handler, "attempt", attempt)
+    rules = {name: _rule(tmp_path, name) for name in ("leaves", "stays")}
+    plan = build_plan(config := make_config(tmp_path, rules=rules))
+    one_job = {"main": replace(plan.providers["main"], remote_jobs=1)}
+    async with House(config) as house:
+        await house.drop("call.wav", folder="leaves")
+        await house.until(lambda: sent)
+        house.engine.replan(replace(plan, chains={"stays": ("main",)}, providers=one_job))
+        await house.engine.clear_stale_assignments()
+        gate.set()
+        await house.until(lambda: not house.engine.in_flight)
+        await house.drop("another.wav", folder="stays")
+        await house.until(lambda: "stays" in sent)
+
+
+def _rule(root, name):
+    places = {"inbox": root / name, "done": root / "done" / name, "failed": root / "failed" / name}
+    return FolderRule(name=name, providers=("main",), **places)
 
 
 @pytest.mark.parametrize("minutes", [1, 11])

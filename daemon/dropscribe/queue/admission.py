@@ -11,7 +11,7 @@ from dropscribe.core.routing import Route, routes_for
 from dropscribe.queue.holds import Holds
 from dropscribe.queue.model import HANGS, Plan
 from dropscribe.queue.provider_rates import ProviderRates
-from dropscribe.queue.sql import transactions
+from dropscribe.queue.sql import rows, transactions
 from dropscribe.queue.sql.claims import LARGE_BYTES, SUSPECT_CRASHES, ClaimRequest
 
 if TYPE_CHECKING:
@@ -149,6 +149,11 @@ class Admission:
         """Swap the plan; jobs in flight continue as they began."""
         self.plan = plan
         self.rates.replan(plan.providers.values())
+
+    async def recount_at_provider(self) -> None:
+        """Read the jobs at providers anew: a reload takes rules away, and gives jobs to renamed ones."""
+        read = self.database.do(lambda db: rows.read_at_provider(db, self.plan.chains))
+        self.in_flight.at_provider = await read
 
     def set_clock_back(self, seconds: float) -> None:
         """The clock was set back by *seconds*: nothing waits for a time by the old clock."""

@@ -90,14 +90,9 @@ class Engine:
     async def clear_stale_assignments(self) -> None:
         """After :meth:`replan`: no job waits for a provider that its folder's list no longer has."""
         plan, now = self._admission.plan, self.now()
-
-        def work(db: Connection) -> tuple[list[Job], dict[int, str]]:
-            abandoned = transactions.clear_stale_assignments(db, plan, now)
-            return abandoned, rows.read_at_provider(db, plan.chains)
-
-        abandoned, self.in_flight.at_provider = await self.database.do(work)
-        for job in abandoned:
+        for job in await self.database.do(lambda db: transactions.clear_stale_assignments(db, plan, now)):
             log.warning("job.provider_removed", folder=job.folder, path=job.path, provider=job.provider)
+        await self._admission.recount_at_provider()
         self.signals.wake.set()
 
     async def store_result(

@@ -78,18 +78,20 @@ class JobRunner:
             return Retry(wait_seconds, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended, wait_seconds)
 
     async def _record(self, job: Job, outcome: Outcome) -> None:
-        at_provider, plan = self._admission.in_flight.at_provider, self._admission.plan
+        in_flight, plan = self._admission.in_flight, self._admission.plan
         if job.result is None:
             self._admission.rates.end_pause(job.provider)
         if isinstance(outcome, ResultStored):
-            at_provider.pop(job.id, None)
+            in_flight.at_provider.pop(job.id, None)
             return
         await self._database.do(lambda db: transactions.record(db, plan, job, outcome, self._database.now()))
         if isinstance(outcome, AtProvider):
-            at_provider[job.id] = job.provider
+            in_flight.at_provider[job.id] = job.provider
             reached("job_stored")
+            if job.folder not in self._admission.plan.chains:  # a reload took its rule away, or renamed it
+                await self._admission.recount_at_provider()
         elif not isinstance(outcome, Retry) or outcome.ends_attempt:
-            at_provider.pop(job.id, None)
+            in_flight.at_provider.pop(job.id, None)
         if isinstance(outcome, Withdrawn):
             log.info("job.withdrawn", folder=job.folder, path=job.path, reason=outcome.reason)
         reached("ended")

@@ -13,7 +13,7 @@ from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.errors import ProviderUnusable, TemporaryFailure
 from dropscribe.pipeline import budgets
 from dropscribe.queue.model import Pause
-from dropscribe.queue.sql import hold_rows
+from dropscribe.queue.sql import hold_rows, transactions
 from support.house import House, make_config
 from support.scripted import ScriptedProvider
 
@@ -73,6 +73,17 @@ async def test_a_file_that_was_seen_before_the_clock_was_set_back_is_due(tmp_pat
         await asyncio.to_thread(house.engine.intake.submit, [job])
         house.engine.signals.wake.set()
         await house.until(lambda: house.listener.files)
+
+
+async def test_the_history_is_left_as_it_is(tmp_path):
+    """Nothing waits there, and its times belong together."""
+    times = "SELECT received_at, due_at, ended_at FROM jobs"
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files and not house.engine.in_flight)
+        before = await house.store.do(lambda db: db.execute(times).fetchall())
+        await house.store.do(lambda db: transactions.set_clock_back(db, YEARS, time.time() - YEARS))
+        assert await house.store.do(lambda db: db.execute(times).fetchall()) == before
 
 
 async def test_a_budget_of_a_day_to_come_stops_nothing(tmp_path, clock, monkeypatch):

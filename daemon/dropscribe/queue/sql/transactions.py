@@ -164,8 +164,10 @@ _WAITS = {
 def set_clock_back(db: Connection, seconds: float, now: float) -> None:
     """The clock was set back by *seconds* to *now*: nothing waits for a time by the old clock."""
     for table, columns in _WAITS.items():
+        which = rows.LIVE if table == "jobs" else "TRUE"  # the history tells what the clock said
         for column in columns:
-            db.execute(f"UPDATE {table} SET {column} = {column} - ? WHERE {column} > ?", (seconds, now))
+            set_back = f"UPDATE {table} SET {column} = {column} - ?"
+            db.execute(f"{set_back} WHERE {which} AND {column} > ?", (seconds, now))
 
 
 def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:

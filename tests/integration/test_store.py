@@ -19,7 +19,7 @@ from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider
-from dropscribe.queue.sql.intake_queries import submit
+from dropscribe.queue.sql.intake_queries import note_inboxes, submit
 from dropscribe.queue.sql.rows import LIVE
 from support.house import make_config
 
@@ -146,6 +146,16 @@ def test_the_history_is_not_read_for_live_jobs(tmp_path, which, index):
     store.close()
 
     assert index in plan
+
+
+def test_a_renamed_rule_is_known_by_an_inbox_of_any_bytes(tmp_path):
+    """Two names that differ in them are two inboxes."""
+    store = Store(tmp_path)
+    before, after = {"calls": "/srv/\udcff"}, {"other": "/srv/\udcfe", "renamed": "/srv/\udcff"}
+    found = [store.call(lambda db, new=new: note_inboxes(db, new)).result() for new in (before, after)]
+    store.close()
+
+    assert found == [{}, {"calls": "renamed"}]
 
 
 def test_files_of_one_submission_are_claimed_in_the_order_of_their_rows(tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, LiveRow, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog
-from dropscribe.queue.sql.database import is_shared, valid_text
+from dropscribe.queue.sql.database import is_shared
 from dropscribe.queue.sql.rows import (
     LIVE,
     LIVE_STATE,
@@ -219,6 +219,8 @@ def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
 
     These are rules that have left, in whatever earlier config, whose inboxes new rules have.
     """
+    # Text of any bytes; valid_text() would make two inboxes one.
+    inboxes = {name: inbox.encode("utf-8", "backslashreplace").decode() for name, inbox in inboxes.items()}
     found = db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?", (len(_INBOX), _INBOX))
     stored = {name.removeprefix(_INBOX): inbox for name, inbox in found.fetchall()}
     new = {inbox: name for name, inbox in inboxes.items() if name not in stored}
@@ -226,7 +228,7 @@ def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
     db.executemany("DELETE FROM facts WHERE name = ?", [(_INBOX + old,) for old in renamed])
     db.executemany(
         "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        [(_INBOX + name, valid_text(inbox)) for name, inbox in inboxes.items()],
+        [(_INBOX + name, inbox) for name, inbox in inboxes.items()],
     )
     return renamed
 

@@ -416,7 +416,7 @@ async def test_certificates_that_cannot_be_loaded_hold_the_provider(tmp_path, mo
         with pytest.raises(ProviderUnusable) as raised:
             await _posted(transport, "http://127.0.0.1:9/")
     assert raised.value.code == "tls_unusable"
-    assert raised.value.reason.startswith(f"TLS cannot be set up (SSL_CERT_FILE={file}): ")
+    assert raised.value.reason.startswith(f"TLS cannot be set up with SSL_CERT_FILE={file}: ")
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "http://127.0.0.1:99999"])

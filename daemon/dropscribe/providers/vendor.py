@@ -188,7 +188,7 @@ class HttpProvider:
         sent = self.vendor.params(given)
         for name in self.vendor.away_params:
             if sent.get(name):
-                reason = f"{name}: the transcript would be sent elsewhere, and not be in the answer"
+                reason = f"{name}: the transcript would go elsewhere, and not be in the answer; remove it"
                 raise RuleRejected("asynchronous", reason)
         return sent
 

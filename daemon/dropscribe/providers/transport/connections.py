@@ -178,5 +178,6 @@ def trusted() -> ssl.SSLContext:
         return httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one
         named = [f"{name}={os.environ[name]}" for name in _TLS_VARIABLES if os.environ.get(name)]
-        reason = f"TLS cannot be set up ({', '.join(named)}): {error.strerror or error}"
+        by = f" with {', '.join(named)}" if named else ""
+        reason = f"TLS cannot be set up{by}: {error.strerror or error}"
         raise ProviderUnusable("tls_unusable", reason) from None

@@ -121,6 +121,6 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
                 raise RuleRejected("bad_parameter", f"{name}: {part} has a value of its own already")
             place = inner
         if isinstance(place.get(last), dict):
-            raise RuleRejected("bad_parameter", f"{name}: it has values of its own already")
+            raise RuleRejected("bad_parameter", f"{name}: other parameters set values in it")
         place[last] = value
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dropscribe.config import system_checks
 from dropscribe.config.load import parse_config
 from dropscribe.config.system_checks import system_problems
 from dropscribe.core.errors import ConfigError, ProviderUnusable
@@ -70,6 +71,15 @@ async def test_a_package_that_is_broken_holds_its_provider(tmp_path, module, wor
     await provider.close()
     found = [problem.message for problem in system_problems(config)]
     assert found == ([f"its package cannot be loaded: {words}"] if is_found_by_check else [])
+
+
+@pytest.mark.usefixtures("package")
+def test_a_package_that_is_loaded_for_long_is_no_silent_file_system(tmp_path, monkeypatch):
+    """A library for speech takes many seconds; the check waits for it."""
+    monkeypatch.setattr(system_checks, "WAIT_SECONDS", 0.5)
+    (tmp_path / "their_provider.py").write_text("import time\ntime.sleep(1)\n" + MODULE)
+    config, _ = parse_config(TEXT, folder=Path("/srv"), environ={})
+    assert system_problems(config) == ()
 
 
 @pytest.mark.usefixtures("package")

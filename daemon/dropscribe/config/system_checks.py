@@ -27,11 +27,12 @@ _LONGEST_SOCKET_BYTES = 107  # limit of Linux (unix(7)), less the zero byte at t
 
 
 def system_problems(config: Config) -> tuple[Problem, ...]:
-    """Problems of programs, files and folders that *config* names; errors first.
+    """Problems of packages, programs, files and folders that *config* names; errors first.
 
-    Returns after at most :data:`WAIT_SECONDS`: a file system that does not answer is a problem itself.
+    Files are waited for no longer than :data:`WAIT_SECONDS`: a file system that does not answer is a problem
+    itself.
     """
-    problems: list[Problem] = []
+    problems = list(_packages(config))  # without a limit: a large library is loaded for seconds
     thread = DaemonThreads(1, "system-checks")
     answer = thread.submit(problems.extend, _looks(config))
     thread.shutdown(cancel_futures=False)
@@ -54,8 +55,6 @@ def _looks(config: Config) -> Iterator[Problem]:
     elif config.metrics and config.metrics.file.is_dir():
         yield Problem(f"{config.metrics.file} is a folder", path="metrics.file", hint="name a file in it")
     for name, provider in config.providers.items():
-        if provider.type not in PROVIDER_TYPES and (reason := _why_not_loaded(provider.type)):
-            yield Problem(f"its package cannot be loaded: {reason}", path=f"providers.{name}.type")
         model = Path(provider.model or "")
         if provider.type == "local" and model.is_absolute() and not (model / "model.bin").is_file():
             hint = "name a directory with a model in CTranslate2's format"
@@ -63,6 +62,12 @@ def _looks(config: Config) -> Iterator[Problem]:
     for name, rule in config.folders.items():
         for problem in template_problems(rule.template) if rule.template is not None else ():
             yield replace(problem, path=f"folders.{name}.template")
+
+
+def _packages(config: Config) -> Iterator[Problem]:
+    for name, provider in config.providers.items():
+        if provider.type not in PROVIDER_TYPES and (reason := _why_not_loaded(provider.type)):
+            yield Problem(f"its package cannot be loaded: {reason}", path=f"providers.{name}.type")
 
 
 def _why_not_loaded(kind: str) -> str:

@@ -190,7 +190,8 @@ class TicketRunner:
             if task is not None and task.cancelling():
                 return None  # cancelled while this transaction waited: no coroutine would run the attempt
             closed, now = self._admission.folders.closed, self._database.now()
-            return ticket_rows.begin_attempt(db, ticket, limits, closed, self._node, now)
+            left = ticket_rows.limits_left(db, limits, self._admission.plan.chains)
+            return ticket_rows.begin_attempt(db, ticket, left, closed, self._node, now)
 
         async with self._first[limits.provider]:
             freed = self._freed[limits.provider]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from procrastinate.jobs import Job as Ticket
@@ -198,6 +199,15 @@ def _read_room(db: Connection, provider: str, ticket: tuple[int, int]) -> Any:
     ).fetchone()
 
 
+def limits_left(db: Connection, limits: ProviderLimits, folders: Collection[str]) -> ProviderLimits:
+    """*limits* with fewer slots where the provider has nearly all the jobs of *folders* that it may have.
+
+    Each folder may have tickets for all of them.
+    """
+    remote = Counter(rows.read_at_provider(db, folders).values())[limits.provider]
+    return replace(limits, slots=min(limits.slots, limits.remote_jobs - remote))
+
+
 def begin_attempt(
     db: Connection,
     ticket: tuple[int, int],
@@ -230,7 +240,8 @@ def begin_attempt(
     # Starts are evenly spaced over all nodes.
     if (starts_at := max(next_at or now, paused_until or now)) > now:
         return float(starts_at - now)
-    if uploads >= (limits.slots if paused_until is None else 1):  # one, until an answer ends the pause
+    # One, until an answer ends the pause.
+    if uploads >= (limits.slots if paused_until is None else min(limits.slots, 1)):
         return SLOT_LOOK_SECONDS
     if size_bytes >= claims.LARGE_BYTES and large_uploads >= max(limits.slots - 1, 1):
         # Smaller files go first: large ones never hold every slot.

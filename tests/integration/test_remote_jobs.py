@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dropscribe.config.model import FolderRule
+from dropscribe.config.model import FolderRule, ProviderConfig
+from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.model import AtProvider, Hold, Retry, Scope, ScopeKind
 from dropscribe.pipeline.handler import Handler
 from dropscribe.queue.model import build_plan
@@ -221,6 +222,39 @@ async def test_an_upload_whose_rule_leaves_meanwhile_takes_no_place_of_others(tm
         await house.until(lambda: not house.engine.in_flight)
         await house.drop("another.wav", folder="stays")
         await house.until(lambda: "stays" in sent)
+
+
+def _with_a_budget(root, **keys):
+    """A config whose provider has one slot, and so one job at a time."""
+    budget = Budget(per_day=Limit(1000.0, is_money=False))
+    account = ProviderConfig(name="main", type="assemblyai", concurrency=1, budget=budget)
+    return make_config(root, providers={"main": account}, **keys)
+
+
+async def test_where_there_is_a_budget_no_more_files_are_at_the_provider_than_it_has_slots(tmp_path, vendor):
+    """Nor of several rules: each upload may spend the rest."""
+    rules = {name: _rule(tmp_path, name) for name in ("calls", "memos")}
+    vendor.steps = [AtProvider(f"v-{number}", HOUR) for number in range(6)]
+    async with House(_with_a_budget(tmp_path, rules=rules), {"main": ScriptedProvider()}) as house:
+        for number in range(6):
+            name = ("calls", "memos")[number % 2]
+            await house.drop(f"{number}.wav", b"RIFF %d" % number, name)
+        await house.until(lambda: vendor.uploads and not house.engine.in_flight)
+        await asyncio.sleep(1.0)
+    assert len(vendor.uploads) == 1
+
+
+async def test_files_behind_a_job_that_cannot_be_asked_for_are_not_waited_for(tmp_path, vendor):
+    """`run --once` ends: the job keeps the only place at the provider."""
+    vendor.steps = [AtProvider("v-1", HOUR), Retry(HOUR, "http_503", "busy")]
+    async with House(_with_a_budget(tmp_path), {"main": ScriptedProvider()}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: vendor.uploads and not house.engine.in_flight)
+        await house.store.do(lambda db: db.execute("UPDATE jobs SET remote_at = remote_at - 660"))
+        await _make_due(house)
+        await house.until(lambda: vendor.polls and not house.engine.in_flight.polling)
+        await house.drop("another.wav", b"RIFF another")
+        assert not await house.engine.can_go_on(60.0)
 
 
 def _rule(root, name):

@@ -10,6 +10,7 @@ Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -171,20 +172,22 @@ class Engine:
             return False
         if self._admission.is_busy():
             return True
-        latest = self.now() + horizon_seconds
+        plan, latest = self._admission.plan, self.now() + horizon_seconds
         next_starts = await self.dispatcher.next_starts()
         late = {provider for provider, at in next_starts.items() if at > latest}
         routes = [(name, each) for name, each in self._admission.open_routes() if name not in late]
-        folders = [name for name in self._admission.plan.chains if name not in self.folders.closed]
+        folders = [name for name in plan.chains if name not in self.folders.closed]
         held = self.holds.held(ScopeKind.PROVIDER)
 
         def look(db: Connection) -> bool:
-            due = [claims.next_due_at(db, name, each) for name, each in routes]
+            at_provider = Counter(rows.read_at_provider(db, plan.chains).values())
+            full = {name for name, each in plan.providers.items() if at_provider[name] >= each.remote_jobs}
+            due = [claims.next_due_at(db, name, each) for name, each in routes if name not in full]
             stored = f"{rows.HAS_RESULT} AND folder = ? AND (code <> ? OR due_at <= ?)"
             due += [rows.earliest_due(db, stored, (name, REOPENED, self.now())) for name in folders]
             if any(at is not None and at <= latest for at in due):
                 return True
-            return claims.is_poll_expected(db, self._admission.plan.chains, held, self.now(), latest)
+            return claims.is_poll_expected(db, plan.chains, held, self.now(), latest)
 
         is_due = await self.dispatcher.is_busy_elsewhere() or await self.database.do(look)
         # Checked again: a job that was claimed just before the query is not due, and is in flight only later.

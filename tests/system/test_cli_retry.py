@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
+from dropscribe.files.threads import DaemonThreads
 from dropscribe.publish import return_to_inbox
+from dropscribe.reports import patience
 from support.house import tree
 from support.scene import CONFIG, add_job
 
@@ -258,6 +260,7 @@ def _in_child(call):
     if child == 0:
         code = 99
         try:
+            patience._threads = DaemonThreads(1, "look")  # those of the parent are not in its child
             code = call()
         finally:
             os._exit(code)

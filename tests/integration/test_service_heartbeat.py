@@ -11,20 +11,19 @@ from dropscribe.service.outbound import Heartbeat
 
 
 class Monitor:
-    """Answers every request with ``status`` and keeps the targets that it was asked for."""
+    """Answers every request with ``status``, promises a body and keeps the targets that it was asked for."""
 
     def __init__(self) -> None:
         self.status = 200
+        self.body_bytes = 0
         self.targets: asyncio.Queue[str] = asyncio.Queue()
         self.url = ""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         self.targets.put_nowait(head.decode().split(" ")[1])
-        location = "Location: /elsewhere\r\n"
-        writer.write(
-            f"HTTP/1.1 {self.status} X\r\n{location}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
-        )
+        headers = f"Location: /elsewhere\r\nContent-Length: {self.body_bytes}\r\nConnection: close\r\n"
+        writer.write(f"HTTP/1.1 {self.status} X\r\n{headers}\r\n".encode())
         await writer.drain()
         writer.close()
         await writer.wait_closed()
@@ -82,6 +81,12 @@ async def test_a_proxy_that_cannot_be_used_is_a_miss(monitor, monkeypatch, proxy
     with capture_logs() as lines:
         assert await heartbeat.ping() is False
     assert [line["reason"] for line in lines] == ["proxy_failed"]
+
+
+async def test_an_answer_without_its_body_is_one(monitor):
+    """The status says that the ping has arrived; the rest is not waited for."""
+    monitor.body_bytes = 100
+    assert await Heartbeat(monitor.url, 60, lambda: False).ping()
 
 
 async def test_the_path_stays_as_it_is_written(monitor):

@@ -1,8 +1,8 @@
 """Requests to the admin's urls: the heartbeat to a monitor; webhook and apprise, which receive notifications.
 
-Guarantees: connections and proxies are those of the providers' requests; no redirect is followed; urls, which
-work like passwords, and secrets are neither logged nor kept in the outbox; no failed request ends the daemon;
-a monitor that is away costs one log line, not one a ping;
+Guarantees: connections and proxies are those of the providers' requests; no redirect is followed; an answer's
+body is not read; urls, which work like passwords, and secrets are neither logged nor kept in the outbox; no
+failed request ends the daemon; a monitor that is away costs one log line, not one a ping;
 a receiver that drops events whose id it has seen gets each once. The apprise library (the extra ``notify``)
 is imported when the first message is sent and not before; a message comes at most once a ``batch``, the first
 one PROMPT_SECONDS after its event, none in the quiet hours.
@@ -108,7 +108,7 @@ async def _request(method: str, upload: Upload, seconds: float) -> str:
     transport = HttpTransport(redactor=Redactor(()))
     try:
         async with asyncio.timeout(seconds):
-            answer = await transport.send(method, upload, timeout_seconds=None)
+            answer = await transport.send(method, upload, timeout_seconds=None, reads_body=False)
     except ProviderError as error:
         return error.code
     except TimeoutError:

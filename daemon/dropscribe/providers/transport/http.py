@@ -128,13 +128,16 @@ class HttpTransport:
         self._headers = {**_HEADERS, **(headers or {})}
         self._connections = Connections()
 
-    async def send(self, method: str, upload: Upload, *, timeout_seconds: float | None) -> Answer:
+    async def send(
+        self, method: str, upload: Upload, *, timeout_seconds: float | None, reads_body: bool = True
+    ) -> Answer:
         """Send *upload* once and read the answer, with any status.
 
         Args:
             method: POST, or GET for an upload without a body.
             upload: The request.
             timeout_seconds: From the last byte sent to the whole answer; None is no limit.
+            reads_body: False where the answer's status is enough.
 
         Raises:
             TemporaryFailure: The network failed before the body was sent whole.
@@ -149,6 +152,8 @@ class HttpTransport:
             async with progress.limit, aclosing(_body(upload, progress)) as body:
                 request = self._request(method, target, upload, body, progress)
                 async with self._connections.response(target, request) as response:
+                    if not reads_body:
+                        return Answer(response.status, {}, b"")
                     return await _answer(response, progress)
         except TimeoutError as error:
             if not progress.limit.expired():

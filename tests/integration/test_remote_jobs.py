@@ -224,6 +224,17 @@ async def test_an_upload_whose_rule_leaves_meanwhile_takes_no_place_of_others(tm
         await house.until(lambda: "stays" in sent)
 
 
+async def test_a_job_is_waited_for_while_its_provider_takes_no_other(tmp_path, vendor):
+    """`run --once` files what is paid for, also where the account is empty by now."""
+    vendor.steps = [AtProvider("v-1", HOUR), AtProvider("v-1", HOUR)]
+    async with House(make_config(tmp_path, hold=(HOUR, HOUR)), {"main": ScriptedProvider()}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: vendor.uploads and not house.engine.in_flight)
+        scope, now = Scope(ScopeKind.PROVIDER, "main"), house.engine.now()
+        await house.engine.holds.hold(Hold(scope, "quota", "HTTP 402", now, now + HOUR, HOUR))
+        assert await house.engine.can_go_on(60.0)
+
+
 def _with_a_budget(root, **keys):
     """A config whose provider has one slot, and so one job at a time."""
     budget = Budget(per_day=Limit(1000.0, is_money=False))

@@ -64,9 +64,7 @@ class Limits:
     suspects: int  # Jobs in flight that may have crashed the daemon
     polls: int  # Jobs at providers at most
     publications: int  # Jobs with a stored result at most; 0 does not look for any
-    folders: Collection[
-        str
-    ]  # The plan's: jobs of rules that left the config do not take the places of others
+    folders: Collection[str]  # The plan's: jobs of rules that have left it take no places of others
     hanging: Collection[str] = ()  # Those of which nothing is published
 
 
@@ -102,15 +100,17 @@ def is_poll_expected(
 ) -> bool:
     """Whether a job of *folders* at its provider is polled now, or with some prospect by *latest*.
 
-    Not one of a provider that is held, nor one whose last poll failed ``POLL_PATIENCE_SECONDS`` or more after
-    its upload.
+    Not one whose last poll failed, where the provider is held, or ``POLL_PATIENCE_SECONDS`` or more after its
+    upload.
     """
     found = db.execute(
-        f"SELECT folder, provider, min(due_at) FROM jobs WHERE {AT_PROVIDER}"
-        " AND (due_at <= ? OR code = '' OR (due_at <= ? AND remote_at > ?)) GROUP BY folder, provider",
-        (now, latest, now - POLL_PATIENCE_SECONDS),
+        f"SELECT DISTINCT folder, provider, due_at <= ? OR code = '' FROM jobs WHERE {AT_PROVIDER}"
+        " AND (due_at <= ? OR code = '' OR (due_at <= ? AND remote_at > ?))",
+        (now, now, latest, now - POLL_PATIENCE_SECONDS),
     )
-    return any(folder in folders and (at <= now or provider not in held) for folder, provider, at in found)
+    return any(
+        folder in folders and (is_certain or provider not in held) for folder, provider, is_certain in found
+    )
 
 
 def _due_in(folders: Collection[str]) -> str:

@@ -158,6 +158,16 @@ def test_a_renamed_rule_is_known_by_an_inbox_of_any_bytes(tmp_path):
     assert found == [{}, {"calls": "renamed"}]
 
 
+def test_a_rule_may_be_given_a_name_that_another_had_long_ago(tmp_path):
+    """That one has left the config; what is stored of it is no rule."""
+    store = Store(tmp_path)
+    configs = ({"calls": "/srv/a", "memos": "/srv/b"}, {"calls": "/srv/a"}, {"memos": "/srv/a"})
+    found = [store.call(lambda db, new=new: note_inboxes(db, new)).result() for new in configs]
+    store.close()
+
+    assert found == [{}, {}, {"calls": "memos"}]
+
+
 def test_files_of_one_submission_are_claimed_in_the_order_of_their_rows(tmp_path):
     """Of files that are found together, the one listed last is no earlier one."""
     store = Store(tmp_path)

@@ -217,13 +217,13 @@ def set_device(db: Connection, folder: str, directory: bytes, device: int) -> No
 def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
     """Store the inbox of each rule; returns old → new name of the rules that have another name by now.
 
-    These are rules that have left, in whatever earlier config, whose inboxes new rules have.
+    These are rules that have left, in whatever earlier config, whose inboxes others have got.
     """
     # Text of any bytes; valid_text() would make two inboxes one.
     inboxes = {name: inbox.encode("utf-8", "backslashreplace").decode() for name, inbox in inboxes.items()}
     found = db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?", (len(_INBOX), _INBOX))
     stored = {name.removeprefix(_INBOX): inbox for name, inbox in found.fetchall()}
-    new = {inbox: name for name, inbox in inboxes.items() if name not in stored}
+    new = {inbox: name for name, inbox in inboxes.items() if stored.get(name) != inbox}
     renamed = {old: new[inbox] for old, inbox in stored.items() if old not in inboxes and inbox in new}
     db.executemany("DELETE FROM facts WHERE name = ?", [(_INBOX + old,) for old in renamed])
     db.executemany(

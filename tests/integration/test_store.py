@@ -18,7 +18,7 @@ from dropscribe.core.model import FileSnapshot, NewJob
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.engine import open_engine
-from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider
+from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider, is_poll_expected
 from dropscribe.queue.sql.intake_queries import note_inboxes, submit
 from dropscribe.queue.sql.rows import LIVE
 from support.house import make_config
@@ -146,6 +146,24 @@ def test_the_history_is_not_read_for_live_jobs(tmp_path, which, index):
     store.close()
 
     assert index in plan
+
+
+def test_the_history_is_not_read_for_jobs_at_providers(tmp_path):
+    """`run --once` asks for them ten times a second."""
+    store, thousands = Store(tmp_path), []
+
+    def look(db):
+        new = [NewJob("calls", b"%d" % n, FileSnapshot(1, n, 3, 4), 5.0) for n in range(1000)]
+        submit(db, new)
+        db.execute("UPDATE jobs SET state = 'done', ended_at = 6.0")
+        db.set_progress_handler(lambda: thousands.append(1), 1000)  # each so many steps of SQLite
+        expected = is_poll_expected(db, ("calls",), (), 7.0, 67.0)
+        db.set_progress_handler(None, 0)
+        return expected
+
+    assert not store.call(look).result()
+    assert not thousands
+    store.close()
 
 
 def test_a_renamed_rule_is_known_by_an_inbox_of_any_bytes(tmp_path):

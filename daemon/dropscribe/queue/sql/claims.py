@@ -104,7 +104,7 @@ def is_poll_expected(
     upload.
     """
     found = db.execute(
-        f"SELECT DISTINCT folder, provider, due_at <= ? OR code = '' FROM jobs WHERE {AT_PROVIDER}"
+        f"SELECT folder, provider, due_at <= ? OR code = '' FROM jobs WHERE {AT_PROVIDER}"
         " AND (due_at <= ? OR code = '' OR (due_at <= ? AND remote_at > ?))",
         (now, now, latest, now - POLL_PATIENCE_SECONDS),
     )

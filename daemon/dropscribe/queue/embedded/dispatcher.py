@@ -65,7 +65,7 @@ class EmbeddedDispatcher:
         self._clock_ahead_seconds = self._database.now() - self._looked_at
         self._search_at = 0.0  # monotonic
         self._seen: tuple[Plan, frozenset[str]] | None = None
-        self._draining = False
+        self._has_recovered, self._draining = False, False
         self._claimed_last = asyncio.Event()
 
     async def run(self, runner: JobRunner) -> None:
@@ -97,8 +97,8 @@ class EmbeddedDispatcher:
         return time.monotonic() - self._looked_at < 2 * _LONGEST_SLEEP_SECONDS
 
     async def is_busy_elsewhere(self) -> bool:
-        """Whether jobs are in flight on other nodes: there is one node."""
-        return False
+        """Whether jobs of the run before have still to be recovered; there is one node."""
+        return not self._has_recovered
 
     async def wait_for_turn(self, provider: str) -> None:
         """Wait until *provider*'s rate allows one more request of a running attempt, and count it."""
@@ -122,6 +122,7 @@ class EmbeddedDispatcher:
             return cut_off
 
         cut_off = await self._database.database.do(work)
+        self._has_recovered = True
         reached("recovered")
         self._signals.news.set()  # the holds, pauses and rate limits of the run before
         log_interrupted(cut_off)

@@ -134,7 +134,7 @@ async def test_copies_to_another_mount_do_not_count_as_a_disk_that_hangs(tmp_pat
     publish = publisher.publish
 
     def slow_copy(request):
-        time.sleep(0.1)
+        time.sleep(0.2)
         return publish(request)
 
     def refuse_to_copy(requests):
@@ -142,7 +142,7 @@ async def test_copies_to_another_mount_do_not_count_as_a_disk_that_hangs(tmp_pat
 
     monkeypatch.setattr(publisher, "publish", slow_copy)
     monkeypatch.setattr(publisher, "publish_together", refuse_to_copy)
-    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.5)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 1.0)
     providers = {"main": ProviderConfig(name="main", type="openai", concurrency=40)}
     with capture_logs() as logs:
         async with House(make_config(tmp_path, providers=providers)) as house:

@@ -497,3 +497,17 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgre
     with contextlib.suppress(asyncio.CancelledError):
         await running
     assert workers == []
+
+
+def test_a_database_that_ends_while_tickets_are_issued_is_waited_for(store, other, monkeypatch):
+    """The library's own error would end the daemon as a bug."""
+
+    def end_the_session(db, *_):
+        pid = db.raw.info.backend_pid
+        other.call(lambda db: db.execute("SELECT pg_terminate_backend(?)", (pid,)).fetchone()).result()
+        return [ticket_rows._ticket(1, "pulse", "calls")]
+
+    monkeypatch.setattr(ticket_rows, "_to_transcribe", end_the_session)
+    monkeypatch.setattr(ticket_rows, "_due_now", lambda *_: [])
+    with pytest.raises(StoreAway):
+        store.call(lambda db: ticket_rows.issue_tickets(db, PLAN, 0.0)).result()

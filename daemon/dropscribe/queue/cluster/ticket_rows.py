@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job as Ticket
 from procrastinate.manager import JobManager
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
@@ -68,7 +69,10 @@ def issue_tickets(
     ]
     if new:
         assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
-        issued = _DEFERRING.batch_defer_jobs(new, connection=db.raw)
+        try:
+            issued = _DEFERRING.batch_defer_jobs(new, connection=db.raw)
+        except ConnectorException as error:  # the database's own error, which the store knows
+            raise error.__cause__ or error from error
         db.executemany(
             "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
             [(ticket.id, ticket.task_kwargs["lane"], ticket.task_kwargs["job_id"]) for ticket in issued],

@@ -319,22 +319,27 @@ async def test_a_renamed_rule_takes_over_its_inbox_without_an_alarm(tmp_path, mo
     assert not [line for line in logs if line["event"] == "inbox.unavailable"]
 
 
+def _config_of(tmp_path, rule):
+    return make_config(tmp_path, rules={rule.name: rule})
+
+
+@contextlib.asynccontextmanager
+async def _uploading(tmp_path, monkeypatch, rule, script):
+    """A daemon with one rule whose upload waits for the gate of *script*."""
+    async with Reloaded(monkeypatch, _config_of(tmp_path, rule), lambda _: script) as house:
+        (rule.inbox / "call.wav").write_bytes(wav())
+        await house.until(lambda: script.in_flight)
+        yield house
+
+
 async def test_an_inbox_that_was_renamed_with_its_rule_is_no_other_daemons(tmp_path, monkeypatch):
     """The old thread has the folder locked until the reload is taken; files in flight go on."""
-    gate = asyncio.Event()
-    script = ScriptedProvider(gate=gate)
-    one = _rule(tmp_path, "rule0", ["main"])
-
-    def config_with(rule):
-        return make_config(tmp_path, rules={rule.name: rule})
-
-    async with Reloaded(monkeypatch, config_with(one), lambda _: script) as house:
-        (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
-        await house.until(lambda: script.in_flight)
+    script, one = ScriptedProvider(gate=asyncio.Event()), _rule(tmp_path, "rule0", ["main"])
+    async with _uploading(tmp_path, monkeypatch, one, script) as house:
         one.inbox.rename(tmp_path / "moved")
         with capture_logs() as logs:
-            assert await house.reload(config_with(replace(one, inbox=tmp_path / "moved")))
-            gate.set()
+            assert await house.reload(_config_of(tmp_path, replace(one, inbox=tmp_path / "moved")))
+            script.gate.set()
             await house.until((tmp_path / "rule0/done/call.wav").exists)
             (tmp_path / "moved/another.wav").write_bytes(wav(300))
             await house.until((tmp_path / "rule0/done/another.wav").exists)
@@ -344,19 +349,11 @@ async def test_an_inbox_that_was_renamed_with_its_rule_is_no_other_daemons(tmp_p
 
 async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):
     """The upload under way goes on under the new name, and nothing is paid for twice."""
-    gate = asyncio.Event()
-    script = ScriptedProvider(gate=gate)
-    one = _rule(tmp_path, "rule0", ["main"])
-
-    def config_with(rule):
-        return make_config(tmp_path, rules={rule.name: rule})
-
-    async with Reloaded(monkeypatch, config_with(one), lambda _: script) as house:
-        (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
-        await house.until(lambda: script.in_flight)
-        assert await house.reload(config_with(replace(one, name="renamed")))
+    script, one = ScriptedProvider(gate=asyncio.Event()), _rule(tmp_path, "rule0", ["main"])
+    async with _uploading(tmp_path, monkeypatch, one, script) as house:
+        assert await house.reload(_config_of(tmp_path, replace(one, name="renamed")))
         await asyncio.sleep(0.3)  # the new thread has listed the inbox
-        gate.set()
+        script.gate.set()
         await house.until((tmp_path / "rule0/done/call.wav").exists)
         await house.until(lambda: not house.daemon.engine.in_flight)
         stats = await house.daemon.engine.stats()

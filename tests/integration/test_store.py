@@ -20,7 +20,7 @@ from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider, is_poll_expected
 from dropscribe.queue.sql.intake_queries import note_inboxes, submit
-from dropscribe.queue.sql.rows import LIVE
+from dropscribe.queue.sql.rows import LIVE, UPDATE_STATE
 from support.house import make_config
 
 
@@ -234,6 +234,21 @@ async def test_calls_that_wait_share_a_transaction_and_fail_alone(tmp_path):
     assert [type(result) for result in results] == [type(None), ValueError, type(None)]
     assert names >= {"a", "b"}
     assert "bad" not in names
+
+
+async def test_a_change_of_state_that_fails_halfway_leaves_nothing(tmp_path):
+    """Such a statement is not undone alone (UPDATE OR FAIL): its transaction is."""
+    store = Store(tmp_path)
+    new = [NewJob("calls", b"%d" % n, FileSnapshot(1, n, 3, 4), 5.0) for n in range(2)]
+    store.call(lambda db: submit(db, new)).result()
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.do(lambda db: db.execute(f"{UPDATE_STATE} 'transcribing', identity = x'00'"))
+    states = await store.do(lambda db: db.execute("SELECT state FROM jobs").fetchall())
+    counts = await store.do(lambda db: db.execute("SELECT state, n FROM counts WHERE n > 0").fetchall())
+    store.close()
+
+    assert states == [("queued",)] * 2
+    assert counts == [("queued", 2)]
 
 
 def test_no_transaction_needs_a_file_outside_the_state_directory(tmp_path):

@@ -23,7 +23,7 @@ from dropscribe.files.audio import Progress
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.reports.transcript_reader import MOST_DOCUMENT_COMMAS, read_document
 from dropscribe.reports.wording import moment_words
-from dropscribe.web import actions, guard, listener
+from dropscribe.web import actions, guard, listener, routes
 from dropscribe.web import site as site_module
 from dropscribe.web.file_views import turns_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
@@ -237,7 +237,7 @@ async def test_few_transcripts_are_in_memory_at_once(scene, monkeypatch):
 async def test_a_page_that_takes_too_long_says_so(scene, monkeypatch):
     """The queue's disk, or other readers, held it up: 503, as programs know it, and words for people."""
     is_over = threading.Event()
-    monkeypatch.setattr(site_module, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(routes, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(site_module, "read_job", lambda *_: is_over.wait(10))
     with capture_logs() as lines:
         async with serving(scene) as site, site.client() as client:
@@ -652,7 +652,7 @@ async def test_unfinished_forms_do_not_keep_programs_out(scene):
 
 async def test_a_form_that_never_ends_is_given_up(scene, monkeypatch):
     """Its connection ends after a bounded time."""
-    monkeypatch.setattr(actions, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(actions, "FORM_SECONDS", 0.05)
     monkeypatch.setattr(listener, "HEAD_SECONDS", 1.0)
     async with serving(scene, token=TOKEN) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
@@ -859,44 +859,6 @@ async def test_a_root_path_opens_no_page(scene):
 def test_progress_in_words(progress, words, percent):
     """Bytes, pieces, or how far the engine has heard."""
     assert progress_of(progress) == (words, percent)
-
-
-async def test_open_pages_share_their_answers(scene):
-    """After a change a page is made once for all that show it, and shows the change."""
-    with scene.queue() as store:
-        async with serving(scene) as site, site.client() as client, client.stream("GET", "/events") as events:
-            lines = events.aiter_lines()
-            await anext(lines)  # the stream is open
-            first = await asyncio.gather(*(client.get("/folders/calls") for _ in range(5)))
-            asked = site.asked
-            add_job(store, scene, "next.wav")
-            site.token += 1
-            async for line in lines:
-                if line == "event: change":
-                    break
-            later = await asyncio.gather(*(client.get("/folders/calls") for _ in range(5)))
-    assert asked == 1
-    assert site.asked == 2
-    assert all("No files." in answer.text for answer in first)
-    assert all("next.wav" in answer.text for answer in later)
-
-
-async def test_an_error_is_not_shared(scene, monkeypatch):
-    """A page that could not be made once is made again for the next reader, also where nothing changes."""
-    status, troubles = Site.status, [ValueError("a moment's trouble")]
-
-    async def fail_once(site):
-        if troubles:
-            raise troubles.pop()
-        return await status(site)
-
-    monkeypatch.setattr(Site, "status", fail_once)
-    async with serving(scene) as site, site.client() as client, client.stream("GET", "/events") as events:
-        lines = events.aiter_lines()
-        await anext(lines)  # the stream is open
-        with capture_logs():
-            assert (await client.get("/")).status_code == 500
-        assert (await client.get("/")).status_code == 200
 
 
 async def test_an_upload_to_an_inbox_that_is_gone_says_so(scene):

@@ -25,8 +25,8 @@ from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.web.file_views import sha256_of
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
 from dropscribe.web.reading import PAGE_ROWS, id_of, place_of, unavailable_reason
-from dropscribe.web.site import READ_SECONDS, NotHere, Site
-from dropscribe.web.uploads import UploadRefused, take_upload
+from dropscribe.web.site import Refused, Site
+from dropscribe.web.uploads import take_upload
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -37,17 +37,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+FORM_SECONDS = 10.0
 MOST_FORM_BYTES = 64 * 1024
 MOST_FORM_FIELDS = 20
 
 
+async def show_login(site: Site, request: Request) -> Response:
+    """The login form."""
+    if site.access.token is None:
+        return site.go("/")
+    return site.page(request, "login.html", title="Log in", wrong=False)
+
+
 async def log_in(site: Site, request: Request) -> Response:
-    """The login form, and a session for a reader with the token."""
+    """A session for a reader with the token."""
     access = site.access
     if access.token is None:
         return site.go("/")
-    if request.method in {"GET", "HEAD"}:
-        return site.page(request, "login.html", title="Log in", wrong=False)
     if access.has_token((await _form_of(request)).get("token", "")):
         answer = site.go("/")
         answer.set_cookie(
@@ -73,10 +79,8 @@ async def log_out(site: Site, _request: Request) -> Response:
 
 async def retry_file(site: Site, request: Request) -> Response:
     """Move one failed file back into its inbox."""
-    job_id = id_of(request.path_params["id"])
-    if job_id is None:
-        raise NotHere
-    return await _retry(site, f"/files/{job_id}", [job_id])
+    record = await site.find_job(request)
+    return await _retry(site, f"/files/{record.id}", [record.id])
 
 
 async def retry_shown(site: Site, request: Request) -> Response:
@@ -89,10 +93,7 @@ async def retry_shown(site: Site, request: Request) -> Response:
 async def _retry(site: Site, path: str, ids: list[int]) -> Response:
     config = site.config
     records = await site.run(_read_failed, config, ids)
-    moved = [
-        await asyncio.wrap_future(site.threads_of(record.folder).submit(_return_failed, config, record))
-        for record in records
-    ]
+    moved = [await site.calls(each.folder).make(None, _return_failed, config, each) for each in records]
     if refused := moved.count(False):
         return site.go(path, "refused", refused)
     return site.go(path, "retried", len(moved))
@@ -130,13 +131,12 @@ async def release(site: Site, request: Request) -> Response:
 
 async def try_held(site: Site, request: Request) -> Response:
     """Try a held folder or provider with the next file."""
-    name = request.path_params.get("provider")
-    if name is None:
-        scope = Scope(ScopeKind.FOLDER, site.rule(request).name)
-    elif name in site.config.providers:
-        scope = Scope(ScopeKind.PROVIDER, name)
+    if provider := request.path_params.get("provider"):
+        scope = Scope(ScopeKind.PROVIDER, provider)
     else:
-        raise NotHere
+        scope = Scope(ScopeKind.FOLDER, site.rule(request).name)
+    if provider and provider not in site.config.providers:
+        raise Refused
     site.source.engine.holds.probe_now(scope)
     return site.go("/", "tried")
 
@@ -146,7 +146,7 @@ async def forget(site: Site, request: Request) -> Response:
     async with site.file_found(request) as found:
         digest, job_id = sha256_of(found.document), found.record.id
     if not digest:
-        raise NotHere
+        raise Refused
     config = site.config
     answers = await site.run(write_queue_once, config, lambda db: result_cache.forget(db, digest))
     pieces = await site.run(Spool(config.state_dir).forget, digest)
@@ -159,10 +159,11 @@ async def upload(site: Site, request: Request) -> Response:
     folder = request.path_params["folder"]
     try:
         names = await _take_upload(site, request, folder)
-    except UploadRefused as error:
+    except Refused as error:
         if is_script:
             return PlainTextResponse(f"{error.words}\n", error.status)
-        return site.message(request, error.status, "The upload was refused", error.words)
+        error.title = "The upload was refused"
+        raise
     if is_script:
         return PlainTextResponse("".join(f"{name}\n" for name in names).encode("utf-8", "replace"))
     return site.go(_page_of(folder), "uploaded", len(names))
@@ -170,12 +171,12 @@ async def upload(site: Site, request: Request) -> Response:
 
 async def _take_upload(site: Site, request: Request, folder: str) -> list[str]:
     if not site.access.http.uploads:
-        raise UploadRefused(403, "uploads are off (http.uploads)")
+        raise Refused(403, "uploads are off (http.uploads)")
     rule = site.config.folders.get(folder)
     if rule is None:
-        raise UploadRefused(404, "the config has no folder of that name")
-    if unavailable := await site.read(unavailable_reason, site.config, folder):
-        raise UploadRefused(503, f"the inbox is not available: {unavailable}")
+        raise Refused(404, "the config has no folder of that name")
+    if unavailable := await site.run(unavailable_reason, site.config, folder):
+        raise Refused(503, f"the inbox is not available: {unavailable}")
     return await take_upload(request, rule, site.calls(folder))
 
 
@@ -186,7 +187,7 @@ def _page_of(folder: str) -> str:
 async def _form_of(request: Request) -> dict[str, str]:
     """The fields of a small urlencoded form; {} for one that is too large or has too many fields."""
     body = b""
-    async with asyncio.timeout(READ_SECONDS):
+    async with asyncio.timeout(FORM_SECONDS):
         async for block in request.stream():
             body += block
             if len(body) > MOST_FORM_BYTES:

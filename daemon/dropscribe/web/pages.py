@@ -9,12 +9,12 @@ from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import OUTPUT_FORMATS
 from dropscribe.core.text.printing import path_text
-from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.pipeline.disk_threads import HANG_SECONDS
 from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.index import NEWEST
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.recordings import send_file
-from dropscribe.web.site import READ_SECONDS, NotHere, Site
+from dropscribe.web.site import Refused, Site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +31,8 @@ _NOT_KEPT = frozenset({"before", "did", "n"})  # Parts of a query that the links
 async def overview(site: Site, request: Request) -> Response:
     """All folders and providers, the newest files, and the last days."""
     config = site.config
-    document = await site.status()
-    lists, days = await site.read(reading.read_lists, config, site.source.sending)
+    document = await site.source.status()
+    lists, days = await site.run(reading.read_lists, config, site.source.sending)
     return site.page(
         request,
         "overview.html",
@@ -49,10 +49,10 @@ async def folder(site: Site, request: Request) -> Response:
     config, rule = site.config, site.rule(request)
     chosen = {name: request.query_params.get(name, "")[:_LONGEST_FILTER] for name in _FILTERS}
     wanted = reading.filter_of(rule.name, chosen)
-    rows, older_than, unlisted = await site.read(reading.read_page, config, wanted)
+    rows, older_than, unlisted = await site.run(reading.read_page, config, wanted)
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
     here = f"{site.access.root_path}/folders/{quote(rule.name, safe='')}?"
-    document = await site.status()
+    document = await site.source.status()
     return site.page(
         request,
         "folder.html",
@@ -75,12 +75,10 @@ async def search_page(site: Site, request: Request) -> Response:
     """The transcripts that hold some words."""
     config = site.config
     if not config.search:
-        raise NotHere("Search is off", "The config turns it off (search: false).")
-    query, before_id = (
-        request.query_params.get("q", "")[:500],
-        reading.id_of(request.query_params.get("before")),
-    )
-    found = await site.read(
+        raise Refused(words="The config turns it off (search: false).", title="Search is off")
+    query = request.query_params.get("q", "")[:500]
+    before_id = reading.id_of(request.query_params.get("before"))
+    found = await site.run(
         search, config, query, before_id=before_id or NEWEST, most_looked_at=MOST_LOOKED_AT
     )
     here = f"{site.access.root_path}/search?"
@@ -108,7 +106,7 @@ async def file(site: Site, request: Request) -> Response:
     """The record of one file, its transcript and its recording."""
     async with site.file_found(request) as found:
         # In a thread: the page of a long transcript, or of one made to harm, would hold up the event loop.
-        return await site.read(_file_page, site, request, found)
+        return await site.run(_file_page, site, request, found)
 
 
 def _file_page(site: Site, request: Request, found: reading.FileStory) -> Response:
@@ -150,13 +148,10 @@ async def part_of_file(site: Site, request: Request) -> Response:
     record = await site.find_job(request)
     calls = site.calls(record.folder)
     form = request.path_params.get("form", reading.AUDIO)
-    try:
-        found = await calls.make(READ_SECONDS, reading.find_part, site.config, record, form)
-    except OSError as error:
-        raise FolderHangs(record.folder) from error
+    found = await calls.make(HANG_SECONDS, reading.find_part, site.config, record, form)
     if found is None:
-        raise NotHere
+        raise Refused
     try:
         return await send_file(request, calls, *found, download=form != reading.AUDIO)
     except (AudioError, OSError):
-        raise NotHere from None
+        raise Refused from None

@@ -163,10 +163,11 @@ class FileStory:
     is_silent: bool = False  # whether the file system does not answer, so that nothing is known of the files
 
 
-def read_job(config: Config, job_id: int) -> JobRecord | None:
-    """The job with that id, of a rule that the config has; None where there is none."""
+def read_job(config: Config, job_id: str) -> JobRecord | None:
+    """The job with the id in an address, of a rule that the config has; None where there is none."""
+    number = id_of(job_id)
     with view_queue(config) as view:
-        record = read_record(view.db, job_id) if view.db else None
+        record = read_record(view.db, number) if view.db and number is not None else None
     return record if record is not None and record.folder in config.folders else None
 
 
@@ -192,16 +193,11 @@ def _read_files(place: Place) -> dict[str, Any]:
 
 
 def find_part(config: Config, record: JobRecord, form: str) -> tuple[bytes, bytes] | None:
-    """(folder, path below it) of one of a job's files, by its form; None where it is not there.
-
-    Raises:
-        OSError: The folder's file system does not answer.
-    """
+    """(folder, path below it) of one of a job's files, by its form; None where it is not there."""
     place = place_of(config, record)
     if place is None:
         return None
-    files = ((place.root, path) for found, path in _files_at(place) if found == form)
-    return ask_disk(place.root, lambda: next(files, None))
+    return next(((place.root, path) for found, path in _files_at(place) if found == form), None)
 
 
 def _files_at(place: Place) -> Iterator[tuple[str, bytes]]:

@@ -40,21 +40,23 @@ class Endpoints:
     def routes(self) -> list[Route]:
         """Routes for a Starlette application."""
         return [
-            Route("/metrics", self._metrics),
-            Route("/status", self._status),
+            Route("/metrics", partial(_in_time, self._metrics)),
+            Route("/status", partial(_in_time, self._status)),
             Route("/healthz", partial(_health, self.find_stuck)),
             Route("/readyz", partial(_health, self.find_unready)),
         ]
 
     async def _metrics(self, _request: Request) -> Response:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            body = await self.metrics()
-        return Response(body, media_type=_METRICS_TYPE)
+        return Response(await self.metrics(), media_type=_METRICS_TYPE)
 
     async def _status(self, _request: Request) -> Response:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            document = await self.status()
-        return Response(json.dumps(document).encode() + b"\n", media_type="application/json")
+        return Response(json.dumps(await self.status()) + "\n", media_type="application/json")
+
+
+async def _in_time(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    """The *answer*, within :data:`ANSWER_SECONDS`; raises TimeoutError."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        return await answer(request)
 
 
 async def _health(find_trouble: Callable[[], str], _request: Request) -> Response:
@@ -81,33 +83,36 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
     from dropscribe.pipeline.disk_threads import FolderHangs  # noqa: PLC0415
     from dropscribe.web import actions, pages  # noqa: PLC0415
     from dropscribe.web.changes import Changes  # noqa: PLC0415
-    from dropscribe.web.site import NotHere, Site  # noqa: PLC0415  # Jinja2: only where there are pages
+    from dropscribe.web.site import Refused, Site  # noqa: PLC0415  # Jinja2: only where there are pages
 
     site = Site(source, access)
-    changes = Changes(site.change_token)
 
-    def route(path: str, answer: Callable[[Site, Request], Awaitable[Response]], *methods: str) -> Route:
-        return Route(path, partial(answer, site), methods=methods or ["GET"])
+    def page(path: str, answer: Callable[[Site, Request], Awaitable[Response]]) -> Route:
+        return Route(path, partial(_in_time, partial(answer, site)))
+
+    def form(path: str, answer: Callable[[Site, Request], Awaitable[Response]]) -> Route:
+        return Route(path, partial(answer, site), methods=["POST"])
 
     routes = [
         *endpoints.routes(),
-        Route("/", changes.shared(partial(pages.overview, site))),
-        Route("/events", changes.respond),
-        route("/search", pages.search_page),
-        route("/login", actions.log_in, "GET", "POST"),
-        route("/logout", actions.log_out, "POST"),
-        Route("/folders/{folder}", changes.shared(partial(pages.folder, site))),
-        route("/folders/{folder}/retry", actions.retry_shown, "POST"),
-        route("/folders/{folder}/release", actions.release, "POST"),
-        route("/folders/{folder}/try", actions.try_held, "POST"),
-        route("/folders/{folder}/upload", actions.upload, "POST"),
-        route("/providers/{provider}/try", actions.try_held, "POST"),
-        route("/files/{id}", pages.file),
-        route("/files/{id}/audio", pages.part_of_file),
-        route("/files/{id}/retry", actions.retry_file, "POST"),
-        route("/files/{id}/forget", actions.forget, "POST"),
-        route("/files/{id}/{form}", pages.part_of_file),
+        page("/", pages.overview),
+        Route("/events", Changes(site.change_token).respond),
+        page("/search", pages.search_page),
+        page("/login", actions.show_login),
+        form("/login", actions.log_in),
+        form("/logout", actions.log_out),
+        page("/folders/{folder}", pages.folder),
+        form("/folders/{folder}/retry", actions.retry_shown),
+        form("/folders/{folder}/release", actions.release),
+        form("/folders/{folder}/try", actions.try_held),
+        form("/folders/{folder}/upload", actions.upload),
+        form("/providers/{provider}/try", actions.try_held),
+        page("/files/{id}", pages.file),
+        page("/files/{id}/audio", pages.part_of_file),
+        form("/files/{id}/retry", actions.retry_file),
+        form("/files/{id}/forget", actions.forget),
+        page("/files/{id}/{form}", pages.part_of_file),
         Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
     ]
-    handlers = {NotHere: site.not_here, FolderHangs: site.hangs, TimeoutError: site.busy}
+    handlers = dict.fromkeys((Refused, FolderHangs, TimeoutError), site.refuse)
     return Starlette(routes=routes, exception_handlers=handlers)

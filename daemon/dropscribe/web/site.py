@@ -19,7 +19,7 @@ from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.reports.wording import clock_words, moment_words
 from dropscribe.web.guard import COOKIE
-from dropscribe.web.reading import FileStory, id_of, read_job, read_story
+from dropscribe.web.reading import FileStory, read_job, read_story
 from dropscribe.web.views import iso_time, pieces_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-READ_SECONDS = 10.0
 THREADS = 4
 THREADS_PER_FOLDER = 4
 TRANSCRIPTS_PER_FOLDER = 2
@@ -70,15 +69,16 @@ class PageSource:
 
 
 @dataclass(eq=False)
-class NotHere(Exception):
-    """Raised when the address names nothing; the message is for people."""
+class Refused(Exception):
+    """Raised where a request cannot be answered as it asks; the texts are for people."""
 
-    title: str = "Not found"
+    status: int = 404
     words: str = "There is nothing of that name here, or it is not there any more."
+    title: str = "Not found"
 
 
 class FolderCalls:
-    """The calls of one request on one folder: one after another, each with a time limit."""
+    """The calls of one request on one folder's disk: one after another, each with a time limit."""
 
     def __init__(self, folder: str, executor: Executor) -> None:
         self._folder = folder
@@ -90,11 +90,11 @@ class FolderCalls:
         """Whether the last call has not returned within its limit, nor since."""
         return self._last is not None and not self._last.done()
 
-    async def make(self, seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def make(self, seconds: float | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of *call*, made in one of the folder's threads.
 
         Raises:
-            FolderHangs: It has not returned after *seconds*. It goes on in its thread if it has begun.
+            FolderHangs: It has not returned after *seconds*; if it has begun, it goes on in its thread.
         """
         made = self._executor.submit(call, *args, **kwargs)
         self._last = made  # type: ignore[assignment]  # Future is invariant
@@ -108,16 +108,13 @@ class FolderCalls:
         """Make *call* after the last one, also where that returns late; the result says that it was made."""
         followed: Future[None] = Future()
 
-        def run() -> None:
-            try:
-                call()
-            finally:
-                followed.set_result(None)
+        def run(_last: object = None) -> None:
+            self._executor.submit(call).add_done_callback(lambda _: followed.set_result(None))
 
         if self._last is None:
-            self._executor.submit(run)
+            run()
         else:
-            self._last.add_done_callback(lambda _: self._executor.submit(run))
+            self._last.add_done_callback(run)
         return followed
 
 
@@ -162,40 +159,21 @@ class Site:
         sending = [(job_id, *astuple(audio.progress)) for job_id, audio in self.source.sending.items()]
         return self.source.change_token(), sending
 
-    async def status(self) -> dict[str, Any]:
-        """The object of ``status --json``, within :data:`READ_SECONDS`."""
-        async with asyncio.timeout(READ_SECONDS):
-            return await self.source.status()
-
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of *work*, which may block on the queue or the index."""
+        """The result of *work*, which may block on the queue or the index, but not on a folder's disk."""
         return await asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
-
-    async def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As :meth:`run`, within :data:`READ_SECONDS`."""
-        async with asyncio.timeout(READ_SECONDS):
-            return await self.run(work, *args, **kwargs)
-
-    def threads_of(self, folder: str) -> Executor:
-        """Threads for calls on the disk of *folder*."""
-        if folder not in self._folder_threads:
-            self._folder_threads[folder] = DaemonThreads(THREADS_PER_FOLDER, f"page {folder}")
-        return self._folder_threads[folder]
 
     def calls(self, folder: str) -> FolderCalls:
         """Calls on the disk of *folder* for one request."""
-        return FolderCalls(folder, self.threads_of(folder))
+        if folder not in self._folder_threads:
+            self._folder_threads[folder] = DaemonThreads(THREADS_PER_FOLDER, f"page {folder}")
+        return FolderCalls(folder, self._folder_threads[folder])
 
     async def find_job(self, request: Request) -> JobRecord:
-        """The job that the address names.
-
-        Raises:
-            NotHere: There is none.
-        """
-        job_id = id_of(request.path_params["id"])
-        record = None if job_id is None else await self.read(read_job, self.config, job_id)
+        """The job that the address names; raises Refused where there is none."""
+        record = await self.run(read_job, self.config, request.path_params["id"])
         if record is None:
-            raise NotHere
+            raise Refused
         return record
 
     @asynccontextmanager
@@ -203,31 +181,20 @@ class Site:
         """The job that the address names, with its files and its transcript, which is forgotten at the end.
 
         Raises:
-            NotHere: There is none.
-            FolderHangs: Too many other calls wait for the folder's disk.
-            TimeoutError: There was no room for its transcript in time.
-            ClientDisconnect: The client went away meanwhile.
+            Refused: There is none.
+            ClientDisconnect: The client went away while others held the room for its transcript.
         """
         record = await self.find_job(request)
-        room = self._rooms[record.folder]
-        async with asyncio.timeout(READ_SECONDS):
-            await room.acquire()
-        try:
+        async with self._rooms[record.folder]:
             if await request.is_disconnected():
                 raise ClientDisconnect
-            yield await self.calls(record.folder).make(READ_SECONDS, read_story, self.config, record)
-        finally:
-            room.release()
+            yield await self.calls(record.folder).make(None, read_story, self.config, record)
 
     def rule(self, request: Request) -> FolderRule:
-        """The rule of the folder that the address names.
-
-        Raises:
-            NotHere: There is none.
-        """
+        """The rule of the folder that the address names; raises Refused where there is none."""
         rule = self.config.folders.get(request.path_params["folder"])
         if rule is None:
-            raise NotHere("No such folder", "The config has no folder of that name.")
+            raise Refused(words="The config has no folder of that name.", title="No such folder")
         return rule
 
     def page(self, request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
@@ -247,23 +214,14 @@ class Site:
         text = self._templates.get_template(template).render(context)
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
 
-    def message(self, request: Request, status: int, title: str, words: str) -> Response:
-        """A page with one message."""
-        return self.page(request, "message.html", status=status, title=title, words=words)
-
-    async def not_here(self, request: Request, error: Exception) -> Response:
-        """The page for :class:`NotHere`."""
-        assert isinstance(error, NotHere)  # noqa: S101  # registered for it alone
-        return self.message(request, 404, error.title, error.words)
-
-    async def hangs(self, request: Request, error: Exception) -> Response:
-        """The page for :class:`FolderHangs`."""
-        words = f"The file system of the folder {error} does not answer."
-        return self.message(request, 503, "No answer", words)
-
-    async def busy(self, request: Request, _error: Exception) -> Response:
-        """The page for TimeoutError."""
-        return self.message(request, 503, "Busy", "The page could not be made in time. Load it again later.")
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        """The page for Refused, FolderHangs and TimeoutError."""
+        if isinstance(error, FolderHangs):
+            words = f"The file system of the folder {error} does not answer."
+            error = Refused(503, words, "No answer")
+        elif not isinstance(error, Refused):
+            error = Refused(503, "The page could not be made in time. Load it again later.", "Busy")
+        return self.page(request, "message.html", status=error.status, title=error.title, words=error.words)
 
     def go(self, path: str, did: str = "", number: int = 0) -> Response:
         """Redirect the browser to *path*, which reports the action and its number of files."""

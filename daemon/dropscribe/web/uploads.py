@@ -13,7 +13,6 @@ import re
 import secrets
 import time
 import unicodedata
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.lease import probe_lease
 from dropscribe.files.moves import FileName, move_new
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, SLOWEST_BYTES_PER_SECOND, FolderHangs
+from dropscribe.web.site import Refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,25 +47,17 @@ _MODE = 0o660
 _MALFORMED = "the form is malformed"
 
 
-@dataclass(eq=False)
-class UploadRefused(Exception):
-    """The upload cannot be taken; the text says why, for people."""
-
-    status: int
-    words: str
-
-
 async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) -> list[str]:
     """Write every file of a multipart form into the rule's inbox, by *calls*; returns their names there.
 
     Raises:
-        UploadRefused: The form is malformed or too large, a name is not one that the rule takes, or the
+        Refused: The form is malformed or too large, a name is not one that the rule takes, or the
             inbox cannot be written or does not answer.
     """
     content_type, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if content_type != b"multipart/form-data" or not boundary:
-        raise UploadRefused(400, "not a form with files")
+        raise Refused(400, "not a form with files")
     form = _Form(rule)
     try:
         await calls.make(HANG_SECONDS, form.open_inbox)
@@ -74,16 +66,16 @@ async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) ->
         async for block in _blocks_of(request):
             number_bytes += len(block)
             if number_bytes > MOST_UPLOAD_BYTES:
-                raise UploadRefused(413, "larger than 8 GiB")
+                raise Refused(413, "larger than 8 GiB")
             # The last block of a file syncs all of it.
             await calls.make(_seconds_for(number_bytes), parser.write, block)
         return await calls.make(_seconds_for(number_bytes), form.finish)
     except ValueError as error:  # python_multipart's errors are ValueErrors
-        raise UploadRefused(400, _MALFORMED) from error
+        raise Refused(400, _MALFORMED) from error
     except FolderHangs as error:
-        raise UploadRefused(503, "the inbox's file system does not answer") from error
+        raise Refused(503, "the inbox's file system does not answer") from error
     except OSError as error:
-        raise UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}") from error
+        raise Refused(507, f"the inbox cannot be written: {error.strerror or error}") from error
     finally:
         closed = asyncio.wrap_future(calls.follow(form.close))
         if not calls.hangs:
@@ -100,7 +92,7 @@ async def _blocks_of(request: Request) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise UploadRefused(408, "nothing arrived for a minute") from error
+            raise Refused(408, "nothing arrived for a minute") from error
         yield block
 
 
@@ -141,9 +133,9 @@ class _Form:
     def finish(self) -> list[str]:
         """Give every file its name in the inbox; none of a form that is cut short."""
         if not self._has_ended:
-            raise UploadRefused(400, _MALFORMED)
+            raise Refused(400, _MALFORMED)
         if not self._whole:
-            raise UploadRefused(400, "no file was chosen")
+            raise Refused(400, "no file was chosen")
         names = []
         while self._whole:
             names.append(os.fsdecode(self._publish(*self._whole[0])))
@@ -170,7 +162,7 @@ class _Form:
     def _add_to_header(self, part: bytearray, data: bytes, start: int, end: int) -> None:
         part += data[start:end]
         if len(self._field) + len(self._value) > MOST_HEADER_BYTES:
-            raise UploadRefused(400, _MALFORMED)
+            raise Refused(400, _MALFORMED)
 
     def _end_header(self) -> None:
         if self._field.lower() == b"content-disposition":
@@ -183,10 +175,10 @@ class _Form:
         if not self._name:
             return
         if len(self._whole) >= MOST_FILES:
-            raise UploadRefused(413, f"more than {MOST_FILES} files at once")
+            raise Refused(413, f"more than {MOST_FILES} files at once")
         self._name = safe_name(self._name)
         if reason := self._taking.reason_not_taken(self._name):
-            raise UploadRefused(415, f"{os.fsdecode(self._name)}: {reason}")
+            raise Refused(415, f"{os.fsdecode(self._name)}: {reason}")
         self._hidden = _hidden_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.open(self._hidden, flags, _MODE, dir_fd=self._inbox)

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -24,7 +22,7 @@ from dropscribe.files.beneath import UnsafePathError, closing, open_listable_fol
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Generator, Iterable, Iterator
 
     from dropscribe.core.model import LiveRow
     from dropscribe.intake.availability import Availability
@@ -32,40 +30,18 @@ if TYPE_CHECKING:
     from dropscribe.intake.scanner import InboxContext
 
     Walk = Iterator[bytes | None]
+    _Visit: TypeAlias = Generator[bytes | None, None, bool]
 
 log = structlog.get_logger()
 
 _YIELD_EVERY = 128
-_YOUNG_NS = 2 * 10**9
-"""A folder that changed less than this time ago may change again within one tick of its mtime."""
-
 _MOST_MISSING = 20_000
 _BATCH = 500
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
-@dataclass(slots=True)
-class _Folder:
-    """State of one folder at its last listing."""
-
-    stamp: tuple[int, int, int, int]  # device, inode, mtime_ns, ctime_ns
-    is_watched: bool = False
-    can_skip: bool = False
-    children: tuple[bytes, ...] = ()
-
-
-class _Scope(NamedTuple):
-    """Whether a walk may skip folders that have not changed, and the folders with live jobs.
-
-    *with_rows* is None for a walk through a part of the inbox: such a walk does not look for missing files.
-    """
-
-    skips_unchanged: bool = False
-    with_rows: frozenset[bytes] | None = None
-
-
 class Lister:
-    """Walks one inbox, and remembers the state of its folders.
+    """Walks one inbox.
 
     A walk yields each file that has no live job, and None where it may be interrupted.
 
@@ -77,7 +53,6 @@ class Lister:
     def __init__(self, context: InboxContext, availability: Availability, pending: Pending) -> None:
         self._context = context
         self._availability = availability
-        self._folders: dict[bytes, _Folder] = {}
         self.missing = MissingFiles(context, availability, pending)
         self.unlistable: dict[bytes, str] = {}
         self._logged: dict[bytes, str] = {}
@@ -85,34 +60,21 @@ class Lister:
 
     def reset(self) -> None:
         """Forget everything: another folder may be there now, or none."""
-        self._folders.clear()
         self.missing.reset()
         self.unlistable.clear()
 
-    def forget(self, directory: bytes) -> None:
-        """Forget *directory* and everything below it."""
-        below = directory + b"/"
-        for name in [name for name in self._folders if name == directory or name.startswith(below)]:
-            del self._folders[name]
-
-    def list_again(self, directory: bytes) -> None:
-        """Do not skip *directory* at the next walk, even if it has not changed."""
-        if directory in self._folders:
-            self._folders[directory].can_skip = False
-
-    def walk_whole(self, *, skips_unchanged: bool) -> Walk:
+    def walk_whole(self) -> Walk:
         """List the whole inbox, and find the live jobs that have lost their files."""
         self._context.mounts.clear()
         self.missing.begin()
-        unvisited = set(self._context.queue.directories(self._context.rule.name))
-        scope = _Scope(skips_unchanged, frozenset(unvisited))
-        unwatched = 0
+        with_rows = frozenset(self._context.queue.directories(self._context.rule.name))
+        unvisited, unwatched = set(with_rows), 0
         self.unlistable.clear()
-        for directory in self._descend([b""]):
+        stack = [b""]
+        while stack:
+            directory = stack.pop()
             unvisited.discard(directory)
-            yield from self._visit(directory, scope)
-            known = self._folders.get(directory)
-            unwatched += known is not None and not known.is_watched
+            unwatched += not (yield from self._visit(directory, stack, with_rows))
         for directory in unvisited:
             self.missing.note_unvisited(directory)
             yield None
@@ -122,25 +84,22 @@ class Lister:
 
     def walk_below(self, directories: Iterable[bytes]) -> Walk:
         """List folders that have just appeared."""
-        for directory in self._descend(list(directories)):
-            yield from self._visit(directory, _Scope())
-
-    def _descend(self, stack: list[bytes]) -> Iterator[bytes]:
+        stack = list(directories)
         while stack:
-            directory = stack.pop()
-            yield directory
-            known = self._folders.get(directory)
-            if known is not None:
-                stack.extend(os.path.join(directory, name) for name in known.children)
+            yield from self._visit(stack.pop(), stack, None)
 
-    def _visit(self, directory: bytes, scope: _Scope) -> Walk:
+    def _visit(self, directory: bytes, stack: list[bytes], with_rows: Collection[bytes] | None) -> _Visit:
+        """List one folder and put those in it on the *stack*; returns False if no hints come from it.
+
+        Args:
+            with_rows: The folders with live jobs; None for a walk that does not look for missing files.
+        """
         try:
             with closing(open_root(self._context.root)) as root:
                 descriptor = open_listable_folder(root, directory)
             with closing(descriptor):
-                yield from self._list(directory, descriptor, scope)
+                return (yield from self._list(directory, descriptor, stack, with_rows))
         except OSError as error:
-            self._folders.pop(directory, None)
             if not directory:
                 raise
             if isinstance(error, PermissionError):
@@ -148,6 +107,7 @@ class Lister:
             elif error.errno not in _GONE and not isinstance(error, UnsafePathError):
                 self._note_unlistable(directory, error.strerror or str(error))
             yield None
+            return True
 
     def _note_unlistable(self, directory: bytes, why: str) -> None:
         self.unlistable[directory] = why
@@ -155,36 +115,30 @@ class Lister:
             log.warning("folder.unlistable", folder=self._context.rule.name, path=directory, reason=why)
         self._logged[directory] = why
 
-    def _list(self, directory: bytes, descriptor: int, scope: _Scope) -> Walk:
-        status = os.fstat(descriptor)
-        stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        known = self._folders.get(directory)
-        if known is None or known.stamp[:2] != stamp[:2]:
-            known = self._folders[directory] = _Folder(stamp)
-        is_local = self._context.mounts.of(status.st_dev, descriptor).gives_events
-        if is_local:
+    def _list(
+        self, directory: bytes, descriptor: int, stack: list[bytes], with_rows: Collection[bytes] | None
+    ) -> _Visit:
+        device = os.fstat(descriptor).st_dev
+        is_watched = False
+        if self._context.mounts.of(device, descriptor).gives_events:
             # Each time: a folder that was removed and made again may have its inode, and has no watch.
             hints = self._availability.hints
-            known.is_watched = hints is not None and hints.watch(directory, descriptor)
-        if scope.skips_unchanged and is_local and known.can_skip and known.stamp == stamp:
-            yield None
-            return
-        known.stamp, known.can_skip = stamp, False
-        is_old = time.time() * 1e9 - status.st_mtime_ns > _YOUNG_NS
+            is_watched = hints is not None and hints.watch(directory, descriptor)
         rows: dict[bytes, LiveRow] = {}
-        if scope.with_rows is None or directory in scope.with_rows:
+        if with_rows is None or directory in with_rows:
             found = self._context.queue.live(self._context.rule.name, directory)
             rows = {row.name: row for row in found}
-        yield from self._compare(directory, descriptor, known, rows)
-        if scope.with_rows is not None:
-            self.missing.note(directory, rows.values(), status.st_dev)
-        known.can_skip = is_old and not (rows and scope.with_rows is not None)
+        stack += yield from self._compare(directory, descriptor, device, rows)
+        if with_rows is not None:
+            self.missing.note(directory, rows.values(), device)
+        return is_watched
 
-    def _compare(self, directory: bytes, descriptor: int, known: _Folder, rows: dict[bytes, LiveRow]) -> Walk:
-        """Yield files without a row, and remove from *rows* those that were found."""
+    def _compare(
+        self, directory: bytes, descriptor: int, device: int, rows: dict[bytes, LiveRow]
+    ) -> Generator[bytes | None, None, list[bytes]]:
+        """Yield files without a row, and remove from *rows* those that were found; returns the folders."""
         prefix, taking = os.path.join(directory, b""), self._context.taking
-        device = known.stamp[0]
-        children: list[bytes] = []
+        below: list[bytes] = []
         has_moved = False
         with os.scandir(descriptor) as items:
             for count, item in enumerate(items):
@@ -193,16 +147,16 @@ class Lister:
                 name = os.fsencode(item.name)
                 if item.is_dir(follow_symlinks=False):
                     if taking.enters(name):
-                        children.append(name)
+                        below.append(prefix + name)
                 elif item.is_file(follow_symlinks=False):
                     row = rows.pop(name, None)
                     if row is not None and (not row.stable_inodes or row.inode == item.inode()):
                         has_moved = has_moved or row.device != device
                     elif taking.takes(prefix + name):
                         yield prefix + name
-        known.children = tuple(children)
         if has_moved:
             self._context.queue.moved_device(self._context.rule.name, directory, device)
+        return below
 
 
 class MissingFiles:

@@ -73,15 +73,10 @@ class Entry:
 
 
 class Pending:
-    """Entries by path, and a heap of deadlines that drops stale ones when they come up.
-
-    Attributes:
-        left_out: Directories of files that were dropped for lack of room.
-    """
+    """Entries by path, and a heap of deadlines that drops stale ones when they come up."""
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Entry] = {}
-        self.left_out: set[bytes] = set()
         self._heap: list[tuple[float, bytes]] = []
 
     @property
@@ -110,7 +105,6 @@ class Pending:
         """As :meth:`plan`; without room for it, the file is dropped until the next listing."""
         if len(self.entries) > MOST_ENTRIES:
             self.drop(path)
-            self.left_out.add(path.rpartition(b"/")[0])
         else:
             self.plan(path, entry, deadline)
 

@@ -38,7 +38,6 @@ _CONFIRM_SECONDS = 2.0
 _STRETCH = 10.0
 _GAP_SECONDS = 1.0
 _GAP_STRETCH = 2.0
-_FULL_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class Scanner:
             self.settler.note_late_change(path, now)
         if self.availability.check(now):
             self._forget()
-            self.schedule.restart(now)
+            self.schedule.next_at = now
         if self.availability.reason:
             return self.availability.next_check_at
         if self.availability.hints is not None and not self._is_behind:
@@ -129,7 +128,6 @@ class Scanner:
             if self._context.taking.enters(hint.path.rpartition(b"/")[2]):
                 self._new_folders[hint.path] = None
         elif hint.kind is HintKind.FOLDER_GONE:
-            self.lister.forget(hint.path)
             self.settler.pending.drop_below(hint.path)
         elif hint.kind is HintKind.ROOT_GONE:
             self.availability.note_root_gone(now)
@@ -140,14 +138,12 @@ class Scanner:
 
     def _list(self, now: float) -> bool:
         """One slice of the due listings; whether more is due."""
-        left_out = self.settler.pending.left_out
-        while left_out:
-            self.lister.list_again(left_out.pop())
         if self._new_folders and self._walk_below is None:
             self._walk_below = self.lister.walk_below(list(self._new_folders))
             self._new_folders.clear()
         if self._walk is None and now >= self.schedule.next_at:
-            self._walk = self.lister.walk_whole(skips_unchanged=self.schedule.begin(now))
+            self.schedule.begin(now)
+            self._walk = self.lister.walk_whole()
         try:
             if self._walk_below is not None and self._is_over(self._walk_below, now):
                 self._walk_below = None
@@ -198,32 +194,18 @@ class Schedule:
     def __init__(self, rescan_seconds: float | None) -> None:
         self._rescan_seconds = rescan_seconds
         self._began_at = float("-inf")
-        self._count = 0
-        self._is_full_asked = True
         self._last_work_seconds = 0.0
         self.next_at = 0.0
         self.work_seconds = 0.0
 
-    def restart(self, now: float) -> None:
-        """List everything at once, because the inbox has become available."""
-        self._is_full_asked = True
-        self.next_at = now
-
     def ask(self, now: float) -> None:
         """List everything soon, but at most once a second and for at most a third of the time."""
-        self._is_full_asked = True
         gap_seconds = max(_GAP_SECONDS, _GAP_STRETCH * self._last_work_seconds)
         self.next_at = min(self.next_at, max(now, self._began_at + gap_seconds))
 
-    def begin(self, now: float) -> bool:
-        """A listing begins; whether it may skip folders that have not changed."""
-        may_skip = not self._is_full_asked and self._count % _FULL_EVERY != 0
-        self._count += 1
-        self._is_full_asked = False
-        self.work_seconds = 0.0
-        self._began_at = now
-        self.next_at = float("inf")
-        return may_skip
+    def begin(self, now: float) -> None:
+        """A listing begins."""
+        self.work_seconds, self._began_at, self.next_at = 0.0, now, float("inf")
 
     def end(self, now: float, *, is_watched: bool, is_doubtful: bool) -> None:
         """The listing has ended.

@@ -85,11 +85,7 @@ class Decoder:
     _cancellation: Cancellation = field(default_factory=Cancellation)
 
     def describe(self, *, listen: bool = True) -> Recording:
-        """Describe the recording by its headers.
-
-        Args:
-            listen: Look for silent tracks where there are several.
-        """
+        """Describe the recording by its headers, and with *listen* by which of several tracks are silent."""
         *_, result = self._call("describe", {"listen": listen})
         with _checked():
             return parse_recording(result.body, os.fstat(self.descriptor).st_size)
@@ -114,18 +110,11 @@ class Decoder:
         skipped: Collection[int],
         make_file: Callable[[], BinaryIO],
     ) -> Generator[tuple[Piece, BinaryIO | None], None, None]:
-        """The pieces of *source*, one after another, each with its file unless it is skipped.
+        """The pieces of *source* between *cuts* (seconds of sound), each with its file unless it is skipped.
 
         Sets :attr:`warning`. The worker waits while a piece is being used: no more than one is made at a
         time. A piece's file is closed when the next one is requested, so that none stays open if the caller
         stops early.
-
-        Args:
-            cuts: Seconds of sound at which pieces end.
-            skipped: Numbers of pieces that are not needed.
-
-        Raises:
-            OSError: Also the disk's.
         """
         order = {**asdict(source), **asdict(form), "cuts": cuts, "skipped": list(skipped)}
         file: BinaryIO | None = None
@@ -164,9 +153,9 @@ class Decoder:
 
 
 def probe_seconds(descriptor: int) -> float | None:
-    """Length of the open file's audio by its header: by a worker if PyAV is installed, else for WAV alone.
+    """Length of the open file's audio by its header; None where that has none, or an implausible one.
 
-    None if its header has none, has one that a file of its size cannot hold, or cannot be read here.
+    Without PyAV only that of a WAV is known.
     """
     seconds = _wav_seconds(descriptor)
     if seconds is None and find_spec("av") is not None and find_spec("numpy") is not None:

@@ -23,19 +23,15 @@ class ConnectionLost(Exception):
 
 
 class Message(NamedTuple):
-    """One message."""
+    """A request or a part of its answer."""
 
     kind: str  # The name of an operation, or of a part of its answer
     body: dict[str, Any]  # Plain JSON values
-    payload: bytes = b""  # Binary data
+    payload: bytes = b""
 
 
 def send(connection: socket.socket, message: Message, descriptor: int | None = None) -> None:
-    """Send *message*, and after it a duplicate of *descriptor*.
-
-    Raises:
-        ConnectionLost: The other side has ended.
-    """
+    """Send *message*, and after it a duplicate of *descriptor*; raises ConnectionLost."""
     header = json.dumps([message.kind, message.body]).encode()
     try:
         connection.sendall(_PREFIX.pack(len(header), len(message.payload)) + header)
@@ -47,12 +43,7 @@ def send(connection: socket.socket, message: Message, descriptor: int | None = N
 
 
 def receive(connection: socket.socket) -> Message:
-    """Wait for the next message, as long as the socket's timeout allows.
-
-    Raises:
-        ConnectionLost: See the class.
-        TimeoutError: Nothing came in time.
-    """
+    """The next message; raises ConnectionLost, and TimeoutError after the socket's timeout."""
     try:
         header_bytes, payload_bytes = _PREFIX.unpack(_exactly(connection, _PREFIX.size))
         if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
@@ -66,11 +57,7 @@ def receive(connection: socket.socket) -> Message:
 
 
 def receive_descriptor(connection: socket.socket) -> int:
-    """The descriptor that follows a message; the caller closes it.
-
-    Raises:
-        ConnectionLost: There is none.
-    """
+    """The descriptor that follows a message, for the caller to close; raises ConnectionLost."""
     try:
         _, (descriptor,), _, _ = socket.recv_fds(connection, 1, 1)
     except (OSError, ValueError) as error:

@@ -33,11 +33,9 @@ class WorkerBug(Exception):
 
 
 def error_of_death(phase: str, cause: str) -> errors.ProviderError:
-    """Error of the recording or of the machine for a worker that ended before it had answered.
+    """Error of the recording or of the machine for a worker that ended by *cause* before it had answered.
 
-    Args:
-        phase: The last one that it reported: "starting", "loading", "decoding", "recognising".
-        cause: "SIGSEGV", "exit status 1".
+    The *phase* is the last one that it reported: "starting", "loading", "decoding", "recognising".
     """
     if cause == "SIGKILL":
         reason = "the system ended the worker process, probably because memory ran out"
@@ -52,22 +50,14 @@ def error_of_death(phase: str, cause: str) -> errors.ProviderError:
     return errors.AudioRejected("undecodable", f"the decoder crashed on it ({cause})")
 
 
-def _error_of_start(error: OSError) -> errors.ProviderError:
-    if isinstance(error, FileNotFoundError | PermissionError):
-        reason = f"{sys.executable}: {error.strerror}: Python was replaced, so dropscribe must be restarted"
-        return errors.ProviderUnusable("engine_missing", reason)
-    return errors.TemporaryFailure("worker_failed", f"the worker process did not start: {error.strerror}")
-
-
 class Worker:
     """One worker process."""
 
     def __init__(self, folders: Sequence[str], *, has_gpu: bool) -> None:
         """Start the process; it may read *folders* beside Python's own.
 
-        Raises:
-            TemporaryFailure: It did not start.
-            ProviderUnusable: Code "engine_missing": its libraries, or Python itself, are not there.
+        Raises TemporaryFailure where it does not start, and ProviderUnusable ("engine_missing") where its
+        libraries, or Python itself, are not there.
         """
         self._phase = "starting"
         self._connection, theirs = socket.socketpair()
@@ -84,11 +74,12 @@ class Worker:
                     env=_environment(),
                     cwd="/",
                 )
-        except BaseException as error:
+        except OSError as error:
             self._connection.close()
-            if isinstance(error, OSError):
-                raise _error_of_start(error) from error
-            raise
+            if isinstance(error, FileNotFoundError | PermissionError):
+                reason = f"{error.strerror}: Python was replaced, so dropscribe must be restarted"
+                raise errors.ProviderUnusable("engine_missing", f"{sys.executable}: {reason}") from error
+            raise error_of_death(self._phase, error.strerror or str(error)) from error
         try:
             self._answer(START_SECONDS)
         except BaseException:
@@ -108,16 +99,10 @@ class Worker:
     def request(
         self, operation: str, arguments: Mapping[str, Any], descriptor: int, *, silence_seconds: float
     ) -> Iterator[Message]:
-        """Messages of one operation as they come; the last one is of kind "result".
+        """Messages of one operation on an open file as they come; the last one is of kind "result".
 
-        Args:
-            operation, arguments: The worker's; plain JSON values.
-            descriptor: The open recording; stays open here.
-            silence_seconds: Without a message for so long the worker is ended.
-
-        Raises:
-            AudioRejected, RuleRejected, ProviderUnusable, TemporaryFailure: The worker's answer, or its end.
-            OSError, MemoryError, WorkerBug: The worker's answer.
+        The worker is ended if it sends nothing for *silence_seconds*. Raises the errors that it answers, and
+        AudioRejected, ProviderUnusable or TemporaryFailure for its end.
         """
         try:
             send(self._connection, Message(operation, dict(arguments)), descriptor)
@@ -131,8 +116,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process without waiting for its end, from any thread; safe to call twice."""
-        with contextlib.suppress(OSError):
-            self._process.kill()
+        self._process.kill()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
@@ -153,16 +137,14 @@ class Worker:
                 message = receive(self._connection)
             except TimeoutError:
                 self.close()
-                reason = f"no progress for {seconds:.0f} s"
-                raise errors.TemporaryFailure("worker_stalled", reason) from None
+                raise errors.TemporaryFailure("worker_stalled", f"no progress for {seconds:.0f} s") from None
             except ConnectionLost:
                 raise self._death() from None
+            if message.kind == "error":
+                raise _error(message.body)
             if message.kind != "phase":
-                break
+                return message
             self._phase = str(message.body.get("phase"))[:40]
-        if message.kind == "error":
-            raise _error(message.body)
-        return message
 
     def _death(self) -> errors.ProviderError:
         try:
@@ -175,11 +157,7 @@ class Worker:
 
 
 class Cancellation:
-    """Ends the work on one recording, from any thread.
-
-    Attributes:
-        is_requested: Whether the work was cancelled.
-    """
+    """Ends the work on one recording, from any thread."""
 
     def __init__(self) -> None:
         self._workers: set[Worker] = set()
@@ -195,11 +173,7 @@ class Cancellation:
 
     @contextlib.contextmanager
     def covers(self, worker: Worker) -> Iterator[None]:
-        """Inside the block *worker* works on the recording, and a cancellation ends it.
-
-        Raises:
-            TemporaryFailure: It was cancelled before.
-        """
+        """Inside the block a cancellation ends *worker*; raises TemporaryFailure after a cancellation."""
         with self._lock:
             if self.is_requested:
                 raise interrupted()
@@ -228,11 +202,7 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def worker(self, cancellation: Cancellation) -> Iterator[Worker]:
-        """A worker for one request or several; after an exception it is ended and not used again.
-
-        Raises:
-            ProviderError: The worker's; TemporaryFailure if the work was cancelled.
-        """
+        """A worker for some requests; an exception ends it, a cancellation as a TemporaryFailure."""
         try:
             worker = self._take() or Worker(self._folders, has_gpu=self._has_gpu)
             try:
@@ -288,9 +258,8 @@ class WorkerPool:
 
 def _environment() -> dict[str, str]:
     """Without keys and tokens: nothing that the worker needs is secret."""
-    inherited = {
-        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)
-    }
+    names = [name for name in os.environ if name in _PASSED_ON or name.startswith(_PREFIXES)]
+    inherited = {name: os.environ[name] for name in names}
     if path := inherited.get("PYTHONPATH"):  # the worker's working directory is another one
         inherited["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
     return {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **inherited}

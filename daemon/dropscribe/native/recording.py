@@ -32,8 +32,7 @@ _HEAD_SECONDS = 60.0
 class RawForm:
     """Encoding of a file without a header."""
 
-    # FFmpeg's name of the codec: "pcm_s16le", "adpcm_ima_oki", or of a headerless format: "gsm".
-    encoding: str = "pcm_s16le"
+    encoding: str = "pcm_s16le"  # FFmpeg's name of the codec, or of a headerless format ("gsm")
     sample_rate_hz: int = SAMPLE_RATE_HZ
     channels: int = 1
 
@@ -84,8 +83,7 @@ class Recording:
     channels: int  # 1 for mono
     seconds: float | None = None  # Of the audio track, or None if no header has it, or an impossible one
     has_video: bool = False  # It has moving pictures, not only a cover
-    # ISO 8601, with a zone only if the file states it; None if the file has no time.
-    recorded_at: str | None = None
+    recorded_at: str | None = None  # ISO 8601, with a zone only if the file states it
     # Numbers of the audio tracks to transcribe, the default track first: those that are not silent, or the
     # default track alone where all are.
     tracks: tuple[int, ...] = (0,)
@@ -128,22 +126,14 @@ def parse_piece(body: Mapping[str, Any]) -> Piece:
 
 
 def parse_seconds(value: object) -> float:
-    """*value* as seconds.
-
-    Raises:
-        ValueError: It is no time.
-    """
+    """*value* as seconds; raises ValueError."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ValueError(value)
     return float(value)
 
 
 def parse_recording(body: Mapping[str, Any], size_bytes: int) -> Recording:
-    """A worker's description of a file of *size_bytes*, without implausible values.
-
-    Raises:
-        TypeError, ValueError, KeyError: It is no description.
-    """
+    """A worker's description of a file of *size_bytes*; raises TypeError, ValueError or KeyError."""
     recorded_at = body["recorded_at"]
     return Recording(
         container=str(body["container"])[:40],
@@ -158,9 +148,11 @@ def parse_recording(body: Mapping[str, Any], size_bytes: int) -> Recording:
 
 def plausible_seconds(claimed: object, size_bytes: int) -> float | None:
     """*claimed* as seconds, or None where a file of *size_bytes* cannot be so long."""
-    if not isinstance(claimed, int | float) or not math.isfinite(claimed) or claimed < 0:
+    try:
+        seconds = parse_seconds(claimed)
+    except ValueError:
         return None
-    return float(claimed) if claimed <= _HEAD_SECONDS + size_bytes / _MIN_BYTES_PER_SECOND else None
+    return seconds if seconds <= _HEAD_SECONDS + size_bytes / _MIN_BYTES_PER_SECOND else None
 
 
 def dbfs(mean_square: float) -> float:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.compression import unpacked
 from dropscribe.core.text.printing import one_line
-from dropscribe.search.words import words_in
-from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in
+from dropscribe.search.words import folded_words, may_hold
+from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in, split_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -114,21 +114,21 @@ def _plain(text: str) -> str:
 
 
 def _of_words(words: Sequence[Mapping[str, Any]]) -> Iterator[Passage]:
-    texts: list[str] = []
-    starts: list[float] = []
-    last: Mapping[str, Any] = words[0]
-    for word in words:
-        is_cut = len(starts) >= MOST_PASSAGE_WORDS or word.get("speaker") != last.get("speaker")
-        pause = word["start"] - (last["end"] if _is_time(last.get("end")) else last["start"])
-        if texts and (is_cut or pause >= PAUSE_SECONDS or texts[-1].endswith(SENTENCE_ENDS)):
-            yield Passage(" ".join(texts), starts)
-            texts, starts = [], []
-        for part in _plain(str(word.get("word", ""))).split():
-            texts.append(part)
-            starts.append(round(float(word["start"]), 2))
-        last = word
-    if texts:
-        yield Passage(" ".join(texts), starts)
+    for run in split_runs(words, _begins_passage):
+        parts = [(part, round(float(word["start"]), 2)) for word in run for part in _text_of(word).split()]
+        if parts:
+            yield Passage(" ".join(part for part, _ in parts), [start for _, start in parts])
+
+
+def _text_of(word: Mapping[str, Any]) -> str:
+    return _plain(str(word.get("word", "")))
+
+
+def _begins_passage(run: Sequence[Mapping[str, Any]], word: Mapping[str, Any]) -> bool:
+    last = run[-1]
+    pause = word["start"] - (last["end"] if _is_time(last.get("end")) else last["start"])
+    is_cut = len(run) >= MOST_PASSAGE_WORDS or word.get("speaker") != last.get("speaker")
+    return is_cut or pause >= PAUSE_SECONDS or _text_of(last).endswith(SENTENCE_ENDS)
 
 
 def end_of_phrase(phrase: Phrase, passages: Sequence[Passage], number: int) -> int:
@@ -136,21 +136,19 @@ def end_of_phrase(phrase: Phrase, passages: Sequence[Passage], number: int) -> i
 
     That is *number* + 1 where the phrase does not go beyond its passage.
     """
-    text, most = passages[number].text, len(phrase) - 1
-    if not most or (text.isascii() and phrase[0] not in text.lower()):
-        return number + 1
-    words = [word for word, _, _ in words_in(text)][-most:]
-    begins = [first for first in range(len(words)) if tuple(words[first:]) == phrase[: len(words) - first]]
-    if not begins:
-        return number + 1
-    ends = [number + 1] * len(words)
-    for later in range(number + 1, len(passages)):
-        if len(words) >= begins[-1] + len(phrase):
-            break
-        words += (further := [word for word, _, _ in words_in(passages[later].text)])
-        ends += [later + 1] * len(further)
-    found = [first for first in begins if tuple(words[first : first + len(phrase)]) == phrase]
-    return max((ends[first + most] for first in found), default=number + 1)
+    if len(phrase) > 1 and may_hold(passages[number].text, [phrase]):
+        words = tuple(folded_words(passages[number].text))
+        for count in range(1, len(phrase)):  # words of the phrase in passage *number*
+            if words[-count:] != phrase[:count]:
+                continue
+            end, rest = number + 1, phrase[count:]
+            following: list[str] = []
+            while len(following) < len(rest) and end < len(passages):
+                following += folded_words(passages[end].text)
+                end += 1
+            if tuple(following[: len(rest)]) == rest:
+                return end
+    return number + 1
 
 
 def pack(passages: Sequence[Passage]) -> bytes:
@@ -177,5 +175,4 @@ def _is_passage(value: object) -> bool:
     match value:
         case [str(), [*starts]]:
             return all(map(_is_time, starts))
-        case _:
-            return False
+    return False

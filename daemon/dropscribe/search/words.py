@@ -11,6 +11,8 @@ import unicodedata
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from dropscribe.transcripts.paragraphs import split_runs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -24,19 +26,6 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 
 def _is_mark(sign: str) -> bool:
     return unicodedata.category(sign) in {"Mn", "Mc"}
-
-
-def _ranges_of_marks() -> str:
-    """Combining marks as ranges of a regular expression: accents, and the vowel signs of Indic scripts."""
-    ranges: list[list[int]] = []
-    for code in range(0x300, 0x20000):  # the marks beyond only choose a form of a letter
-        if not _is_mark(chr(code)):
-            continue
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
 _OF_VOWELS = frozenset({0, 103, 118})  # Combining classes of vowel signs: none, and those of Thai and Lao
@@ -55,8 +44,12 @@ _QUERY_PART = re.compile(r'"([^"]*)"?|([^\s"]+)')
 @cache
 def _word() -> re.Pattern[str]:
     """One word; made at the first search, because it takes as long as a twentieth of the daemon's start."""
+    # Accents, and the vowel signs of Indic scripts; the marks beyond only choose a form of a letter.
+    codes = [code for code in range(0x300, 0x20000) if _is_mark(chr(code))]
+    runs = split_runs(codes, lambda run, code: code > run[-1] + 1)
+    marks = "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
     letters = rf"[^\W_{_UNSPACED}]"
-    return re.compile(rf"[{_UNSPACED}]|{letters}+(?:[{_ranges_of_marks()}]+{letters}*)*")
+    return re.compile(rf"[{_UNSPACED}]|{letters}+(?:[{marks}]+{letters}*)*")
 
 
 @lru_cache(maxsize=8192)
@@ -81,12 +74,17 @@ def words_in(text: str) -> Iterator[tuple[str, int, int]]:
             yield folded, match.start(), match.end()
 
 
+def folded_words(text: str) -> list[str]:
+    """The words of :func:`words_in`, without their places."""
+    return [word for word, _, _ in words_in(text)]
+
+
 def parse_query(query: str) -> list[Phrase]:
     """Words and quoted phrases of *query*; all other signs are ignored."""
     phrases: list[Phrase] = []
     left = MOST_QUERY_WORDS
     for match in _QUERY_PART.finditer(unicodedata.normalize("NFC", query)):
-        phrase = tuple(word for word, _, _ in words_in(match[1] or match[2] or ""))[:left]
+        phrase = tuple(folded_words(match[1] or match[2] or ""))[:left]
         if phrase and phrase not in phrases:
             phrases.append(phrase)
             left -= len(phrase)
@@ -96,13 +94,17 @@ def parse_query(query: str) -> list[Phrase]:
 def find_phrases(text: str, phrases: Sequence[Phrase]) -> dict[Phrase, list[tuple[int, int]]]:
     """Positions in *text* of each of *phrases* that it has: (first letter, past the last letter)."""
     found: dict[Phrase, list[tuple[int, int]]] = {}
-    if text.isascii() and not any(phrase[0] in text.lower() for phrase in phrases):
-        return found  # most passages, at a tenth of the cost
+    if not may_hold(text, phrases):
+        return found
     words = list(words_in(text))
-    folded = [word for word, _, _ in words]
     for phrase in phrases:
-        for number in range(len(words) - len(phrase) + 1):
-            if tuple(folded[number : number + len(phrase)]) == phrase:
-                span = words[number][1], words[number + len(phrase) - 1][2]
-                found.setdefault(phrase, []).append(span)
+        for first in range(len(words) - len(phrase) + 1):
+            place = words[first : first + len(phrase)]
+            if tuple(word for word, _, _ in place) == phrase:
+                found.setdefault(phrase, []).append((place[0][1], place[-1][2]))
     return found
+
+
+def may_hold(text: str, phrases: Sequence[Phrase]) -> bool:
+    """False where *text* lacks the first words of all *phrases*: most passages, at a tenth of the cost."""
+    return not text.isascii() or any(phrase[0] in text.lower() for phrase in phrases)

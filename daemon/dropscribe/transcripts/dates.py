@@ -27,26 +27,15 @@ _DIRECTIVES = {
 _FIXED_WIDTHS = dict.fromkeys("mdHIMS", r"\d{2}") | {"j": r"\d{3}"}
 """Directives beside other digits: `20260102` is not the 20th of month 10."""
 
-_DATE_KEYS = (
-    "recorded_at",
-    "start_time",
-    "start",
-    "started_at",
-    "timestamp",
-    "date",
-    "datetime",
-    "time",
-)
+_DATE_KEYS = ("recorded_at", "start_time", "start", "started_at", "timestamp", "date", "datetime", "time")
 """Keys under which recorders and phone systems write the time of a call, by precedence."""
 
 
 def recording_date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | None]:
     """``recorded_at`` (ISO 8601) and ``recorded_by`` of a transcript's *document*; the first source counts.
 
-    A time has a zone only where its source gives one; an mtime is UTC.
-
-    Args:
-        pattern: For ``datetime.strptime``, looked for anywhere in the audio's file name.
+    A time has a zone only where its source gives one; an mtime is UTC. The *pattern*, for
+    ``datetime.strptime``, is looked for anywhere in the audio's file name.
     """
     source, container = document["source"], document["attributes"].get("recorded_at")
     told: str | None
@@ -57,7 +46,7 @@ def recording_date(document: Mapping[str, Any], pattern: str | None) -> dict[str
     elif pattern and (told := name_date(source["file"], pattern)):
         origin = "name"
     else:
-        told, origin = _told_date(source["modified_at"]), "mtime"
+        told, origin = told_date(source["modified_at"]), "mtime"
     return {"recorded_at": told, "recorded_by": origin if told else None}
 
 
@@ -69,8 +58,8 @@ def name_date(name: str, pattern: str) -> str | None:
                 moment = datetime.strptime(found.group(), pattern)  # noqa: DTZ007 - as the name says it
             except (ValueError, OverflowError, re.error):
                 continue
-            if moment.year in _YEARS:
-                return _iso(moment)
+            if date := _iso(moment):
+                return date
     return None
 
 
@@ -85,13 +74,14 @@ def _companion_date(companion: object) -> str | None:
         return None
     for content in [companion, *companion.values()]:
         if isinstance(content, dict):
-            dates = (_told_date(content.get(key)) for key in _DATE_KEYS)
+            dates = (told_date(content.get(key)) for key in _DATE_KEYS)
             if found := next(filter(None, dates), None):
                 return found
     return None
 
 
-def _told_date(value: object) -> str | None:
+def told_date(value: object) -> str | None:
+    """An ISO 8601 text or Unix time as ISO 8601, in UTC if it has a zone; None if it is no plausible date."""
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
@@ -101,9 +91,11 @@ def _told_date(value: object) -> str | None:
             return None
     except (OverflowError, ValueError):
         return None
-    return _iso(moment) if moment.year in _YEARS else None
+    return _iso(moment)
 
 
-def _iso(moment: datetime) -> str:
+def _iso(moment: datetime) -> str | None:
+    if moment.year not in _YEARS:
+        return None
     utc = moment.astimezone(UTC) if moment.tzinfo else moment
     return utc.isoformat(timespec="seconds").replace("+00:00", "Z")

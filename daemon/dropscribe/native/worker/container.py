@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import struct
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -17,15 +16,13 @@ import av
 from dropscribe.core.errors import AudioRejected
 from dropscribe.files.containers.lengths import chunks, unpack
 from dropscribe.native.recording import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RawForm, Recording
+from dropscribe.transcripts.dates import told_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _OKI_TAG = 0x10
-_EPOCH_YEARS = frozenset({1904, 1970})
-"""Years that recorders without a clock write: the epochs of QuickTime and Unix."""
-
 _SPARE_BYTES = 65_536
 """Data of at most this size after the samples counts as chunks (titles, cue points), not as samples."""
 
@@ -36,7 +33,7 @@ _READ_BYTES = 512 * 1024
 
 
 class SeekableFile:
-    """Position of a file for FFmpeg that has *size_bytes*."""
+    """A file for FFmpeg that has *size_bytes*: its position."""
 
     def __init__(self, size_bytes: int = 0) -> None:
         self.size_bytes = size_bytes
@@ -62,7 +59,6 @@ class _Recording(SeekableFile):
         self._prefix = prefix
 
     def read(self, count: int) -> bytes:
-        """As a file's."""
         block = self._prefix[self._position : self._position + count]
         block = block or os.pread(self._descriptor, count, self._position - len(self._prefix))
         self._position += len(block)
@@ -71,13 +67,9 @@ class _Recording(SeekableFile):
 
 @contextmanager
 def opened(descriptor: int, form: RawForm | None = None) -> Iterator[Any]:
-    """PyAV's container for an open file.
+    """PyAV's container for an open file; *form* is that of content without a header.
 
-    Args:
-        form: Of content without a header; None lets FFmpeg look.
-
-    Raises:
-        AudioRejected: "undecodable", or "no_audio_stream" (a silent video).
+    Raises AudioRejected: "undecodable", or "no_audio_stream" (a silent video).
     """
     try:
         with _open(descriptor, form) as container:
@@ -114,19 +106,15 @@ def _oki_header(rate_hz: int, size_bytes: int) -> bytes:
 
 
 def _understates_length(descriptor: int) -> bool:
-    """Whether a WAV continues after the end that its header states, as one over 4 GiB does.
-
-    After the samples there may be further chunks: a name of four printable characters and a size.
-    """
+    """Whether a WAV continues after the end that its header states, as one over 4 GiB does."""
     size_bytes = os.fstat(descriptor).st_size
 
     def read_at(offset: int, count: int) -> bytes:
         return os.pread(descriptor, count, offset)
 
-    def is_chunk(position: int) -> bool:
+    def is_chunk(position: int) -> bool:  # a name of four printable characters and a size
         name, count = unpack("<4sI", read_at, position)
-        is_name = all(32 <= byte < 127 for byte in name)
-        return is_name and position + 8 + count <= size_bytes + 1
+        return all(32 <= byte < 127 for byte in name) and position + 8 + count <= size_bytes + 1
 
     start = read_at(0, 12)
     if start[:4] != b"RIFF" or start[8:] != b"WAVE":
@@ -141,11 +129,7 @@ def _understates_length(descriptor: int) -> bool:
 
 
 def check_shape(rate_hz: int, channels: int) -> None:
-    """Refuse sample rates and channels that no recorder makes and that would exhaust a decoder.
-
-    Raises:
-        AudioRejected: "undecodable".
-    """
+    """Raise AudioRejected for rates and channels that no recorder makes and that would exhaust a decoder."""
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise AudioRejected("undecodable", f"its sample rate of {rate_hz} Hz is implausible")
     if not 1 <= channels <= MAX_CHANNELS:
@@ -153,11 +137,7 @@ def check_shape(rate_hz: int, channels: int) -> None:
 
 
 def check_stream(stream: Any) -> None:
-    """As :func:`check_shape`, for the values in a stream's header.
-
-    Raises:
-        AudioRejected: "undecodable"; also where FFmpeg has no decoder for it.
-    """
+    """As :func:`check_shape`, for a stream's header; also where FFmpeg has no decoder for it."""
     context = stream.codec_context
     if context is None:
         raise AudioRejected("undecodable", "its audio is in no known codec")
@@ -219,12 +199,4 @@ def recorded_at(metadata: Mapping[str, str]) -> str | None:
     if told is None and "origination_date" in metadata:  # a broadcast WAV, in the recorder's local time
         time = metadata.get("origination_time", "00:00:00").replace("-", ":")
         told = f"{metadata['origination_date'].replace(':', '-')}T{time}"
-    try:
-        moment = datetime.fromisoformat(told.strip()) if told else None
-        if moment is None or moment.year in _EPOCH_YEARS:
-            return None
-        if moment.tzinfo is None:
-            return moment.isoformat(timespec="seconds")
-        return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError):
-        return None
+    return told_date(told)

@@ -7,6 +7,7 @@ placeholder: ``{stem}`` is the recording's name without its suffix, ``{name}`` a
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 from dataclasses import dataclass, replace
@@ -27,7 +28,6 @@ _LINEAR_NUMBERS = 16
 """Numbers up to this one are tried one by one; then the search doubles, so that it stays short for a recorder
 that has used one name for years."""
 
-_PLACEHOLDERS = ("{stem}", "{name}")
 _LONGEST_SUFFIX = 16  # bytes; what follows the last dot of a longer text is a part of it, and may be cut
 
 
@@ -44,11 +44,10 @@ def leads_below(path: bytes) -> bool:
 
 def is_within(names: OutputNames, roots: Collection[bytes]) -> bool:
     """Whether all files of *names* stand below one of *roots*, and its companions beside their recording."""
-    folder = names.directory + b"/" if names.directory else b""
-    sources = [companion.source for companion in names.companions]
-    paths = [*(folder + name for name in names.all_names), *sources]
-    is_plain = not any(b"/" in name for name in [*names.all_names, *sources])
-    return names.root in roots and is_plain and all(map(leads_below, paths))
+    files = [*names.all_names, *(companion.source for companion in names.companions)]
+    folders = [names.directory] if names.directory else []
+    is_plain = not any(b"/" in name for name in files)
+    return names.root in roots and is_plain and all(map(leads_below, [*folders, *files]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def as_glob(pattern: str) -> str:
 
 def split_pattern(pattern: str) -> tuple[str, str, str]:
     """(text before the placeholder, the placeholder, text after it)."""
-    return pattern.partition(next(each for each in _PLACEHOLDERS if each in pattern))
+    return pattern.partition("{stem}" if "{stem}" in pattern else "{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +102,13 @@ def number_names(plan: OutputPlan, number: int = 1, name_max_bytes: int = 255) -
     stem, suffix = split_name(name)
     base = _sidecar_base(plan, name)
     endings = [(form, base + sidecar_ending(form)) for form in plan.formats]
-    added = [len(companion_name(companion.pattern, name)) - len(stem) for companion in plan.companions]
+    added = [len(companion_name(each.pattern, name)) - len(stem) for each in plan.companions]
     longest = max([len(suffix), *(len(ending) for _, ending in endings), *added])
     stem = _numbered(stem, number, name_max_bytes - longest)
     audio = stem + suffix
-    return OutputNames(
-        root=plan.root,
-        directory=directory,
-        audio=audio,
-        sidecars=tuple((form, stem + ending) for form, ending in endings),
-        companions=tuple(
-            replace(companion, name=companion_name(companion.pattern, audio)) for companion in plan.companions
-        ),
-    )
+    sidecars = tuple((form, stem + ending) for form, ending in endings)
+    companions = (replace(each, name=companion_name(each.pattern, audio)) for each in plan.companions)
+    return OutputNames(plan.root, directory, audio, sidecars, tuple(companions))
 
 
 def _sidecar_base(plan: OutputPlan, audio: bytes) -> bytes:
@@ -157,16 +150,10 @@ def first_free(is_free: Callable[[int], bool]) -> int:
     for number in range(1, _LINEAR_NUMBERS + 1):
         if is_free(number):
             return number
-    taken, free = _LINEAR_NUMBERS, _LINEAR_NUMBERS * 2
+    free = _LINEAR_NUMBERS * 2
     while not is_free(free):
-        taken, free = free, free * 2
-    while free - taken > 1:
-        middle = (taken + free) // 2
-        if is_free(middle):
-            free = middle
-        else:
-            taken = middle
-    return free
+        free *= 2
+    return bisect.bisect_left(range(free), True, lo=free // 2 + 1, key=is_free)
 
 
 def free_name(name: bytes, is_free: Callable[[bytes], bool]) -> bytes:

@@ -29,8 +29,6 @@ INTERNAL_ERROR = "internal_error"  # the code of a failure that is caused by a b
 INTERNAL_ERROR_WORDS = "a bug in dropscribe; its log has the details"
 
 MAX_INTERNAL_ERRORS = 3  # after this many internal errors a file goes to ``failed``
-_LARGEST_EXPONENT = 64
-"""Beyond this many doublings every longest wait is reached; a larger exponent would overflow a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def backoff_seconds(first_seconds: float, attempt: int, longest_seconds: float) 
 
     *attempt* is 1-based and may have any size; 0 and less count as 1.
     """
-    doublings = min(max(attempt - 1, 0), _LARGEST_EXPONENT)
+    doublings = min(max(attempt - 1, 0), 64)  # a larger exponent would overflow a float
     return min(longest_seconds, first_seconds * 2.0**doublings)
 
 

@@ -85,8 +85,8 @@ class Taking:
             if self._is_default:
                 return "its suffix is not one of the known audio and video suffixes"
             return "no pattern of the rule's include matches it"
-        hit = next((pattern for pattern in self._exclude if pattern.matches(path, name)), None)
-        return f'the pattern "{hit.source}" of the rule\'s exclude matches it' if hit else None
+        hits = (pattern.source for pattern in self._exclude if pattern.matches(path, name))
+        return next((f'the pattern "{hit}" of the rule\'s exclude matches it' for hit in hits), None)
 
 
 compiled_taking = functools.lru_cache(maxsize=64)(Taking)  # the same for each caller with equal patterns
@@ -125,8 +125,8 @@ class _Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         self._on_path = "/" in source
-        tokens = _GLOB_TOKEN.findall(source)
-        self._regex = re.compile("".join(map(_translate_token, tokens)), re.DOTALL | re.IGNORECASE)
+        expression = "".join(map(_translate_token, _GLOB_TOKEN.findall(source)))
+        self._regex = re.compile(expression, re.DOTALL | re.IGNORECASE)
 
     def matches(self, path: bytes, name: bytes) -> bool:
         return self._regex.fullmatch(path_text(path if self._on_path else name)) is not None
@@ -152,8 +152,9 @@ def _translate_token(token: str) -> str:
     if len(token) == 1:
         return re.escape(token)
     negated = token[1:2] == "!"
-    inside = _IN_CLASS.sub(_escape_in_class, token[2 if negated else 1 : -1])
-    translated = "(?!/)[" + ("^" if negated else "") + inside + "]"
+    letters = token[2 if negated else 1 : -1]
+    inside = _IN_CLASS.sub(lambda of: "-".join(map(re.escape, of.groups() if of[1] else of[0])), letters)
+    translated = f"(?!/)[{'^' if negated else ''}{inside}]"
     try:
         re.compile(translated)
     except re.error:  # a range that runs backwards
@@ -162,9 +163,4 @@ def _translate_token(token: str) -> str:
 
 
 _NOTHING = "(?!)"
-_IN_CLASS = re.compile(r"(.)-(.)|.", re.DOTALL)
-
-
-def _escape_in_class(found: re.Match[str]) -> str:
-    """A range, or one character, as it stands in a class of a regular expression."""
-    return "-".join(map(re.escape, found.groups() if found[1] else found[0]))
+_IN_CLASS = re.compile(r"(.)-(.)|.", re.DOTALL)  # a range, or one character

@@ -74,10 +74,7 @@ class Cause(enum.Enum):
     @property
     def is_quiet(self) -> bool:
         """True if the wait ends by itself after some time, so that ``run --once`` may wait for it."""
-        return self in _QUIET_CAUSES
-
-
-_QUIET_CAUSES = frozenset({Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE, Cause.COMPANION})
+        return self in {Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE, Cause.COMPANION}
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,17 +97,13 @@ ENGINE_PARAMS: dict[str, type] = {
 ``clip_timestamps`` and ``chunk_length`` are missing because dropscribe cuts the recording itself.
 """
 
-_DESCRIPTION = {"channels": int, "encoding": str, "language": str, "sample_rate": int}
-LOCAL_PARAMS: dict[str, type] = ENGINE_PARAMS | _DESCRIPTION
+LOCAL_PARAMS = ENGINE_PARAMS | {"channels": int, "encoding": str, "language": str, "sample_rate": int}
 """All parameters of a provider of type local; the last ones describe files without a header."""
 
+_ENCODINGS = "s8 u8 s16le s16be s24le s24be s32le s32be f32le f32be alaw mulaw"
 LOCAL_CHOICES = {
-    "task": frozenset({"transcribe", "translate"}),
-    "encoding": frozenset(
-        f"pcm_{coding}"
-        for coding in ("s8", "u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")
-    )
-    | {"pcm_alaw", "pcm_mulaw"},
+    "task": {"transcribe", "translate"},
+    "encoding": {f"pcm_{encoding}" for encoding in _ENCODINGS.split()},
 }
 
 LOCAL_LIMITS = {

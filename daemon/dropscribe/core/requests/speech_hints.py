@@ -39,7 +39,6 @@ class _Names(NamedTuple):
 _NAMES: Mapping[str, _Names] = {
     "pulse": _Names(speakers="diarize"),
     "reson8": _Names(speakers="diarize"),
-    "openai": _Names(vocabulary="prompt"),
     "deepgram": _Names("language", "keyterm", "diarize"),
     "elevenlabs": _Names("language_code", "keyterms", "diarize"),
     "azure": _Names("locales", "phraseList.phrases", "diarization.enabled"),
@@ -55,11 +54,8 @@ _NAMES: Mapping[str, _Names] = {
     "gladia": _Names("language_config.languages", "custom_vocabulary_config.vocabulary", "diarization"),
     "local": _Names(vocabulary="hotwords"),
 }
-_LISTS = frozenset(
-    {"locales", "language_hints", "transcription_config.language_hints", "language_config.languages"}
-)
-"""Parameters for the language that take a list."""
-
+# Parameters for the language that take a list.
+_LISTS = {"locales", "language_hints", "transcription_config.language_hints", "language_config.languages"}
 _TEXTS = frozenset({"prompt", "initial_prompt", "hotwords"})  # parameters for the vocabulary that take a text
 _WITH_REGION = frozenset({"azure", "deepgram"})  # these tell en-GB from en-US
 _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = {
@@ -102,10 +98,8 @@ def _names_for(kind: str, model: str) -> _Names:
     match kind:
         case "openai":
             is_voxtral = "voxtral" in model.lower()
-            vocabulary = "context_bias[]" if is_voxtral else names.vocabulary
-            return _Names(
-                names.language, "" if "diarize" in model else vocabulary, "diarize" if is_voxtral else ""
-            )
+            vocabulary = "" if "diarize" in model else "context_bias[]" if is_voxtral else "prompt"
+            return _Names("language", vocabulary, "diarize" if is_voxtral else "")
         case "speechmatics" if model.startswith("melia"):  # its language is always "multi"
             return names._replace(language="transcription_config.language_hints", vocabulary="")
         case "deepgram" if model and not model.startswith(("nova-3", "flux")):

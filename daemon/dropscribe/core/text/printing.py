@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 import re
 import shlex
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-JOINERS = "\u00ad\u200b\u200c\u200d\u2060"
-"""Zero-width characters that join or separate letters: Persian words, Indic letters and emoji need them."""
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SMALL_AMOUNT = 0.1
-_LEAST_AMOUNT = 1e-9
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|[ -/]*[0-~])?"
     r"|\x9b[0-?]*[ -/]*[@-~]"
@@ -27,8 +21,6 @@ _DIRECTION = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 """Control characters that set the direction of the following text, regardless of its letters."""
 _MARKS = re.compile(r"[\u061c\u200e\u200f\ufeff]")
 """Direction marks, which have no width and move the punctuation beside them, and the byte order mark."""
-_NEVER_SHOWN = re.compile(r"[\u2065\ufdd0-\ufdef\ufff0-\uffff\U000e0000-\U000e0fff\U0010fffe\U0010ffff]")
-"""Unassigned code points that no later Unicode gives a visible character."""
 _DECEPTIVE = re.compile(f"{_CONTROL.pattern}|{_DIRECTION.pattern}")
 
 
@@ -39,30 +31,24 @@ def escape_text(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() or letter in keep else _escape(letter) for letter in text)
+    return "".join(each if each.isprintable() or each in keep else ascii(each)[1:-1] for each in text)
 
 
 def escape_deceptive(text: str) -> str:
     r"""*text* with control and direction characters escaped, but every space, tab and newline kept."""
     if text.isprintable():
         return text
-    return _DECEPTIVE.sub(lambda found: _escape(found[0]), text)
+    return _DECEPTIVE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def one_line(text: str) -> str:
     """*text* with control characters and runs of white space made single spaces, without direction marks.
 
-    Tags (the flag of England) and characters of a later Unicode than Python's (new emoji) stay.
+    Joiners (Persian words, emoji), tags (the flag of England) and characters that Python does not know stay.
     """
     if not text.isprintable():
-        text = "".join(letter if _is_shown(letter) else " " for letter in _MARKS.sub("", text))
+        text = _DECEPTIVE.sub(" ", _MARKS.sub("", text))
     return " ".join(text.split())
-
-
-def _is_shown(letter: str) -> bool:
-    if letter.isprintable() or letter in JOINERS or "\U000e0020" <= letter <= "\U000e007f":
-        return True
-    return unicodedata.category(letter) == "Cn" and _NEVER_SHOWN.fullmatch(letter) is None
 
 
 def plain_text(text: str) -> str:
@@ -76,13 +62,9 @@ def plain_text(text: str) -> str:
     return _CONTROL.sub(" ", _DIRECTION.sub("", text))
 
 
-def _escape(letter: str) -> str:
-    return ascii(letter)[1:-1]
-
-
 def amount_words(amount: float) -> str:
     """Money or minutes with two decimals; a part of a hundredth with its first two digits: ``0.0034``."""
-    if not _LEAST_AMOUNT < amount < _SMALL_AMOUNT:  # less is a sum's rounding error
+    if not 1e-9 < amount < 0.1:  # less is a sum's rounding error
         return f"{amount:.2f}"
     whole, _, decimals = f"{amount:.{1 - math.floor(math.log10(amount))}f}".partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
@@ -124,12 +106,11 @@ def shell_word(text: str) -> str:
     """*text* as one word of a shell's command line, on one line; odd bytes as bash's ``$'…'`` has them."""
     if text.isprintable():
         return shlex.quote(text)
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{''.join(each if each.isprintable() else _in_bytes(each) for each in escaped)}'"
-
-
-def _in_bytes(letter: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
+    escaped = ""
+    for letter in text.replace("\\", "\\\\").replace("'", "\\'"):
+        odd_bytes = b"" if letter.isprintable() else letter.encode("utf-8", "surrogateescape")
+        escaped += "".join(f"\\x{byte:02x}" for byte in odd_bytes) or letter
+    return f"$'{escaped}'"
 
 
 def utc_text(unix_seconds: float) -> str | None:

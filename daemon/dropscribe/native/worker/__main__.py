@@ -14,10 +14,8 @@ from dropscribe.native.worker import sandbox
 def main(requests: str, has_gpu: str, *folders: str) -> None:
     """Answer requests until the daemon ends, which closes the pipe that is standard input.
 
-    Args:
-        requests: Number of the descriptor of a connected Unix socket.
-        has_gpu: "1" where a graphics card is used.
-        folders: Readable folders beside Python's own.
+    *requests* is the number of a connected Unix socket's descriptor, *has_gpu* is "1" where a graphics card
+    is used, and *folders* may be read beside Python's own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(requests))

@@ -17,7 +17,7 @@ from dropscribe.native.worker.container import SeekableFile
 from dropscribe.native.worker.samples import Samples, Track, mono
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     WriteAt = Callable[[int, bytes], None]
 
@@ -31,20 +31,13 @@ def encoded_pieces(
     skipped: Collection[int],
     make_encoder: Callable[[], Encoder],
 ) -> Iterator[Piece]:
-    """The pieces between *cuts*, one after another.
+    """The pieces between *cuts*: seconds of sound, gaps of the file's clock left out.
 
-    Args:
-        cuts: Seconds of sound, gaps of the file's clock left out.
-        skipped: Numbers of pieces that are not needed.
-        make_encoder: Makes the encoder of one piece.
-
-    Raises:
-        AudioRejected: As :meth:`Track.stretches`.
+    Those whose numbers are *skipped* get no encoder. Raises as :meth:`Track.stretches`.
     """
     ends = [*(round(cut * SAMPLE_RATE_HZ) for cut in cuts), math.inf]
-    position = 0
+    position = number = 0
     piece: Piece | None = None
-    number = 0
     encoder: Encoder | None = None
     for heard in mono(track, channel):
         samples, at_seconds = heard.samples, heard.at_seconds
@@ -75,18 +68,12 @@ def _finished(piece: Piece, encoder: Encoder | None) -> Piece:
 
 
 class Encoder:
-    """Samples → one encoded piece.
+    """Samples → one encoded piece, by FFmpeg's names of container and codec, and the codec's options."""
 
-    Args:
-        container: FFmpeg's name, as *codec*.
-        options: The codec's.
-        write_at: Writes content at an offset of the piece.
-    """
-
-    def __init__(self, container: str, codec: str, options: Mapping[str, str], write_at: WriteAt) -> None:
+    def __init__(self, container: str, codec: str, options: dict[str, str], write_at: WriteAt) -> None:
         self._container: Any = av.open(_Output(write_at), "w", format=container)
         self._stream: Any = self._container.add_stream(
-            codec, rate=SAMPLE_RATE_HZ, layout="mono", options=dict(options)
+            codec, rate=SAMPLE_RATE_HZ, layout="mono", options=options
         )
 
     def write(self, samples: Samples) -> None:
@@ -118,7 +105,6 @@ class _Output(SeekableFile):
         self._write_at = write_at
 
     def write(self, content: bytes) -> int:
-        """As a file's."""
         self._write_at(self._position, bytes(content))
         self._position += len(content)
         self.size_bytes = max(self.size_bytes, self._position)

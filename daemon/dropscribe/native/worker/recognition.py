@@ -58,13 +58,12 @@ voice detector would miss its speech. A level below the second is only quantizat
 
 
 def load_model(folder: str, device: str, compute_type: str, cpu_threads: int) -> Any:
-    """A model that has just recognised a second of noise, and so works here.
+    """The model in *folder*, which has just recognised a second of noise, and so works here.
 
     A processor that lacks an instruction, a system that forbids machine code written at run time, or a
     graphics card without memory is detected here, before a recording can fail because of it.
 
     Args:
-        folder: With the model's files.
         device: "cpu", "cuda", or "auto": the graphics card if there is one.
         compute_type: CTranslate2's name; "auto" is "int8" on the processor, the fastest on a card.
         cpu_threads: 0 lets the engine choose.
@@ -118,12 +117,12 @@ class SpokenLanguage:
 
     settled: str | None  # Language to give to the model from the next block on; None lets it detect
     changes: bool  # The recording is in several languages, so that no block settles the language
-    _best: tuple[float, str] | None = None
+    best: tuple[float, str] | None = None  # Highest probability in any block with words, and its language
 
     def learn(self, info: Any) -> None:
         """Update the language from one block with words."""
         guess = (float(info.language_probability), str(info.language))
-        self._best = max(self._best or guess, guess)
+        self.best = max(self.best or guess, guess)
         sure = guess[0] >= _SETTLING_PROBABILITY and info.duration_after_vad >= _SETTLING_SPEECH_SECONDS
         if sure and self.settled is None and not self.changes:
             self.settled = guess[1]
@@ -131,12 +130,7 @@ class SpokenLanguage:
     @property
     def code(self) -> str | None:
         """The given language or the most probable detected one; None if there were no words."""
-        return self.settled or (self._best[1] if self._best else None)
-
-    @property
-    def probability(self) -> float | None:
-        """Highest probability of the language in any block; None if no words were heard."""
-        return round(self._best[0], 4) if self._best else None
+        return self.settled or (self.best and self.best[1])
 
 
 @dataclass(slots=True)
@@ -157,11 +151,7 @@ class Recognition:
     _raw: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Check that the model knows the language.
-
-        Raises:
-            RuleRejected: Code "language_not_supported".
-        """
+        """Raise RuleRejected ("language_not_supported") where the model does not know the language."""
         language = self.request["language"]
         if language is not None and language not in self.model.supported_languages:
             reason = f"the model {self.request['name']} does not know the language {language!r}"
@@ -174,15 +164,10 @@ class Recognition:
         return bool(self.model.model.is_multilingual)
 
     def run(self, descriptor: int, form: RawForm | None) -> dict[str, Any]:
-        """Decode and recognise an open file's default track, or the first that is not silent.
+        """Recognise an open file's default track, or the first that is not silent.
 
-        Returns:
-            The fields of a Transcript as plain values.
-
-        Raises:
-            AudioRejected: Nothing in it can be decoded.
-            TemporaryFailure: The engine failed.
-            RuleRejected: Code "bad_parameter": the engine refuses the value of an option.
+        Returns a Transcript's fields as plain values. Raises AudioRejected, TemporaryFailure where the engine
+        fails, and RuleRejected ("bad_parameter") where it refuses the value of an option.
         """
         tracks = sounding_tracks(descriptor, form)
         track = Track(descriptor, form, tracks[0], lambda: self.progress("decoding"))
@@ -194,6 +179,7 @@ class Recognition:
         others = OTHER_TRACKS if len(tracks) > 1 else ""
         warnings = (NOT_DETECTED if is_assumed_english else "", track.warning, others)
         text = "".join(self._text).strip()  # segments bring their own spaces, where their script has any
+        best = self._language.best
         level = {} if text else {"loudest_dbfs": round(self._loudest_dbfs, 1)}
         return {
             "text": text,
@@ -209,7 +195,7 @@ class Recognition:
                 "engine": f"faster-whisper {version('faster-whisper')}",
                 "model": self.request["name"],
                 "language": self._language.code,
-                "language_probability": self._language.probability,
+                "language_probability": best and round(best[0], 4),
                 "segments": self._raw,
             },
         }
@@ -235,16 +221,15 @@ class Recognition:
         if heard:
             self._language.learn(info)
 
-    def _raised(self, samples: Samples) -> Samples:
+    def _raised(self, samples: Samples) -> Any:
         """*samples*, amplified if the recording so far is too quiet for the voice detector."""
         window = min(round(WINDOW_SECONDS * SAMPLE_RATE_HZ), max(1, len(samples)))
         loudest = dbfs(max(loudness(samples.reshape(1, -1), window), default=0.0))
         self._loudest_dbfs = max(self._loudest_dbfs, loudest)
         if not _NOISE_DBFS < self._loudest_dbfs < _QUIET_DBFS:
             return samples
-        factor = 10 ** ((_RAISED_DBFS - self._loudest_dbfs) / 20)
-        raised: Samples = np.clip(samples * np.float32(factor), -1.0, 1.0)
-        return raised
+        factor = np.float32(10 ** ((_RAISED_DBFS - self._loudest_dbfs) / 20))
+        return np.clip(samples * factor, -1.0, 1.0)
 
     def _keep(self, segment: Any, offset_seconds: float) -> None:
         span = _span(segment, offset_seconds)

@@ -1,8 +1,7 @@
 """Decodes one audio track into stretches of samples on the file's own clock, and mixes them to mono.
 
-A stretch is about a second of sound: floats in ±1, one row a channel, at the track's own rate, with the time
-at which it begins. Short gaps in the track's clock are filled with silence; after a long one the next stretch
-simply begins later.
+A stretch is about a second of sound: floats in ±1, one row a channel, at the track's own rate. Short gaps in
+the track's clock are filled with silence; after a long one the next stretch begins later.
 
 Guarantees: bounded memory at any length; every sample is a finite number; PyAV 12 to 19 and newer.
 """
@@ -69,11 +68,7 @@ class Track:
     _error: str = ""
 
     def stretches(self) -> Iterator[Stretch]:
-        """The track from its start to its end.
-
-        Raises:
-            AudioRejected: "undecodable", or "no_audio_stream".
-        """
+        """The track from its start to its end; raises AudioRejected: "undecodable", "no_audio_stream"."""
         with opened(self.descriptor, self.form) as container:
             stream = container.streams.audio[self.number]
             check_stream(stream)
@@ -87,25 +82,20 @@ class Track:
     def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
         packets = container.demux(stream)
         while True:
+            packet = None
             try:
                 packet = next(packets)
+                frames = packet.decode()
             except StopIteration:
                 return
             except av.FFmpegError as error:
-                self._note(error)
-                return
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                self._note(error)
+                self._error, self.warning = error.strerror or str(error), "truncated_audio"
+                if packet is None:  # nothing after this can be read
+                    return
                 continue
             if frames and self._error:
                 self.warning = "damaged_audio"
             yield from frames
-
-    def _note(self, error: Any) -> None:
-        self._error = error.strerror or str(error)
-        self.warning = "truncated_audio"
 
     def _sane(self, stretch: Stretch) -> Stretch:
         """Remove NaN and infinities, and scale floats that are far above full scale."""
@@ -138,11 +128,9 @@ class _Clock:
 
     @property
     def now(self) -> float:
-        """The end of the sound so far."""
         return self._base + self._count / self._rate_hz
 
     def skip(self, seconds: float) -> None:
-        """Go on after a gap."""
         self._base, self._count = self.now + seconds, 0
 
     def advance(self, samples: int, rate_hz: int) -> None:
@@ -184,16 +172,12 @@ class _Gatherer:
     _converter: Any = None
 
     def add(self, frame: Any) -> Iterator[Stretch]:
-        """Take one more frame; yields the stretches that are complete.
-
-        Raises:
-            AudioRejected: Its shape is outside the bounds.
-        """
+        """Yield the stretches that *frame* completes; raises AudioRejected for an implausible shape."""
         rate_hz, channels = frame.sample_rate, len(frame.layout.channels)
         check_shape(rate_hz, channels)
         if frame.samples * channels > MAX_FRAME_SAMPLES:
-            reason = f"one frame claims {frame.samples} samples in {channels} channels"
-            raise AudioRejected("undecodable", reason)
+            claim = f"one frame claims {frame.samples} samples in {channels} channels"
+            raise AudioRejected("undecodable", claim)
         gap = self.clock.gap_before(frame)
         is_break = gap > FILLED_SECONDS or gap * rate_hz * channels > MAX_FRAME_SAMPLES
         shape = (rate_hz, frame.layout.name, frame.format.name)
@@ -220,9 +204,8 @@ class _Gatherer:
             yield from self.rest()
 
     def rest(self) -> Iterator[Stretch]:
-        """Yield the samples that still wait for a full stretch, as one stretch."""
         if self._waiting:
-            joined = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
+            joined = np.concatenate(self._waiting, axis=1)
             yield Stretch(self._began, joined, self._shape[0], self._weights, self._follows)
             self._follows = True
         self._waiting, self._count = [], 0
@@ -246,11 +229,7 @@ class MonoBlock:
 
 
 def mono(track: Track, channel: int | None) -> Iterator[MonoBlock]:
-    """One channel of *track*, or with None the mix of all.
-
-    Raises:
-        AudioRejected: As :meth:`Track.stretches`.
-    """
+    """One channel of *track*, or with None the mix of all; raises as :meth:`Track.stretches`."""
     resampler: _Resampler | None = None
     for stretch in track.stretches():
         if resampler is None or not stretch.follows:
@@ -260,17 +239,14 @@ def mono(track: Track, channel: int | None) -> Iterator[MonoBlock]:
     yield from resampler.end() if resampler else ()
 
 
-def _mixed(stretch: Stretch, channel: int | None) -> Samples:
+def _mixed(stretch: Stretch, channel: int | None) -> Any:
     samples = stretch.samples
-    chosen: Samples
     if len(samples) == 1 or channel is not None:
-        chosen = samples[min(channel or 0, len(samples) - 1)]
-        return chosen
-    chosen = stretch.weights @ samples
+        return samples[min(channel or 0, len(samples) - 1)]
+    mix: Samples = stretch.weights @ samples
     powers = samples.var(axis=1)
-    if float(chosen.var()) < _CANCELS * float(powers.sum()) / len(samples) ** 2:
-        chosen = samples[int(powers.argmax())]
-    return chosen
+    cancels = float(mix.var()) < _CANCELS * float(powers.sum()) / len(samples) ** 2
+    return samples[int(powers.argmax())] if cancels else mix
 
 
 class _Resampler:
@@ -282,14 +258,12 @@ class _Resampler:
         self._filter: Any = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
 
     def feed(self, samples: Samples, rate_hz: int) -> Iterator[MonoBlock]:
-        """Yield the resampled blocks that *samples* complete."""
         array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
         frame.sample_rate = rate_hz
         yield from self._blocks(frame)
 
     def end(self) -> Iterator[MonoBlock]:
-        """Yield the blocks that the filter still holds."""
         if self._count:
             yield from self._blocks(None)
 

@@ -64,11 +64,9 @@ _READABLE = (
 
 
 def enter(folders: Iterable[str], *, has_gpu: bool) -> None:
-    """Give up network, writing, other files and new programs.
+    """Give up network, writing, new programs, and other files than Python's own and those in *folders*.
 
-    Args:
-        folders: Further folders to read: the speech model's.
-        has_gpu: A graphics driver is used, which needs its devices and sockets: only limits apply.
+    With *has_gpu* only limits apply: a graphics driver needs its devices and sockets.
     """
     for nothing in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         with contextlib.suppress(OSError):

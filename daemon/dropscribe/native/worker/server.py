@@ -54,11 +54,7 @@ class Server:
         }
 
     def serve(self) -> NoReturn:
-        """Answer each request with its result or error.
-
-        Raises:
-            ConnectionLost: The daemon has ended.
-        """
+        """Answer each request with its result or error; raises ConnectionLost when the daemon has ended."""
         # From PyAV 19 on resamplers are in reference cycles, and each has threads with stacks: dozens of
         # them, left to Python's own collections, took all the memory that a recording may.
         gc.freeze()  # what is loaded stays, so that a collection takes no time
@@ -97,8 +93,11 @@ class Server:
 
     def _encode(self, body: Mapping[str, Any], descriptor: int) -> None:
         track = self._track(body, descriptor)
-        options = {str(name): str(value) for name, value in body["options"]}
-        make_encoder = partial(Encoder, body["container"], body["codec"], options, self._write_at)
+
+        def write_at(offset: int, content: bytes) -> None:
+            self._send("write", {"at": offset}, content)
+
+        make_encoder = partial(Encoder, body["container"], body["codec"], dict(body["options"]), write_at)
         for piece in encoded_pieces(track, body["channel"], body["cuts"], body["skipped"], make_encoder):
             self._send("piece", asdict(piece))
         self._send("result", {"warning": track.warning})
@@ -106,7 +105,10 @@ class Server:
     def _transcribe(self, body: Mapping[str, Any], descriptor: int) -> None:
         from dropscribe.native.worker.recognition import Recognition  # noqa: PLC0415 - few workers need it
 
-        recognition = Recognition(self._model(body["model"]), body, self._progress, self._heard)
+        def heard(seconds: float) -> None:
+            self._send("heard", {"heard_seconds": seconds})
+
+        recognition = Recognition(self._model(body["model"]), body, self._progress, heard)
         self._progress("decoding")
         self._send("result", recognition.run(descriptor, _form(body)))
 
@@ -129,13 +131,6 @@ class Server:
         if phase == "recognising":
             sandbox.limit_cpu(WINDOW_CPU_SECONDS)
         self._send("phase", {"phase": phase})
-
-    def _heard(self, seconds: float) -> None:
-        self._send("heard", {"heard_seconds": seconds})
-
-    def _write_at(self, offset: int, content: bytes) -> None:
-        """Have the daemon write into the piece that is being encoded."""
-        self._send("write", {"at": offset}, content)
 
 
 def _form(body: Mapping[str, Any]) -> RawForm | None:

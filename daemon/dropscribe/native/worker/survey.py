@@ -19,11 +19,7 @@ SOUND_DBFS = -60.0  # a track without a louder window is silent, if another trac
 
 
 def survey(track: Track, *, until_dbfs: float | None = None) -> Survey:
-    """Look through *track*, up to the first window above *until_dbfs* where it is given.
-
-    Raises:
-        AudioRejected: As :meth:`Track.stretches`.
-    """
+    """Look through *track*, up to the first window above *until_dbfs*; raises as :meth:`Track.stretches`."""
     levels = array("f")
     sound_seconds = end_seconds = 0.0
     channels_differ = False

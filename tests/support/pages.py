@@ -57,7 +57,7 @@ class Site:
         self.config = replace(config, http=listen)
         source = PageSource(lambda: self.config, self.status, self.engine, {}, lambda: self.token)
         endpoints = Endpoints(self._metrics, self.status, lambda: "", lambda: "")
-        self.listener = Listener(listen, endpoints, source)
+        self.listener = Listener(listen, endpoints, source if listen.pages else None)
 
     async def _metrics(self) -> bytes:
         return b""

@@ -71,9 +71,7 @@ class Health:
             ListenError: The new address cannot be bound; the old listener is open then as before.
         """
         self._count(config)  # before anybody can ask
-        if self._listener and config.http and self._listener.can_become(config.http):
-            self._listener.become(config.http)
-        elif config.http != self._config.http or (config.http and not self._listener):
+        if not (self._listener and config.http and self._listener.take_over(config.http)):
             self._listener = await self._moved_listener(config)
         if config.hooks != self._config.hooks:
             self.reporter.hooks = _build_hooks(config)

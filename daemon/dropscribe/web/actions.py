@@ -143,7 +143,7 @@ async def try_held(site: Site, request: Request) -> Response:
 
 async def forget(site: Site, request: Request) -> Response:
     """Delete the stored answers of a file's recording and of its pieces."""
-    async with site.file_found(request) as found:
+    async with asyncio.timeout(FORM_SECONDS), site.file_found(request) as found:
         digest, job_id = sha256_of(found.document), found.record.id
     if not digest:
         raise Refused

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import socket
-import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from dropscribe.core.errors import ListenError
-from dropscribe.core.hosts import is_loopback
 from dropscribe.web.guard import Access
 from dropscribe.web.routes import create_app
 
@@ -47,14 +45,10 @@ class Listener:
     """Serves the endpoints and pages of a config's ``http`` between :meth:`start` and :meth:`close`."""
 
     def __init__(self, http: HttpConfig, endpoints: Endpoints, source: PageSource | None = None) -> None:
-        """Prepare the listener; nothing is bound yet. Without *source* it has no pages.
-
-        Raises:
-            ListenError: The address is reached from other machines, and there is no token.
-        """
+        """Prepare the listener; nothing is bound yet. Without *source* it has no pages."""
         self._access = Access(http)
         self._config = UvicornConfig(
-            create_app(endpoints, self._access, source if http.pages else None),
+            create_app(endpoints, self._access, source),
             http=H11Protocol,
             workers=1,  # the default reads WEB_CONCURRENCY, which other programs set to words
             ws="none",  # a request to upgrade is answered as any other request (RFC 9110, 7.8)
@@ -68,8 +62,6 @@ class Listener:
         )
         self._state = ServerState()
         self._server: asyncio.Server | None = None
-        if not http.token and not http.socket and not is_loopback(http.host):
-            raise ListenError(self.address, "beyond the loopback a token is needed")
 
     @property
     def port(self) -> int:
@@ -85,14 +77,13 @@ class Listener:
             return f"unix:{http.socket}"
         return f"[{http.host}]:{self.port}" if ":" in http.host else f"{http.host}:{self.port}"
 
-    def can_become(self, http: HttpConfig) -> bool:
-        """Whether *http* differs in nothing that needs a new socket."""
+    def take_over(self, http: HttpConfig) -> bool:
+        """Use a new config from now on; False, without a change, if it needs a new socket or application."""
         old = self._access.http
-        return (http.listen, http.pages, http.uploads) == (old.listen, old.pages, old.uploads)
-
-    def become(self, http: HttpConfig) -> None:
-        """Take over token, allowed hosts and root path of a new config, without a new socket."""
+        if (http.listen, http.pages) != (old.listen, old.pages):
+            return False
         self._access.http = http
+        return True
 
     async def start(self) -> None:
         """Bind and serve.
@@ -107,13 +98,9 @@ class Listener:
         protocol = partial(_BoundedProtocol, self._config, self._state, {})
         try:
             if http.socket:
-                self._server = await loop.create_unix_server(
-                    protocol, sock=_bind_unix(http.socket), backlog=MOST_CONNECTIONS
-                )
+                self._server = await loop.create_unix_server(protocol, sock=_bind_unix(http.socket))
             else:
-                self._server = await loop.create_server(
-                    protocol, http.host, http.port, backlog=MOST_CONNECTIONS
-                )
+                self._server = await loop.create_server(protocol, http.host, http.port)
         except OSError as error:
             # asyncio's own text repeats the address; the errno's does not.
             known = error.errno is not None and error.errno > 0
@@ -211,30 +198,17 @@ def _bind_unix(path: Path) -> socket.socket:
     Raises:
         OSError: The address is in use (EADDRINUSE), the path is not a socket, or the folder is not writable.
     """
+    if path.is_socket():  # bind refuses anything else: EADDRINUSE
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_dead_socket(path)
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        os.chmod(path, _SOCKET_MODE)
+        listener.bind(str(path))
+        os.chmod(path, _SOCKET_MODE)  # nobody can connect before it listens
     except BaseException:
         listener.close()
         raise
     return listener
-
-
-def _remove_dead_socket(path: Path) -> None:
-    try:
-        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if not is_socket:
-        return  # bind refuses it: EADDRINUSE
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            os.unlink(path)

@@ -1,5 +1,4 @@
 """Reads YAML into one frozen Config, or reports all problems at once with their places.
 
-``load.py`` reads it; ``model.py`` defines it, each key once (``keys.py``). Nothing is imported here, so that
-a module that needs only the types does not load PyYAML.
+``load.py`` reads it; ``model.py`` defines it, each key once (``keys.py``).
 """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.document import Document
     from dropscribe.config.document import Path as KeyPath
-    from dropscribe.config.reading import SectionRead
+    from dropscribe.config.keys import SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
 
 _LONGEST_KEY_BYTES = 16_384

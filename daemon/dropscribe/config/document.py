@@ -35,6 +35,9 @@ _QUERY = re.compile(r"(://[^\s\"'?#]*\?)([^\s\"'#]+)")
 """Finds the query of a url: some servers take their key there."""
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|[^}]*\}?)")
+UNSET = "the environment variable"
+"""The beginning of the message about a variable that is not set."""
+
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
 
@@ -71,32 +74,31 @@ def is_secret_path(path: Path, text: str) -> bool:
     return any(map(is_secret_name, names))
 
 
-def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...], list[tuple[str, str]]]:
-    """*text* with variables of *environ* put in, the variables' names, and (message, hint) of each mistake.
+def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...], dict[str, str]]:
+    """*text* with variables of *environ* put in, the variables' names, and the hint for each mistake.
 
     ``$${`` stands for a literal ``${``. As in a shell, ``:-`` gives its default if the variable is unset or
     empty. Variables go into values that have been parsed, never into the text of the file, so that they can
     add no key, line or type.
     """
     names: list[str] = []
-    unset: list[tuple[str, str]] = []
-    malformed: list[tuple[str, str]] = []
+    mistakes: dict[str, str] = {}
 
     def value_of(found: re.Match[str]) -> str:
         name, default = found.groups()
         if found[0] == "$${":
             return "${"
         if name is None:
-            malformed.append(("a '${' without a variable's name and its '}'", "write $${ for a plain ${"))
+            mistakes["a '${' without a variable's name and its '}'"] = "write $${ for a plain ${"
             return found[0]
         names.append(name)
         if default is None and name not in environ:
             hint = f"set it, or give a default: ${{{name}:-…}}"
-            unset.append((f"the environment variable {name} is not set", hint))
+            mistakes[f"{UNSET} {name} is not set"] = hint
         return environ.get(name) or default or ""
 
     replaced = _REFERENCE.sub(value_of, text)
-    return replaced, tuple(names), [*unset, *malformed[:1]]
+    return replaced, tuple(names), mistakes
 
 
 class Document:
@@ -111,13 +113,9 @@ class Document:
         folder: FilePath = FilePath(),
         status: os.stat_result | None = None,
     ) -> None:
-        """Parse *text*.
+        """Parse *text*, which *file* names in problems and whose relative paths begin at *folder*.
 
-        Args:
-            file: Its name in problems.
-            environ: The variables for ``${NAME}``.
-            folder: The file's own; relative paths begin there.
-            status: The file's, or None for text in memory.
+        *status* is the file's, or None for text in memory.
 
         Raises:
             ConfigError: It is not YAML, or reading cannot go on; with one problem.
@@ -139,7 +137,13 @@ class Document:
             problem = self._at(flaw.span, flaw.message, flaw.hint)
             guessed = _without_passwords(_masked_by_guess(self._lines, problem.line))
             raise ConfigError((replace(problem, source_line=guessed),)) from None
-        self.data = self._top_level(root)
+        if not isinstance(root.value, dict):
+            message, hint = "the top level must be a mapping of sections", "providers: …"
+            if root.value is None:
+                message, hint = "the file is empty", "'dropscribe init' writes one to begin with"
+            raise ConfigError((self._at(root.span, message, hint),))
+        data: dict[str, Any] = self._data_of((), None, root)
+        self.data = {name: value for name, value in data.items() if not name.startswith("x-")}
         self.problems += [self._at(flaw.span, flaw.message, flaw.hint) for flaw in flaws]
 
     def report(
@@ -179,10 +183,9 @@ class Document:
 
     def line_of(self, path: Path) -> int:
         """The line of the key at *path*, or 0."""
-        if path not in self._places:
-            return 0
-        key, node = self._places[path]
-        return (key or node.span).line
+        key, node = self._places.get(path, (None, None))
+        span = key or (node and node.span)
+        return span.line if span else 0
 
     def shown(self, path: Path, value: object) -> str:
         """*value* as a message may quote it: never a secret or the value of a variable."""
@@ -211,21 +214,10 @@ class Document:
         if isinstance(value, list):
             found = [self._plain((*path, index), item) for index, item in enumerate(value)]
             return [item for item in found if item is not _SECRET]
-        written = self._places[path][1].value
-        if isinstance(written, str) and _ONE_VARIABLE.fullmatch(written) and is_secret_path(path, written):
-            return written
         if value is not None and is_secret_path(path, str(value)):
-            return _SECRET
+            written = self._places[path][1].value
+            return written if isinstance(written, str) and _ONE_VARIABLE.fullmatch(written) else _SECRET
         return value.replace("${", "$${") if isinstance(value, str) else value
-
-    def _top_level(self, root: Node) -> dict[str, Any]:
-        if not isinstance(root.value, dict):
-            message, hint = "the top level must be a mapping of sections", "providers: …"
-            if root.value is None:
-                message, hint = "the file is empty", "'dropscribe init' writes one to begin with"
-            raise ConfigError((self._at(root.span, message, hint),))
-        data: dict[str, Any] = self._data_of((), None, root)
-        return {name: value for name, value in data.items() if not name.startswith("x-")}
 
     def _data_of(self, path: Path, key: Span | None, node: Node) -> Any:
         if len(self._places) > MAX_NODES:
@@ -250,7 +242,7 @@ class Document:
         replaced, names, mistakes = substitute(value, self.environ)
         if names:
             self.variables[path] = names
-        for message, hint in mistakes if not str(path[0]).startswith("x-") else ():
+        for message, hint in mistakes.items() if not str(path[0]).startswith("x-") else ():
             self.report(path, message, hint)
         return replaced
 

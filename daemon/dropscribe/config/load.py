@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY
 from dropscribe.config.disk_reads import read_small_file
-from dropscribe.config.document import Document, dotted
+from dropscribe.config.document import UNSET, Document
 from dropscribe.config.find import default_state_dir
-from dropscribe.config.keys import keys_of
+from dropscribe.config.keys import Reader, keys_of
 from dropscribe.config.model import Config
-from dropscribe.config.reading import Reader
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _KEYS = re.compile(
     r"providers\..+\.api_key(?:_file|_credential)?|(?:http\.token|notify\.webhook\.secret)(?:_file)?"
 )
 _SECRET_URLS = re.compile(r"heartbeat\.url|notify\.webhook\.url|notify\.urls(?:\[\d+\])?")
-_DSN_PATHS = frozenset({"queue.dsn", "queue.dsn_file", "queue.dsn_credential"})
+_DSN = re.compile(r"queue\.dsn(?:_file|_credential)?")
 
 
 def load_config(
@@ -54,12 +53,13 @@ def load_config(
     try:
         document = _read(path, environ if environ is not None else os.environ)
     except OSError as error:
-        hint = "'dropscribe init' writes one" if isinstance(error, FileNotFoundError) else ""
-        if isinstance(error, PermissionError):
-            hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"
-        said = f"cannot be read: {error.strerror}"
+        said, hint = f"cannot be read: {error.strerror}", ""
         if error.errno == errno.EFBIG:
             said = f"{error.strerror}: this is not a config"
+        elif isinstance(error, FileNotFoundError):
+            hint = "'dropscribe init' writes one"
+        elif isinstance(error, PermissionError):
+            hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"
         raise ConfigError((Problem(said, file=str(path), hint=hint),)) from None
     return _checked(document, document.folder / path.name, (keys_needed, queue_needed))
 
@@ -97,7 +97,7 @@ def _checked(
     config = Config(path=path, source=document.without_secrets(), **values)
     check_config(config, document)
     found = (
-        replace(problem, warning=True) if _is_excused(problem, document, needed) else problem
+        replace(problem, warning=True) if _is_excused(problem, needed) else problem
         for problem in document.problems
     )
     problems = tuple(sorted(dict.fromkeys(found), key=lambda p: (p.line, p.column)))
@@ -106,19 +106,16 @@ def _checked(
     return config, problems
 
 
-def _is_excused(problem: Problem, document: Document, needed: tuple[bool, bool]) -> bool:
+def _is_excused(problem: Problem, needed: tuple[bool, bool]) -> bool:
     """Whether *problem* is one of a key or dsn that the command does not need."""
     keys_needed, queue_needed = needed
-    if problem.path in _DSN_PATHS:
+    if _DSN.fullmatch(problem.path):
         return not queue_needed
     if keys_needed:
         return False
-    if _SECRET_URLS.fullmatch(problem.path):  # whole urls in a variable; a mistake in a written one stays one
-        return any(
-            dotted(path) == problem.path and not document.environ.keys() >= set(names)
-            for path, names in document.variables.items()
-        )
-    return problem.message == NO_KEY or _KEYS.fullmatch(problem.path) is not None
+    # Whole urls in a variable; a mistake in a written one stays one.
+    is_unset = problem.message.startswith(UNSET) and _SECRET_URLS.fullmatch(problem.path)
+    return problem.message == NO_KEY or bool(is_unset or _KEYS.fullmatch(problem.path))
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> Document:
@@ -126,14 +123,9 @@ def _read(path: Path, environ: Mapping[str, str]) -> Document:
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
-        before = content[: error.start]
-        problem = Problem(
-            f"not UTF-8 (byte 0x{content[error.start]:02x})",
-            file=str(path),
-            line=before.count(b"\n") + 1,
-            column=len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1,
-            hint="save the file as UTF-8",
-        )
-        raise ConfigError((problem,)) from None
+        *above, line = error.object[: error.start].split(b"\n")
+        message, column = f"not UTF-8 (byte 0x{error.object[error.start]:02x})", len(line.decode()) + 1
+        hint = "save the file as UTF-8"
+        raise ConfigError((Problem(message, str(path), len(above) + 1, column, hint=hint),)) from None
     folder = Path(os.path.abspath(path)).parent
     return Document(text, str(path), environ, folder=folder, status=status)

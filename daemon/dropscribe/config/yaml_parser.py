@@ -102,9 +102,8 @@ def parse_yaml(text: str) -> tuple[Node, list[Flaw]]:
         Flaw: It is no YAML, or nested deeper than :data:`MAX_DEPTH`.
     """
     if found := _UNPRINTABLE.search(text):
-        lines = split_lines(text[: found.start()])
         message = f"an unprintable character (U+{ord(found[0]):04X})"
-        raise Flaw(_point(len(lines) - 1, len(lines[-1])), message, "delete it and type the line anew")
+        raise Flaw(_end_of(text[: found.start()]), message, "delete it and type the line anew")
     builder = _Builder(text)
     try:
         return builder.document(), builder.flaws
@@ -112,8 +111,7 @@ def parse_yaml(text: str) -> tuple[Node, list[Flaw]]:
         flaw = _syntax_flaw(error, split_lines(text))
     except ValueError:  # an escape that libyaml refuses and PyYAML without it does not
         found = _NO_CHARACTER.search(text)
-        lines = split_lines(text[: found.end() if found else 0])
-        flaw = Flaw(_point(len(lines) - 1, len(lines[-1])), _NOT_YAML)
+        flaw = Flaw(_end_of(text[: found.end() if found else 0]), _NOT_YAML)
     raise flaw  # here, so that PyYAML's own error, which may quote a secret, is not its context
 
 
@@ -152,7 +150,8 @@ class _Builder:
         else:
             first = _point(event.start_mark.line, event.start_mark.column)
             is_list = isinstance(event, yaml.SequenceStartEvent)
-            node = Node(first, (self._sequence if is_list else self._mapping)(event, depth))
+            self._check_tag(event, "seq" if is_list else "map")
+            node = Node(first, self._list(depth) if is_list else self._mapping(depth))
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
@@ -173,12 +172,10 @@ class _Builder:
         self._check_tag(event, "int", "float", "bool", "null")
         return resolve_plain(event.value)
 
-    def _sequence(self, event: Any, depth: int) -> list[Node]:
-        self._check_tag(event, "seq")
+    def _list(self, depth: int) -> list[Node]:
         return [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
 
-    def _mapping(self, event: Any, depth: int) -> dict[str, tuple[Span, Node]]:
-        self._check_tag(event, "map")
+    def _mapping(self, depth: int) -> dict[str, tuple[Span, Node]]:
         own: dict[str, tuple[Span, Node]] = {}
         merged: dict[str, tuple[Span, Node]] = {}
         for key in self._until(yaml.MappingEndEvent):
@@ -223,6 +220,11 @@ class _Builder:
         self.flaws.append(Flaw(_span_of(event), message, hint))
 
 
+def _end_of(text: str) -> Span:
+    lines = split_lines(text)
+    return _point(len(lines) - 1, len(lines[-1]))
+
+
 def _letters_of(event: Any) -> str:
     text = str(event.value)
     if _SURROGATE.search(text):
@@ -241,13 +243,10 @@ _UNCLOSED = {
     "while parsing a flow sequence": "this '[' is never closed, or an item in it needs quotes",
     "while parsing a flow mapping": "this '{' is never closed, or an item in it needs quotes",
 }
+_ALIGN_OR_QUOTE = "align the line with the keys above, or quote a value that holds ': '"
 _SYNTAX = (
     ("exceeded maximum nesting depth", f"nested deeper than {MAX_DEPTH} levels", ""),
-    (
-        "mapping values are not allowed",
-        "a ':' where no key can be",
-        "align the line with the keys above, or quote a value that holds ': '",
-    ),
+    ("mapping values are not allowed", "a ':' where no key can be", _ALIGN_OR_QUOTE),
     ("cannot start any token", "a value cannot begin with this character", "put the value in quotes"),
     (
         "while parsing a block",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
+from dataclasses import dataclass, field
 from typing import Never, final
 
 MASK = "********"
 
 
 @final
+@dataclass(frozen=True, slots=True, repr=False)
 class Secret:
     """A key or token.
 
@@ -16,12 +17,8 @@ class Secret:
     that no queue, log processor or crash dump contains it. Only :meth:`reveal` returns it.
     """
 
-    __slots__ = ("_value", "origin")
-
-    def __init__(self, value: str, origin: str) -> None:
-        self._value = value
-        self.origin = origin
-        """Where it came from: "environment SMALLEST_API_KEY", "file /etc/key", "config", …"""
+    _value: str
+    origin: str = field(compare=False)  # "environment SMALLEST_API_KEY", "file /etc/key", "config", …
 
     def reveal(self) -> str:
         """The value itself, for the one header that carries it."""
@@ -35,14 +32,6 @@ class Secret:
 
     def __format__(self, spec: str) -> str:
         return format(MASK, spec)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Secret):
-            return NotImplemented
-        return hmac.compare_digest(self._value.encode(), other._value.encode())
-
-    def __hash__(self) -> int:
-        return hash((Secret, self._value))
 
     def __reduce__(self) -> Never:
         raise TypeError("a secret is not pickled")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import REQUIRED, Section, key
+from dropscribe.config.keys import REQUIRED, Section, SectionRead, key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.sections import params as p
 from dropscribe.config.sections.provider import (
@@ -25,9 +25,6 @@ from dropscribe.core.naming import OUTPUT_FORMATS
 from dropscribe.core.requests.params import ParamValue
 from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, compiled_taking
 from dropscribe.core.settling import QuietTimes
-
-if TYPE_CHECKING:
-    from dropscribe.config.reading import SectionRead
 
 _WITHOUT_MEDIA = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
 """The keys that need the extra `media`, each with its value that does not."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.document import Document, Path
-    from dropscribe.config.reading import SectionRead
+    from dropscribe.config.keys import SectionRead
     from dropscribe.core.requests.params import ParamValue
 
 _FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}

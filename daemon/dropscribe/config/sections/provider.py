@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import find_api_key
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import REQUIRED, Key, Section, key, keys_of
+from dropscribe.config.keys import MISSING, REQUIRED, Key, Reader, Section, SectionRead, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
-from dropscribe.config.reading import MISSING
 from dropscribe.config.sections import params
 from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKeys, ErrorKeys, PollKeys
 from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
@@ -29,7 +28,6 @@ from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
     from dropscribe.config.document import Path
-    from dropscribe.config.reading import Reader, SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
 
 LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.document import Place
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import REQUIRED, Section, key, keys_of
+from dropscribe.config.keys import MISSING, REQUIRED, Section, SectionRead, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
-from dropscribe.config.reading import MISSING
 from dropscribe.core.hosts import is_loopback
 
 if TYPE_CHECKING:
     from dropscribe.config.document import Document
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.config.reading import SectionRead
 
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
 _NOT_INSTALLED = "PostgreSQL needs procrastinate and psycopg"

@@ -9,16 +9,14 @@ from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import with_origin
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import REQUIRED, Section, key, keys_of
+from dropscribe.config.keys import MISSING, REQUIRED, Section, SectionRead, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.quantities import parse_listen
 from dropscribe.config.notation.secret import Secret
-from dropscribe.config.reading import MISSING
 from dropscribe.core.hosts import is_loopback
 
 if TYPE_CHECKING:
     from dropscribe.config.document import Path as KeyPath
-    from dropscribe.config.reading import SectionRead
 
 LEAST_TOKEN_CHARACTERS = 16
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -406,14 +405,15 @@ async def test_an_answer_that_the_disk_refuses_is_still_an_answer(house_of, tmp_
 
 
 async def test_answers_wait_as_long_as_their_file(tmp_path):
-    """An answer under new settings takes the mark off that all are there: it waits for its own pieces."""
+    """Once all are there they are kept for minutes; an answer under new settings waits for its own pieces."""
     spool, root = Spool(tmp_path), tmp_path / "spool" / "answers"
     for sha256 in ("a" * 64, "b" * 64):
         spool.write_answer(sha256, "first", Transcript("x"))
         spool.mark_whole(sha256)
     spool.write_answer("b" * 64, "other", Transcript("x"))
     for folder in root.iterdir():
-        os.utime(folder, (time.time() - 3600, time.time() - 3600))
+        an_hour_before = folder.stat().st_mtime - 3600
+        os.utime(folder, (an_hour_before, an_hour_before))
     spool.forget_old()
     assert {folder.name[0] for folder in root.iterdir()} == {"b"}
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from dropscribe.media.spool import Spool
     from dropscribe.providers.base import Provider
 
+    Params = Mapping[str, ParamValue]
+
 log = structlog.get_logger()
 
 NO_SPEECH = "no_speech"
@@ -44,12 +46,11 @@ class FittedProvider:
     wait_for_turn: WaitForTurn | None = None
     """Waits until the provider's rate allows another request: for all pieces but the first."""
 
-    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
+    async def transcribe(self, audio: AudioFile, params: Params) -> Transcript:
         """Make *audio* fit and have it transcribed, in pieces where it must be.
 
-        Raises:
-            AudioRejected: Also "too_large" and "undecodable", where it cannot be made to fit.
-            OSError: The spool's disk.
+        Also raises AudioRejected ("too_large", "undecodable") where it cannot be made to fit, and OSError for
+        the spool's disk.
         """
         decoding = Decoding(audio)
         recording = await _described(decoding)
@@ -58,18 +59,14 @@ class FittedProvider:
         surveys = await self._surveys(recording, decoding)
         if self._is_silent(surveys):
             log.info("recording.silent", folder=self.rule.name, name=os.fsdecode(audio.name))
-            first = next(iter(surveys.values()))
-            transcript = Transcript("", duration=first.end_seconds, warnings=(NO_SPEECH,))
+            end_seconds = surveys[recording.tracks[0]].end_seconds
+            transcript = Transcript("", duration=end_seconds, warnings=(NO_SPEECH,))
         else:
             transcript = await self._fitted(recording, surveys, decoding, params)
         return self._annotated(transcript, recording, surveys)
 
     async def _fitted(
-        self,
-        recording: Recording,
-        surveys: Mapping[int, Survey],
-        decoding: Decoding,
-        params: Mapping[str, ParamValue],
+        self, recording: Recording, surveys: Mapping[int, Survey], decoding: Decoding, params: Params
     ) -> Transcript:
         measured = recording
         if (found := surveys.get(recording.tracks[0])) and found.is_whole:
@@ -81,18 +78,18 @@ class FittedProvider:
         sending = PieceByPiece(self.inner, self.config, self.spool, decoding, fit, self.wait_for_turn)
         return await sending.transcribe(params, measured.seconds, surveys)
 
-    async def _as_it_is(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
+    async def _as_it_is(self, audio: AudioFile, params: Params) -> Transcript:
         if is_too_large(self.config, audio.size_bytes):
             raise too_large(self.config, audio.size_bytes)
         return await self.inner.transcribe(audio, params)
 
     async def _surveys(self, recording: Recording, decoding: Decoding) -> dict[int, Survey]:
         """Survey each track to be transcribed, if the rule needs facts that no header has."""
-        until_dbfs: float | None = None
-        if not self._may_split(recording) and not self._may_be_cut(recording):
-            if self.rule.silence != "skip":
-                return {}
-            until_dbfs = self.rule.silence_threshold_dbfs
+        may_be_cut = self.rule.prepare != "never" and is_too_long(self.config, recording.seconds)
+        needs_all = may_be_cut or self._may_split(recording)
+        if not needs_all and self.rule.silence != "skip":
+            return {}
+        until_dbfs = None if needs_all else self.rule.silence_threshold_dbfs
         survey = partial(decoding.decoder.survey, until_dbfs=until_dbfs)
         return {track: await decoding.run(partial(survey, track)) for track in recording.tracks}
 
@@ -106,9 +103,6 @@ class FittedProvider:
 
     def _may_split(self, recording: Recording) -> bool:
         return self.rule.channels == "split" and recording.channels == 2
-
-    def _may_be_cut(self, recording: Recording) -> bool:
-        return self.rule.prepare != "never" and is_too_long(self.config, recording.seconds)
 
     def _is_silent(self, surveys: Mapping[int, Survey]) -> bool:
         # A recording that cannot be decoded to its end is sent: the sound may come after the damage.

@@ -53,7 +53,7 @@ OPUS = Format("ogg", "libopus", ".ogg", 4_400, (("b", "32000"), ("vbr", "off"), 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The encoding, cuts and sources of one recording."""
+    """The encoding, longest piece and sources of one recording."""
 
     format: Format
     longest_seconds: float  # Of a piece; infinite where nothing limits it
@@ -97,12 +97,8 @@ def decide_fit(
 ) -> Fit | None:
     """Decide how to make *recording* fit; None means that it is sent unchanged.
 
-    Args:
-        size_bytes: Of the file.
-        sources: The parts that are transcribed separately; one if nothing is.
-
-    Raises:
-        AudioRejected: "too_large", because no piece would be small enough.
+    *sources* are the parts that are transcribed separately; one if nothing is. Raises AudioRejected
+    ("too_large") where no piece would be small enough.
     """
     if len(sources) == 1:
         is_over = is_too_large(provider, size_bytes) or is_too_long(provider, recording.seconds)
@@ -115,10 +111,8 @@ def decide_fit(
     longest_seconds = min(by_size, provider.max_duration_seconds or math.inf)
     if longest_seconds < SHORTEST_PIECE_SECONDS:
         if by_size > longest_seconds:
-            reason = (
-                f"max_duration of {provider.name} is below {SHORTEST_PIECE_SECONDS:g} s, the shortest piece"
-            )
-            raise AudioRejected("too_large", reason)
+            limit = f"{SHORTEST_PIECE_SECONDS:g} s, the shortest piece"
+            raise AudioRejected("too_large", f"max_duration of {provider.name} is below {limit}")
         raise too_large(provider, size_bytes)
     return Fit(chosen, longest_seconds, sources)
 
@@ -141,19 +135,14 @@ def _format(rule: FolderRule, provider: ProviderConfig, seconds: float | None) -
 def decide_cuts(
     loudness: Sequence[float], window_seconds: float, seconds: float, longest_seconds: float
 ) -> list[float]:
-    """Seconds at which to cut; [] where the whole is not longer than *longest_seconds*.
+    """Seconds at which to cut; [] where the whole, of *seconds*, is not longer than *longest_seconds*.
 
-    Args:
-        loudness: Mean square of each window, from the start on.
-        window_seconds: A window's length.
-        seconds: The whole length.
-        longest_seconds: Of a piece; more than a few windows.
+    *loudness* is the mean square of each window of *window_seconds*, many of which make a piece.
     """
     cuts: list[float] = []
     start = 0.0
     while seconds - start > longest_seconds:
-        left = math.ceil((seconds - start) / longest_seconds)
-        aim = start + (seconds - start) / left
+        aim = start + (seconds - start) / math.ceil((seconds - start) / longest_seconds)
         reach = min(SEARCH_SECONDS, (aim - start) / 2)
         last = min(aim + reach, start + longest_seconds)
         start = _quietest(loudness, window_seconds, aim - reach, last, aim)

@@ -6,6 +6,7 @@ Guarantees: pure; all times count from the start of the recording; parts without
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.providers.words import by_time, segments_of, words_of_each
@@ -14,7 +15,7 @@ from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 from dropscribe.transcripts.paragraphs import split_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dropscribe.native.decoder import Source
     from dropscribe.native.recording import Piece
@@ -50,33 +51,30 @@ class Answered:
 
 
 def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()) -> Transcript:
-    """The transcript of the whole.
+    """The transcript of a recording of *seconds*, with the decoder's *warnings*.
 
-    Args:
-        parts: Source after source, each in the order of time; at least one with an answer.
-        seconds: The recording's length.
-        warnings: Of the decoder.
+    *parts* are source after source, each in the order of time; at least one has an answer.
     """
     heard = [part for part in parts if part.answer is not None]
     is_split = any(part.source.speaker is not None for part in parts)
     if len(parts) == 1 and not is_split:
         return _only(heard[0], seconds, warnings)
-    numbered = not is_split and len(heard) > 1 and any(_has_speakers(part) for part in heard)
+    numbered = not is_split and len(heard) > 1 and any(map(_has_speakers, heard))
     moved = [_moved(part, number, numbered=numbered) for number, part in enumerate(heard, 1)]
     if is_split:
         segments = by_time(*(each.segments for each in moved))
         words = by_time(*(each.words for each in moved))
         text = "\n".join(segment.text.strip() for segment in segments)
     else:
-        segments = tuple(segment for each in moved for segment in each.segments)
-        words = tuple(word for each in moved for word in each.words)
+        segments = tuple(chain.from_iterable(each.segments for each in moved))
+        words = tuple(chain.from_iterable(each.words for each in moved))
         text = joined(filter(None, (each.text.strip() for each in moved)))
     missing = _missing(parts)
     found = [warning for each in moved for warning in each.warnings if warning != "empty_transcript"]
     found += [*warnings, *([SPEAKERS_APART] if numbered else []), *([MISSING_AUDIO] if missing else [])]
     return Transcript(
         text=text,
-        language=next((each.language for each in moved if each.language), None),
+        language=_first(each.language for each in moved),
         duration=seconds,
         sent_seconds=sum(part.sent_seconds for part in heard),
         segments=segments,
@@ -84,10 +82,14 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         attributes={key: value for each in reversed(moved) for key, value in each.attributes.items()},
         warnings=tuple(dict.fromkeys(found)),
         missing=missing,
-        model=next((each.model for each in moved if each.model), None),
-        request_id=next((each.request_id for each in moved if each.request_id), None),
+        model=_first(each.model for each in moved),
+        request_id=_first(each.request_id for each in moved),
         raw={"pieces": [_raw(part) for part in parts]},
     )
+
+
+def _first(values: Iterable[str | None]) -> str | None:
+    return next(filter(None, values), None)
 
 
 def _only(part: Answered, seconds: float, warnings: Sequence[str]) -> Transcript:
@@ -100,8 +102,7 @@ def _only(part: Answered, seconds: float, warnings: Sequence[str]) -> Transcript
 
 
 def _has_speakers(part: Answered) -> bool:
-    items: list[Segment | Word] = [*part.told.segments, *part.told.words]
-    return any(item.speaker is not None for item in items)
+    return any(item.speaker is not None for item in chain(part.told.segments, part.told.words))
 
 
 def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
@@ -136,13 +137,10 @@ def _turns_of_words(text: str, words: Sequence[Word], part: Answered) -> tuple[S
     if not tokens:
         return ()
     whole = Segment(text.strip(), part.piece.start, part.piece.end, part.source.speaker)
-    if not any(_is_timed(word) for word in words):
-        return (whole,)
     if len(tokens) == len(words) and all(map(_is_timed, words)):
         return tuple(_cut_at_pauses(whole, words, tokens))
-    if _letters(text) != _letters("".join(word.word for word in words)):
-        return (whole,)  # the words are not all of the text
-    return segments_of(words)
+    are_all = _letters(text) == _letters("".join(word.word for word in words))
+    return segments_of(words) if are_all and any(map(_is_timed, words)) else (whole,)
 
 
 def _letters(text: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import json
 import math
 import os
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import structlog
@@ -33,14 +33,16 @@ if TYPE_CHECKING:
     from dropscribe.providers.base import Provider
     from dropscribe.transcripts.model import Transcript
 
+    Params = Mapping[str, ParamValue]
+
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
 WaitForTurn = Callable[[str], Awaitable[None]]
 
-LAST_PIECE_SECONDS = 3600.0
-"""Assumed length of an unlimited piece when disk space is checked; a longer one may fill the disk later."""
+LONGEST_SECONDS = 3600.0
+"""Assumed length of a piece when disk space is checked; a longer one may fill the disk later."""
 
 _STOPPED_SECONDS = 5.0
 """Limit of the wait for a cancelled thread: it ends with its worker, unless a dead mount blocks it."""
@@ -57,11 +59,7 @@ class Decoding:
         self.decoder = Decoder(audio.fileno(), raw_form(audio.suffix, audio.head))
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Call *work* in a thread of the recording's folder and return its result.
-
-        Raises:
-            AudioChanged: *work* failed, and the file has changed meanwhile.
-        """
+        """The result of *work* in a thread of the recording's folder; AudioChanged if a change failed it."""
         running = asyncio.get_running_loop().run_in_executor(self.audio.executor, work)
         try:
             return await asyncio.shield(running)
@@ -94,7 +92,7 @@ class PieceByPiece:
     _has_sent: bool = False
 
     async def transcribe(
-        self, params: Mapping[str, ParamValue], seconds: float | None, surveys: Mapping[int, Survey]
+        self, params: Params, seconds: float | None, surveys: Mapping[int, Survey]
     ) -> Transcript:
         """The joined answers.
 
@@ -107,15 +105,13 @@ class PieceByPiece:
             ProviderError: A piece's temporary failure, or the first refusal where all are refused.
             AudioChanged, OSError: As :meth:`Provider.transcribe`, and the spool's disk.
         """
-        cuts = {
-            source.track: await self._cuts(source.track, seconds, surveys.get(source.track))
-            for source in self.fit.sources
-        }
-        sha256 = await self.decoding.audio.ensure_sha256()
-        told = {"provider": self.config.name, "name": os.fsdecode(self.decoding.audio.name)}
-        count = sum(len(cuts[source.track]) + 1 for source in self.fit.sources)
+        tracks = {source.track for source in self.fit.sources}
+        cuts = {track: await self._cuts(track, seconds, surveys.get(track)) for track in tracks}
+        audio = self.decoding.audio
+        sha256 = await audio.ensure_sha256()
+        audio.progress.pieces = count = sum(len(cuts[source.track]) + 1 for source in self.fit.sources)
+        told = {"provider": self.config.name, "name": os.fsdecode(audio.name)}
         log.info("recording.prepared", **told, codec=self.fit.format.codec, pieces=count)
-        self.decoding.audio.progress.pieces = count
         for source in self.fit.sources:
             await self._send_source(source, cuts[source.track], sha256, params)
         if self._refusal is not None and all(part.answer is None for part in self._parts):
@@ -133,17 +129,15 @@ class PieceByPiece:
             return []
         # A survey that ended at the first sound does not cover the rest.
         if found is None or not found.is_whole:
-            decoder = self.decoding.decoder
-            found = await self.decoding.run(lambda: decoder.survey(track))
+            found = await self.decoding.run(partial(self.decoding.decoder.survey, track))
         return decide_cuts(found.loudness, WINDOW_SECONDS, found.sound_seconds, longest)
 
-    async def _send_source(
-        self, source: Source, cuts: list[float], sha256: str, params: Mapping[str, ParamValue]
-    ) -> None:
+    async def _send_source(self, source: Source, cuts: list[float], sha256: str, params: Params) -> None:
         keys = [(sha256, self._key(params, source, cuts, number)) for number in range(len(cuts) + 1)]
         stored = await asyncio.to_thread(lambda: [self.spool.read_answer(*key) for key in keys])
         known = {number for number, answer in enumerate(stored) if answer is not None}
-        make_file = self._new_file_for(cuts)
+        most_bytes = self.fit.format.most_bytes(min(self.fit.longest_seconds, LONGEST_SECONDS))
+        make_file = partial(self.spool.new_piece, most_bytes)
         pieces = self.decoding.decoder.encode(source, self.fit.format, cuts, known, make_file)
         try:
             while (made := await self.decoding.run(lambda: next(pieces, None))) is not None:
@@ -159,12 +153,7 @@ class PieceByPiece:
             await asyncio.shield(asyncio.to_thread(_close, pieces))
 
     async def _send(
-        self,
-        piece: Piece,
-        file: BinaryIO,
-        source: Source,
-        key: tuple[str, str],
-        params: Mapping[str, ParamValue],
+        self, piece: Piece, file: BinaryIO, source: Source, key: tuple[str, str], params: Params
     ) -> None:
         recording = self.decoding.audio
         name = f"piece-{piece.number + 1}{self.fit.format.suffix}".encode()
@@ -191,25 +180,11 @@ class PieceByPiece:
             # The answer is still in memory: only a crash would lose it.
             log.warning("piece.not_kept", provider=self.config.name, reason=error.strerror or str(error))
 
-    def _new_file_for(self, cuts: list[float]) -> Callable[[], BinaryIO]:
-        """Factory of files with room for the longest piece; of the last one only the limit is known."""
-        ends = [*cuts, (cuts[-1] if cuts else 0.0) + min(self.fit.longest_seconds, LAST_PIECE_SECONDS)]
-        longest = max(end - start for start, end in itertools.pairwise([0.0, *ends]))
-        return lambda: self.spool.new_piece(self.fit.format.most_bytes(longest))
-
-    def _key(self, params: Mapping[str, ParamValue], source: Source, cuts: list[float], number: int) -> str:
+    def _key(self, params: Params, source: Source, cuts: list[float], number: int) -> str:
         """Digest of all settings that affect the answer to one piece, without its content."""
-        shaping = [
-            self.config.type,
-            self.config.url,
-            self.config.model,
-            sorted(params.items()),
-            self.fit.format.codec,
-            source.track,
-            source.channel,
-            cuts[:number][-1:],
-            cuts[number : number + 1],
-        ]
+        settings = (self.config.type, self.config.url, self.config.model, sorted(params.items()))
+        part = (self.fit.format.codec, source.track, source.channel)
+        shaping = [*settings, *part, cuts[:number][-1:], cuts[number : number + 1]]
         return hashlib.sha256(json.dumps(shaping, default=str).encode()).hexdigest()
 
 

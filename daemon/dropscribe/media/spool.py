@@ -32,8 +32,6 @@ KEPT_SECONDS = 30 * 86400.0
 WHOLE_SECONDS = 600.0
 """The same after all pieces are answered: long enough for a restart after a crash at that moment."""
 
-_WHOLE = "whole"
-
 
 class Spool:
     """One state directory's spool."""
@@ -54,15 +52,13 @@ class Spool:
         """Remove answers that have reached the end of their lifetime."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self._answers) as entries:
             for entry in entries:
-                is_whole = os.path.lexists(os.path.join(entry.path, _WHOLE))
-                if time.time() - entry.stat().st_mtime > (WHOLE_SECONDS if is_whole else KEPT_SECONDS):
+                if time.time() - entry.stat().st_mtime > KEPT_SECONDS:
                     shutil.rmtree(entry.path, ignore_errors=True)
 
     def new_piece(self, most_bytes: int) -> BinaryIO:
         """An open file without a name, of mode 0600.
 
-        Raises:
-            OSError: ENOSPC where *most_bytes* would not leave room for the queue.
+        Raises OSError (ENOSPC) where *most_bytes* would not leave room for the queue.
         """
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         room = os.statvfs(self._folder)
@@ -84,8 +80,6 @@ class Spool:
         """Store one piece's answer durably."""
         folder = os.path.join(self._answers, sha256)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, _WHOLE))  # of an earlier drop, under other settings
         path = self._path(sha256, key)
         descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -98,10 +92,10 @@ class Spool:
                 sync(opened)
 
     def mark_whole(self, sha256: str) -> None:
-        """Record that all pieces are answered, so that the answers are kept for WHOLE_SECONDS only."""
-        folder = os.path.join(self._answers, sha256)
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, _WHOLE), "w"):
-            pass
+        """Keep the answers for WHOLE_SECONDS, because all pieces are answered; another answer undoes it."""
+        as_of = time.time() - KEPT_SECONDS + WHOLE_SECONDS
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(os.path.join(self._answers, sha256), (as_of, as_of))
         self.forget_old()
 
     def forget(self, sha256: str) -> int:

@@ -99,10 +99,7 @@ def choose_model(wanted: str) -> ModelChoice:
 
     "auto" takes the multilingual base where both its wheels are installed, else the English one. Any
     other name than theirs ("small", "OWNER/NAME") is fetched from the model hub at the first load, because
-    the user asked for it.
-
-    Raises:
-        ProviderUnusable: Code "model_missing"; the reason has the command to install one.
+    the user asked for it. Raises ProviderUnusable, "model_missing", with the command to install one.
     """
     if wanted.startswith("/"):  # the config makes a directory's path absolute
         directory = Path(wanted)
@@ -123,28 +120,21 @@ def _missing(reason: str) -> ProviderUnusable:
 
 def _packaged(name: str) -> ModelChoice | None:
     origin, paths = PACKAGED[name]
-    parts = tuple(file for path in paths if (file := _packaged_file(*path.split("/", 1))))
+    parts = []
+    for package, _, path in (each.partition("/") for each in paths):
+        spec = find_spec(package)
+        folders = (spec and spec.submodule_search_locations) or ()
+        parts += [file for folder in folders if (file := Path(folder) / path).is_file()][:1]
     if len(parts) < len(paths):
         return None
     directory = parts[0].parent if len(parts) == 1 else None
-    return ModelChoice(name, origin, directory, parts, SHA256[name])
-
-
-def _packaged_file(package: str, path: str) -> Path | None:
-    spec = find_spec(package)
-    for location in (spec and spec.submodule_search_locations) or ():
-        file = Path(location) / path
-        return file if file.is_file() else None
-    return None
+    return ModelChoice(name, origin, directory, tuple(parts), SHA256[name])
 
 
 def check_hash(choice: ModelChoice) -> None:
-    """Check every file of a packaged model against its known hash; a user's own model is not checked.
+    """Raise ProviderUnusable ("model_altered") if a file of a packaged model has not its known hash.
 
     A manipulated tokenizer or vocabulary changes the words just as manipulated weights do.
-
-    Raises:
-        ProviderUnusable: Code "model_altered".
     """
     if choice.sha256 and not _is_intact(choice.parts, choice.sha256):
         reason = f"{choice.name} ({choice.origin}): a file is missing or is not the published one"
@@ -164,9 +154,8 @@ def _is_intact(parts: Sequence[Path], sha256: Mapping[str, str]) -> bool:
 def _sha256_of(*files: Path) -> str:
     """The digest of *files*, one after the other; those that have not changed since are not read again."""
     found = map(Path.stat, files)
-    return _read_sha256(
-        files, tuple((each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in found)
-    )
+    seen = tuple((each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in found)
+    return _read_sha256(files, seen)
 
 
 @lru_cache(maxsize=32)
@@ -188,25 +177,20 @@ def cache_folder() -> Path:
 def ready_folder(choice: ModelChoice) -> Path | None:
     """The verified folder to load *choice* from, joined into the cache if need be; None for hub names.
 
-    Raises:
-        ProviderUnusable: A file of the model has another hash, or the cache cannot be written.
+    Raises ProviderUnusable if a file of the model has another hash, or the cache cannot be written.
     """
     if choice.directory is not None or not choice.parts:
         check_hash(choice)
         return choice.directory
     joined = cache_folder() / f"whisper-{choice.name}"
     try:
-        if not _is_joined(joined, choice):
+        if not _is_intact([joined / "model.bin"], choice.sha256):
             check_hash(choice)
             _join(choice, joined)
     except OSError as error:
         reason = f"{joined}: {os.strerror(error.errno or 0)}; set CACHE_DIRECTORY to a folder with room"
         raise ProviderUnusable("cache_unusable", reason) from error
     return joined
-
-
-def _is_joined(joined: Path, choice: ModelChoice) -> bool:
-    return _is_intact([joined / "model.bin"], choice.sha256)
 
 
 def _join(choice: ModelChoice, joined: Path) -> None:
@@ -220,7 +204,7 @@ def _join(choice: ModelChoice, joined: Path) -> None:
         for name in choice.sha256.keys() - {"model.bin"}:
             shutil.copyfile(choice.parts[0].with_name(name), draft / name)
         if joined.exists():
-            if _is_joined(joined, choice):
+            if _is_intact([joined / "model.bin"], choice.sha256):
                 return  # another process was faster
             shutil.rmtree(joined)  # an altered or half-deleted cache: ours to remove
         draft.chmod(0o755)
@@ -232,11 +216,8 @@ def _join(choice: ModelChoice, joined: Path) -> None:
 def fetch(name: str, progress: Callable[[int], None]) -> Path:
     """The folder of the hub's model *name* in the cache, fetched if it is not there.
 
-    The hub's client loads the engine's native libraries, and so runs in a process of its own.
-
-    Args:
-        name: Name of a Whisper model, or OWNER/NAME on the hub.
-        progress: Called twice a second with the received bytes; an exception in it ends the download.
+    The hub's client loads the engine's native libraries, and so runs in a process of its own. *progress* is
+    called twice a second with the received bytes; an exception in it ends the download.
 
     Raises:
         ProviderUnusable: Code "model_missing", or "model_altered" for a file that is not the hub's, which is
@@ -285,11 +266,9 @@ def _fetched_bytes(cache: Path) -> int:
 
 
 def require_engine() -> None:
-    """Check that the engine is installed, before any module imports it.
+    """Raise ProviderUnusable ("engine_missing") unless the engine is installed, before it is imported.
 
-    Raises:
-        ProviderUnusable: Code "engine_missing"; the reason has the command to install it, or says that there
-            is no build for this machine.
+    The reason has the command to install it, or says that there is no build for this machine.
     """
     if find_spec("faster_whisper") is not None and find_spec("av") is not None:
         return

@@ -102,7 +102,8 @@ def _only(part: Answered, seconds: float, warnings: Sequence[str]) -> Transcript
 
 
 def _has_speakers(part: Answered) -> bool:
-    return any(item.speaker is not None for item in chain(part.told.segments, part.told.words))
+    items: list[Segment | Word] = [*part.told.segments, *part.told.words]
+    return any(item.speaker is not None for item in items)
 
 
 def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:

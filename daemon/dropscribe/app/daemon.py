@@ -29,7 +29,7 @@ from dropscribe.app.reload import (
     watched_rules,
 )
 from dropscribe.app.status_publisher import StatusPublisher
-from dropscribe.config.running import remove_running_pointer
+from dropscribe.config.running import remove_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway, StoreBusy
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.intake.inboxes import Inboxes
@@ -204,7 +204,7 @@ class Daemon:
         except BaseExceptionGroup as group_error:
             raise _first_error(group_error) from group_error
         finally:
-            remove_running_pointer(config)
+            remove_pointer(config.state_dir, config.path, os.environ)
             await self.inboxes.release()
         return result
 

@@ -61,7 +61,8 @@ def load_config(
         elif isinstance(error, PermissionError):
             hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"
         raise ConfigError((Problem(said, file=str(path), hint=hint),)) from None
-    return _checked(document, document.folder / path.name, (keys_needed, queue_needed))
+    whole = document.folder / path.name
+    return checked_config(document, whole, keys_needed=keys_needed, queue_needed=queue_needed)
 
 
 def locate_problems(
@@ -76,46 +77,40 @@ def locate_problems(
 
 
 def parse_config(
-    text: str,
-    *,
-    folder: Path,
-    environ: Mapping[str, str],
-    file: str = "dropscribe.yaml",
-    keys_needed: bool = True,
-    queue_needed: bool = True,
+    text: str, *, folder: Path, environ: Mapping[str, str], keys_needed: bool = True
 ) -> tuple[Config, tuple[Problem, ...]]:
     """As :func:`load_config`, for text in memory; its relative paths begin at *folder*."""
-    return _checked(Document(text, file, environ, folder=folder), None, (keys_needed, queue_needed))
+    document = Document(text, "dropscribe.yaml", environ, folder=folder)
+    return checked_config(document, keys_needed=keys_needed)
 
 
-def _checked(
-    document: Document, path: Path | None, needed: tuple[bool, bool]
+def checked_config(
+    document: Document, path: Path | None = None, *, keys_needed: bool = True, queue_needed: bool = True
 ) -> tuple[Config, tuple[Problem, ...]]:
+    """As :func:`load_config`, for a document that was read from *path*, or None for text in memory."""
     data = {name: value for name, value in document.data.items() if value is not None}
     values = Reader(document).section((), data, keys_of(Config)) or {}
     values.setdefault("state_dir", default_state_dir(document.folder, document.environ))
     config = Config(path=path, source=document.without_secrets(), **values)
     check_config(config, document)
-    found = (
-        replace(problem, warning=True) if _is_excused(problem, needed) else problem
-        for problem in document.problems
-    )
-    problems = tuple(sorted(dict.fromkeys(found), key=lambda p: (p.line, p.column)))
+    found = [
+        replace(each, warning=each.warning or _is_excused(each, keys_needed, queue_needed))
+        for each in document.problems
+    ]
+    problems = tuple(sorted(dict.fromkeys(found), key=lambda each: (each.line, each.column)))
     if any(not problem.warning for problem in problems):
         raise ConfigError(problems)
     return config, problems
 
 
-def _is_excused(problem: Problem, needed: tuple[bool, bool]) -> bool:
+def _is_excused(problem: Problem, keys_needed: bool, queue_needed: bool) -> bool:
     """Whether *problem* is one of a key or dsn that the command does not need."""
-    keys_needed, queue_needed = needed
     if _DSN.fullmatch(problem.path):
         return not queue_needed
-    if keys_needed:
-        return False
     # Whole urls in a variable; a mistake in a written one stays one.
     is_unset = problem.message.startswith(UNSET) and _SECRET_URLS.fullmatch(problem.path)
-    return problem.message == NO_KEY or bool(is_unset or _KEYS.fullmatch(problem.path))
+    is_of_key = problem.message == NO_KEY or _KEYS.fullmatch(problem.path)
+    return not keys_needed and bool(is_unset or is_of_key)
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> Document:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import read_small_text
-from dropscribe.config.document import substitute
+from dropscribe.config.document import Document, substitute
 from dropscribe.config.find import absolute_path, default_state_dir, xdg_folder
-from dropscribe.config.load import parse_config
+from dropscribe.config.load import checked_config
 from dropscribe.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,12 +77,6 @@ def is_edited(written: Config, running: Config) -> bool:
     return _reported(written) != _reported(running)
 
 
-def remove_running_pointer(config: Config) -> None:
-    """Remove the pointer at the daemon's end; the copy in the state directory remains."""
-    if config.path is not None:
-        remove_pointer(config.state_dir, config.path, os.environ)
-
-
 def _reported(config: Config) -> dict[str, object]:
     """The sections that a command may need."""
     written = json.loads(config.source or "{}")
@@ -92,20 +86,13 @@ def _reported(config: Config) -> dict[str, object]:
 def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Config | None:
     try:
         stored = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
-        written = Path(stored["path"])
-        if not set(canonical_paths(written)) & set(canonical_paths(path)):
+        written, text = Path(stored["path"]), json.dumps(stored["config"], ensure_ascii=False)
+        if set(canonical_paths(written)).isdisjoint(canonical_paths(path)):
             return None
-        config, _ = parse_config(
-            json.dumps(stored["config"], ensure_ascii=False),
-            folder=written.parent,
-            environ=environ,
-            file=str(path),
-            keys_needed=False,
-            queue_needed=False,
-        )
+        document = Document(text, str(path), environ, folder=written.parent)
+        return checked_config(document, None, keys_needed=False, queue_needed=False)[0]
     except (OSError, ValueError, TypeError, KeyError, ConfigError):
         return None
-    return config
 
 
 def _state_dirs(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
@@ -123,10 +110,8 @@ def pointed_state_dirs(path: Path, environ: Mapping[str, str]) -> Iterator[Path]
         for each in canonical_paths(path):
             where = folder / _name_of(each)
             with contextlib.suppress(OSError):
-                trusted = {0, os.geteuid()}
-                if folder == SERVICE_FOLDER:
-                    trusted.add(folder.stat().st_uid)
-                if where.lstat().st_uid in trusted:
+                service = {folder.stat().st_uid} if folder == SERVICE_FOLDER else set()
+                if where.lstat().st_uid in {0, os.geteuid(), *service}:
                     yield where.readlink()
 
 
@@ -141,11 +126,10 @@ def point_to(state_dir: Path, path: Path, environ: Mapping[str, str]) -> None:
         temporary.replace(where)
 
 
-def remove_pointer(state_dir: Path, path: Path, environ: Mapping[str, str]) -> None:
+def remove_pointer(state_dir: Path, path: Path | None, environ: Mapping[str, str]) -> None:
     """Remove the pointer of the config at *path*, unless it leads to another state directory by now."""
-    where = _pointer_of(path, environ)
     with contextlib.suppress(OSError):
-        if where.readlink() == state_dir:
+        if path is not None and (where := _pointer_of(path, environ)).readlink() == state_dir:
             where.unlink()
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from dropscribe.core.requests.params import ParamValue
 
-
 _REMOTE = ("url", "api_key")
+_DESCRIBED = "key_header body file_field media_type params_in answer errors poll"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +93,7 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = {
         "Any API that takes the audio and answers with JSON, at once or in jobs, described here.",
         {"timeout_seconds": 600.0},
         needs=(("url",), ("answer",)),
-        own=(
-            *_REMOTE,
-            "key_header",
-            "body",
-            "file_field",
-            "media_type",
-            "params_in",
-            "answer",
-            "errors",
-            "poll",
-        ),
+        own=(*_REMOTE, *_DESCRIBED.split()),
     ),
     "assemblyai": ProviderFacts(
         "AssemblyAI, pre-recorded, in jobs. In the EU: `url: https://api.eu.assemblyai.com`.",
@@ -151,13 +141,9 @@ def _service(
 ) -> ProviderFacts:
     """A service with OpenAI's transcription API, which asks for no key if *key_variable* is empty."""
     openai = PROVIDER_TYPES["openai"]
-    return dataclasses.replace(
-        openai,
-        defaults={**openai.defaults, "url": url, **defaults},
-        params=params,
-        key_variable=key_variable,
-        key_domain=key_domain,
-    )
+    defaults = {**openai.defaults, "url": url, **defaults}
+    key = {"key_variable": key_variable, "key_domain": key_domain}
+    return dataclasses.replace(openai, defaults=defaults, params=params, **key)
 
 
 PRESETS: Mapping[str, ProviderFacts] = {

@@ -5,8 +5,8 @@ import json
 import time
 
 from dropscribe.core.model import JobState
-from dropscribe.queue.sql import file_list
-from dropscribe.queue.sql.file_list import FileFilter, read_files, read_page
+from dropscribe.queue.sql import history
+from dropscribe.queue.sql.history import FileFilter, read_files, read_page
 from dropscribe.queue.sql.stats import Ended, count_ended, read_ended
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.waiting import listed_state
@@ -105,7 +105,7 @@ async def test_a_text_to_look_for_may_begin_with_a_slash(tmp_path):
 
 async def test_pages_of_files_are_bounded(tmp_path, monkeypatch):
     """Filtered pages look at so many files at most, and the next ones go on until all were looked at."""
-    monkeypatch.setattr(file_list, "MOST_SCANNED", 4)
+    monkeypatch.setattr(history, "MOST_SCANNED", 4)
     async with House(make_config(tmp_path)) as house:
         for number in range(11):
             await house.drop(f"{'odd' if number % 5 == 1 else 'even'}-{number}.wav", b"%d" % number)

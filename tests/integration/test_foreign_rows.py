@@ -17,7 +17,7 @@ from dropscribe.pipeline.publisher import Publisher
 from dropscribe.queue.cluster import store as store_module
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.sql.file_list import FileFilter, read_files
+from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import catch_up

@@ -13,8 +13,8 @@ from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable, TemporaryFailure
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.pipeline.handler import Handler, build_runtime
+from dropscribe.queue.holds import ProviderRates
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, build_plan
-from dropscribe.queue.provider_rates import ProviderRates
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import intake_queries
 from support.house import House, make_config, read_json, tree

@@ -18,7 +18,7 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import FileSnapshot, NewJob
 from dropscribe.pipeline import attempts, place_checks
-from dropscribe.queue.sql.file_list import FileFilter, read_files
+from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.queue.sql.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider

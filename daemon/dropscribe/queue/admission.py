@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import Route, routes_for
-from dropscribe.queue.holds import Holds
+from dropscribe.queue.holds import Holds, ProviderRates
 from dropscribe.queue.model import HANGS, Plan
-from dropscribe.queue.provider_rates import ProviderRates
 from dropscribe.queue.sql import rows, transactions
 from dropscribe.queue.sql.claims import LARGE_BYTES, SUSPECT_CRASHES, ClaimRequest
 

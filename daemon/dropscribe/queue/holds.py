@@ -1,20 +1,139 @@
-"""Holds of providers and folders, and their spent budgets, in memory and in the database."""
+"""Holds, spent budgets, pauses and rate limits, in memory and in the database."""
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import ScopeKind
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.sql import hold_rows
+from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause
+from dropscribe.queue.sql import hold_rows, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from dropscribe.core.model import Hold, Scope
-    from dropscribe.queue.provider_rates import ProviderRates
+    from dropscribe.queue.model import ProviderLimits
     from dropscribe.queue.retrying_database import RetryingDatabase
+    from dropscribe.queue.sql.database import Connection
+
+_WINDOW_SECONDS = 60.0
+
+
+class ProviderRates:
+    """Rate limits and pauses of all providers, in memory; pauses are written to the database too.
+
+    Attributes:
+        pauses: By provider; one that is over stays until the provider has answered once.
+    """
+
+    def __init__(self, database: RetryingDatabase) -> None:
+        self.pauses: dict[str, Pause] = {}
+        self._database = database
+        self._limits: dict[str, tuple[int, float]] = {}  # provider → requests, and the seconds they count for
+        self._starts: dict[str, deque[float]] = {}  # monotonic; of every provider of the plan
+
+    def replan(self, limits: Collection[ProviderLimits]) -> None:
+        """Replace the limits; requests of the last minute still count."""
+        self._starts = {each.provider: self._starts.get(each.provider, deque()) for each in limits}
+        # Fewer than one a minute: one in a longer window.
+        self._limits = {
+            each.provider: (max(1, int(rate)), _WINDOW_SECONDS / min(1.0, rate))
+            for each in limits
+            if (rate := each.requests_per_minute) is not None
+        }
+
+    def recall(self, db: Connection) -> None:
+        """Take over the pauses and the recent requests of an earlier run."""
+        now, monotonic = self._database.now(), time.monotonic()
+        # After a clock was set back, no pause lasts until a time by the old clock.
+        self.pauses = {
+            provider: replace(pause, until=min(pause.until, now + pause.until - pause.since))
+            for provider, pause in hold_rows.read_pauses(db).items()
+        }
+        longest_seconds = max((seconds for _, seconds in self._limits.values()), default=0.0)
+        for provider, at in rows.read_recent_starts(db, now - longest_seconds):
+            self.started(provider, monotonic - max(0.0, now - at))
+
+    def pause(self, provider: str, seconds: float) -> None:
+        """Start nothing more at *provider* for *seconds*, an hour at most: it asked for it (429, 503).
+
+        A longer pause stays.
+        """
+        now, old = self._database.now(), self.pauses.get(provider)
+        until = max(now + min(seconds, LONGEST_PAUSE_SECONDS), old.until if old else 0.0)
+        pause = self.pauses[provider] = Pause(provider, old.since if old else now, until)
+        self._database.post(lambda db: hold_rows.write_pause(db, pause))
+        self._database.signals.news.set()
+
+    def set_clock_back(self, seconds: float) -> None:
+        """The clock was set back by *seconds*; so are the times in memory."""
+        self.pauses = {
+            provider: replace(pause, since=pause.since - seconds, until=pause.until - seconds)
+            for provider, pause in self.pauses.items()
+        }
+
+    def cut_pause(self, provider: str) -> None:
+        """End a pause now; one request at a time shows whether it is over."""
+        now, pause = self._database.now(), self.pauses.get(provider)
+        if pause is not None and pause.until > now:
+            self.pauses[provider] = replace(pause, until=now)
+            self._database.post(lambda db: hold_rows.cut_pause(db, provider, now))
+
+    def end_pause(self, provider: str) -> None:
+        """Remove a pause that is over, because the provider was asked since."""
+        now, pause = self._database.now(), self.pauses.get(provider)
+        if pause is not None and pause.until <= now:
+            del self.pauses[provider]
+            self._database.post(lambda db: hold_rows.end_pause(db, provider, now))
+
+    def started(self, provider: str, at: float | None = None) -> None:
+        """Count one request that has started, now or *at* (monotonic)."""
+        if provider in self._limits:
+            self._starts[provider].append(time.monotonic() if at is None else at)
+
+    def start_in(self, provider: str) -> float:
+        """Seconds until one more request to *provider* may start; 0 counts it as started now."""
+        if provider not in self._starts:
+            return 0.0  # a reload has removed it: running attempts continue
+        wait_seconds = self._wait_seconds(provider)
+        if not wait_seconds:
+            self.started(provider)
+        return wait_seconds
+
+    def allowance(self, provider: str, taken: int) -> int:
+        """Attempts that may start now, beside *taken* under way; one at a time after a pause."""
+        allowed = self._allowance(provider, time.monotonic())
+        if pause := self.pauses.get(provider):
+            return 0 if self._database.now() < pause.until else min(allowed, 1 - taken)
+        return allowed
+
+    def next_starts(self) -> dict[str, float]:
+        """Unix seconds from which a provider may get one more request, of those that have to wait for it."""
+        now = self._database.now()
+        return {name: now + wait for name in self._starts if (wait := self._wait_seconds(name))}
+
+    def waits(self) -> list[float]:
+        """Seconds until rates and pauses allow more."""
+        return [wait for name in self._starts if (wait := self._wait_seconds(name))]
+
+    def _allowance(self, provider: str, now: float) -> int:
+        if provider not in self._limits:
+            return 1 << 30
+        (most, seconds), starts = self._limits[provider], self._starts[provider]
+        while starts and starts[0] <= now - seconds:
+            starts.popleft()
+        return max(0, most - len(starts))
+
+    def _wait_seconds(self, provider: str) -> float:
+        now, pause = time.monotonic(), self.pauses.get(provider)
+        wait_seconds = pause.until - self._database.now() if pause else 0.0
+        if not self._allowance(provider, now):
+            wait_seconds = max(wait_seconds, self._starts[provider][0] + self._limits[provider][1] - now)
+        return max(0.0, wait_seconds)
 
 
 class Holds:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.core.model import Hold
     from dropscribe.queue.model import Pause
-    from dropscribe.queue.sql.file_list import ListedFile
-    from dropscribe.queue.sql.history import JobRecord
+    from dropscribe.queue.sql.history import JobRecord, ListedFile
     from dropscribe.reports.queue_reader import QueueView
 
 _SHORT_WAIT_SECONDS = 3.0  # Shorter waits for a rate limit are not worth a sentence

@@ -14,7 +14,7 @@ from dropscribe.core.text.printing import clock_text, duration_words, escape_tex
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dropscribe.queue.sql.file_list import ListedFile
+    from dropscribe.queue.sql.history import ListedFile
 
 _GAP = "  "
 _NARROWEST = 20

@@ -15,7 +15,7 @@ import sqlite3
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.queue.embedded.state_dir import make_private_file
+from dropscribe.queue.embedded.store import make_private_file
 from dropscribe.search.passages import BrokenPassages, pack, unpack
 from dropscribe.search.words import words_in
 

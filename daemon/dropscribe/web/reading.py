@@ -11,9 +11,8 @@ from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import TEMPLATE
 from dropscribe.files.audio import open_beneath
-from dropscribe.queue.sql.file_list import FileFilter, read_files
-from dropscribe.queue.sql.file_list import read_page as read_listed_page
-from dropscribe.queue.sql.history import read_record
+from dropscribe.queue.sql.history import FileFilter, read_files, read_record
+from dropscribe.queue.sql.history import read_page as read_listed_page
 from dropscribe.queue.sql.stats import Ended, read_ended
 from dropscribe.reports.explain import explain_record
 from dropscribe.reports.locations import Place, find_places

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dropscribe.files.audio import AudioFile, Progress
-    from dropscribe.queue.sql.file_list import ListedFile
+    from dropscribe.queue.sql.history import ListedFile
     from dropscribe.reports.waiting import ListedState
     from dropscribe.search.finding import Sentence
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import path_text, utc_text
-from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
+from dropscribe.queue.sql.history import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about

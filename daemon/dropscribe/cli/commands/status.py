@@ -14,7 +14,7 @@ from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import amount_words, duration_words, path_text, utc_text
 from dropscribe.queue.model import Stats, build_plan
-from dropscribe.queue.sql.file_list import FileFilter, read_files
+from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.patience import ask_disk_or, stands_at

@@ -135,16 +135,8 @@ def _to_transcribe(
 
 
 def _due(db: Connection, provider: str, route: Route, now: float, limit: int) -> list[tuple[float, int]]:
-    """(due_at, id), oldest first, in two walks along an index at most, never a sort over the backlog."""
-    part = (
-        "(SELECT due_at, id FROM jobs WHERE state = 'queued' AND ticket IS NULL AND folder = ? AND pin = ?"
-        " AND due_at <= ? ORDER BY due_at, id LIMIT ?)"
-    )
     queues = claims.queues_of(provider, (route,))
-    return db.execute(
-        f"SELECT due_at, id FROM ({' UNION ALL '.join(part for _ in queues)}) AS due ORDER BY 1, 2 LIMIT ?",
-        (*(value for queue in queues for value in (*queue, now, limit)), limit),
-    ).fetchall()
+    return claims.oldest(db, queues, "ticket IS NULL AND due_at <= ?", (now,), limit)
 
 
 def _is_probed(db: Connection, scope: Scope) -> bool:

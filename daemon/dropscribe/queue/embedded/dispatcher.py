@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy, StoreFull
-from dropscribe.core.model import ResultStored, Retry
+from dropscribe.core.model import ResultStored
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
-from dropscribe.queue.embedded.state_dir import trouble_of_disk
+from dropscribe.queue.embedded.store import trouble_of_disk
 from dropscribe.queue.job_runner import log_interrupted
 from dropscribe.queue.model import POLLING_SLOTS
 from dropscribe.queue.sql import claims, hold_rows, rows, transactions
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job
     from dropscribe.queue.admission import Admission
     from dropscribe.queue.job_runner import JobRunner
-    from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
@@ -46,7 +45,7 @@ class EmbeddedDispatcher:
 
     Almost every result is published by the task that stored it. A search for stored results finds those of an
     earlier run, those without a free publishing slot, and those whose disk was full. It also reads the
-    results that are being published, so it is not repeated each time a file ends.
+    results that are being published, so it is made once a second at most.
 
     Args:
         state_dir: Its disk must have room for an answer before anything is claimed.
@@ -64,7 +63,6 @@ class EmbeddedDispatcher:
         self._looked_at = time.monotonic()
         self._clock_ahead_seconds = self._database.now() - self._looked_at
         self._search_at = 0.0  # monotonic
-        self._seen: tuple[Plan, frozenset[str]] | None = None
         self._has_recovered, self._draining = False, False
         self._claimed_last = asyncio.Event()
 
@@ -76,11 +74,9 @@ class EmbeddedDispatcher:
                 self._signals.wake.clear()
                 sleep_seconds = await self._dispatch(group, runner)
                 self._looked_at = time.monotonic()
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(sleep_seconds):
                         await self._signals.wake.wait()
-                except TimeoutError:
-                    self._search()
 
     async def drain(self, grace_seconds: float) -> None:
         """Claim nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""
@@ -142,17 +138,14 @@ class EmbeddedDispatcher:
             self._claimed_last.set()
             return _LONGEST_SLEEP_SECONDS
         self._note_clock()
-        seen = self._admission.plan, self._admission.folders.hanging
-        if seen != self._seen:  # a folder has come back into the plan, or hangs no more
-            self._seen = seen
-            self._search()
         # Computed first: a wait that ends while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._admission.waits()]
         # Uploads stop before they are paid for, if their answers could not be stored.
         self._database.note_trouble(trouble_of_disk(self._state_dir))
         requests = [] if self._database.trouble else self._admission.requests()
         limits = self._limits()
-        waits_until += [] if limits.publications else [self._search_at]
+        if not limits.publications:
+            waits_until.append(self._search_at)
         if not requests and not limits.publications and not limits.polls:
             return self._sleep_seconds(None, waits_until)  # freeing a slot wakes the loop
         try:
@@ -168,12 +161,8 @@ class EmbeddedDispatcher:
         for job in due:
             self._start_due(group, runner, job)
         if limits.publications and len(due) >= limits.publications:
-            self._search()  # there may be more: the end of a publication wakes the loop
+            self._search_at = 0.0  # there may be more: the end of a publication wakes the loop
         return self._sleep_seconds(next_at, waits_until)
-
-    def _search(self, at: float = 0.0) -> None:
-        """Search for stored results at the monotonic time *at*, or sooner where that is planned."""
-        self._search_at = min(self._search_at, at)
 
     def _limits(self) -> claims.Limits:
         in_flight, now = self._admission.in_flight, time.monotonic()
@@ -200,22 +189,19 @@ class EmbeddedDispatcher:
 
     def _start_due(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
         """Poll or publish *job*, unless it runs already, its folder is gone or hangs, or no slot is free."""
-        in_flight = self._admission.in_flight
+        in_flight, hanging = self._admission.in_flight, self._admission.folders.hanging
         if job.id in in_flight.tasks or job.folder not in self._admission.plan.chains:
             return
         if job.result is None:
-            if len(in_flight.polling) < POLLING_SLOTS:
-                self._start(group, runner, job)
-        elif self._admission.publications() >= PUBLISHING_SLOTS:
-            self._search()
-        elif job.folder not in self._admission.folders.hanging:
+            is_free = len(in_flight.polling) < POLLING_SLOTS
+        else:
+            is_free = self._admission.publications() < PUBLISHING_SLOTS and job.folder not in hanging
+        if is_free:
             self._start(group, runner, job)
 
     async def _run_job(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
         if job.result is None and job.remote is None:
             reached("claimed")
         outcome = await runner.run(job)
-        if isinstance(outcome, Retry) and job.state.has_result:
-            self._search(time.monotonic() + outcome.after_seconds)
         if isinstance(outcome, ResultStored):
             self._start_due(group, runner, outcome.job)

@@ -1,4 +1,4 @@
-"""The SQLite file, and the one thread that writes it.
+"""The SQLite file, the one thread that writes it, and its directory, which is locked while a daemon runs.
 
 Guarantees: when a call returns, its transaction is on disk (WAL, synchronous=FULL). Calls that wait while the
 disk syncs share the next transaction, so one sync serves them all.
@@ -12,11 +12,11 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
-from dropscribe.queue.embedded.state_dir import lock_state_dir, make_private_file
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreInUse, StoreUnusable
 from dropscribe.queue.sql.database import Database, read_token, valid_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DATABASE_NAME = "queue.db"
+_LOCK_NAME = "lock"
 _BUSY_SECONDS = 30.0
+STATE_RESERVE_BYTES = 4 * 1024 * 1024
+"""Room that must be free on the state directory's disk before anything is paid for."""
+
+_LOCK_TRIES = 5
+_LOCK_GAP_SECONDS = 0.02
 
 MIGRATIONS = ("schema.sql", *(f"migration_{version}.sql" for version in range(2, 9)))
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
@@ -101,7 +107,7 @@ def is_running(state_dir: Path) -> bool:
         PermissionError: The directory may not be looked at.
     """
     try:
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(state_dir / _LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -160,6 +166,74 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
         result = work(connection)
         connection.execute("COMMIT")
         return result
+
+
+def lock_state_dir(state_dir: Path) -> int:
+    """Make *state_dir* if need be, and lock it; returns the descriptor that holds the lock.
+
+    Raises:
+        StoreInUse: Another daemon has it.
+        StoreUnusable: It is on a network file system.
+        StoreError: It cannot be made or opened.
+    """
+    from dropscribe.files.mounts import MountKind, mount_of  # noqa: PLC0415  # readers lock nothing
+
+    with _writing_to(state_dir):
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(PermissionError):  # another user's directory is left alone
+            state_dir.chmod(0o700)
+        _take_lock(descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreInUse(
+            str(state_dir), "another dropscribe has this state directory", "stop it, or set another state_dir"
+        ) from None
+    if mount_of(os.fsencode(state_dir)).kind is MountKind.REMOTE:
+        os.close(descriptor)
+        raise StoreUnusable(
+            str(state_dir), "is on a network file system", "set state_dir to a folder on a local disk"
+        )
+    return descriptor
+
+
+@contextlib.contextmanager
+def _writing_to(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            str(path), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
+        ) from error
+
+
+def _take_lock(descriptor: int) -> None:
+    """Lock exclusively; a ``status`` that checks for a daemon holds a shared lock for an instant."""
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_GAP_SECONDS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def make_private_file(path: Path) -> None:
+    """Make the database's file for its owner alone: SQLite gives its journals the same mode.
+
+    Raises:
+        StoreError: The state directory may not be written.
+    """
+    with _writing_to(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def trouble_of_disk(state_dir: Path) -> StoreFull | None:
+    """Why nothing may be paid for now, or None."""
+    disk = os.statvfs(state_dir)
+    if disk.f_bavail * disk.f_frsize >= STATE_RESERVE_BYTES:
+        return None
+    return StoreFull(str(state_dir), "the disk of the state directory is full")
 
 
 def is_migrated(connection: Connection) -> bool:

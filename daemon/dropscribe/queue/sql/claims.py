@@ -6,18 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from dropscribe.queue.sql import rows
 from dropscribe.queue.sql.database import marks
 from dropscribe.queue.sql.result_rows import jobs_with_result
-from dropscribe.queue.sql.rows import (
-    AT_PROVIDER,
-    HAS_RESULT,
-    JOB_COLUMNS,
-    QUEUED,
-    UPDATE_STATE,
-    earliest_due,
-    job_of,
-    read_jobs,
-)
+from dropscribe.queue.sql.rows import AT_PROVIDER, HAS_RESULT, QUEUED, earliest_due
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -35,10 +27,7 @@ POLL_PATIENCE_SECONDS = 600.0
 
 LARGE_BYTES = 256 * 1024 * 1024  # an upload of this size may hold a slot for hours
 
-_OLDEST = (
-    f"SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ? AND crashes < ?"
-    " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT ?"
-)
+_WITHIN = "crashes < ? AND size_bytes < ? AND due_at <= ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +72,8 @@ def claim(
             times.append(next_due_at(db, request.provider, request.routes))
     due: list[Job] = []
     if limits.polls:
-        due = read_jobs(
-            db, f"{AT_PROVIDER} AND {_due_in(limits.folders)}", (*limits.folders, now, limits.polls)
-        )
+        polled = f"{AT_PROVIDER} AND {_due_in(limits.folders)}"
+        due = rows.read_jobs(db, polled, (*limits.folders, now, limits.polls))
         times.append(earliest_due(db, f"{AT_PROVIDER} AND due_at > ?", (now,)))
     if limits.publications:
         folders = [folder for folder in limits.folders if folder not in limits.hanging]
@@ -139,14 +127,11 @@ def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has
         before, bounds = bounds, (crashes_below, most_bytes, float("inf") if request.is_probe else now)
         if bounds != before:  # at first, and where a claimed job excludes others
             waiting = {
-                route.folder: _oldest(db, queues_of(request.provider, (route,)), bounds, free)
+                route.folder: oldest(db, queues_of(request.provider, (route,)), _WITHIN, bounds, free)
                 for route in request.routes
             }
-        due = [
-            (in_flight[folder], request.turns.get(folder, 0), *jobs[0])
-            for folder, jobs in waiting.items()
-            if jobs
-        ]
+        heads = ((folder, jobs[0]) for folder, jobs in waiting.items() if jobs)
+        due = [(in_flight[folder], request.turns.get(folder, 0), *head) for folder, head in heads]
         if not due:
             break
         job = begin_attempt(db, min(due)[-1], request.provider, now)
@@ -159,14 +144,21 @@ def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has
     return claimed
 
 
-def _oldest(
-    db: Connection, queues: Sequence[tuple[str, str]], bounds: tuple[float, ...], limit: int
+def oldest(
+    db: Connection, queues: Sequence[tuple[str, str]], which: str, values: tuple[float, ...], limit: int
 ) -> list[tuple[float, int]]:
-    """(due_at, id) of the *limit* jobs of *queues* that are due longest: one index look-up for each queue."""
-    each = [f"SELECT due_at, id FROM ({_OLDEST}) AS queue_{number}" for number in range(len(queues))]
+    """(due_at, id) of the *limit* jobs of *queues* that are due longest: one index look-up for each queue.
+
+    Args:
+        which: A further condition with *values*; a constant of the caller's.
+    """
+    of_queue = (
+        f"SELECT due_at, id FROM (SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ?"
+        f" AND {which} ORDER BY due_at, id LIMIT ?) AS queue"
+    )
     return db.execute(
-        " UNION ALL ".join(each) + " ORDER BY due_at, id LIMIT ?",
-        [*(value for queue in queues for value in (*queue, *bounds, limit)), limit],
+        " UNION ALL ".join([of_queue] * len(queues)) + " ORDER BY due_at, id LIMIT ?",
+        [*(value for queue in queues for value in (*queue, *values, limit)), limit],
     ).fetchall()
 
 
@@ -200,10 +192,8 @@ def newest_untried(db: Connection, queues: Iterable[tuple[str, str]], which: str
 
 def next_due_at(db: Connection, provider: str, routes: Sequence[Route]) -> float | None:
     """When the next job for *provider* is due, or None."""
-    due = [
-        earliest_due(db, f"{QUEUED} AND folder = ? AND pin = ?", queue)
-        for queue in queues_of(provider, routes)
-    ]
+    which = f"{QUEUED} AND folder = ? AND pin = ?"
+    due = [earliest_due(db, which, queue) for queue in queues_of(provider, routes)]
     return min((at for at in due if at is not None), default=None)
 
 
@@ -215,13 +205,13 @@ def begin_attempt(db: Connection, job_id: int, provider: str, now: float, node: 
     """
     changes, values = (", node = ?", (provider, node)) if node else ("", (provider,))
     row = db.execute(
-        f"{UPDATE_STATE} 'transcribing', attempts = attempts + 1, fence = fence + 1, provider = ?"
-        f"{changes} WHERE id = ? RETURNING {JOB_COLUMNS},"
+        f"{rows.UPDATE_STATE} 'transcribing', attempts = attempts + 1, fence = fence + 1, provider = ?"
+        f"{changes} WHERE id = ? RETURNING {rows.JOB_COLUMNS},"
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
         (*values, job_id),
     ).fetchone()
     db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
-    return job_of(row, may_be_cached=bool(row[-1]))
+    return rows.job_of(row, may_be_cached=bool(row[-1]))
 
 
 DELETION_LEASE_SECONDS = 600.0  # Lease of a deletion that was taken: it is not tried again for this long

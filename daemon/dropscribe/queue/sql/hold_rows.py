@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
@@ -20,15 +21,12 @@ def write_hold(db: Connection, hold: Hold) -> None:
         "INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET"
         " code = excluded.code, reason = excluded.reason, since = excluded.since,"
         " next_probe_at = excluded.next_probe_at, wait_seconds = excluded.wait_seconds",
-        (
-            *(hold.scope.kind, hold.scope.name, hold.code, hold.reason),
-            *(hold.since, hold.next_probe_at, hold.wait_seconds),
-        ),
+        (hold.scope.kind, hold.scope.name, *astuple(hold)[1:]),
     )
 
 
 def begin_hold(db: Connection, hold: Hold) -> None:
-    """Insert or replace one hold; no ticket of its jobs is left."""
+    """The same for one that begins: no ticket of its jobs is left."""
     write_hold(db, hold)
     void_scope(db, hold.scope)
 
@@ -41,14 +39,12 @@ def end_hold(db: Connection, scope: Scope, now: float) -> None:
 
 def read_holds(db: Connection) -> list[Hold]:
     """Every hold; rows of an unknown kind are ignored."""
-    return [
-        Hold(Scope(ScopeKind(kind), name), *rest)
-        for kind, name, *rest in db.execute(
-            "SELECT kind, name, code, reason, since, next_probe_at, wait_seconds FROM holds"
-            " WHERE kind IN (?, ?) ORDER BY kind, name",
-            tuple(ScopeKind),
-        )
-    ]
+    found = db.execute(
+        "SELECT kind, name, code, reason, since, next_probe_at, wait_seconds FROM holds"
+        " WHERE kind IN (?, ?) ORDER BY kind, name",
+        tuple(ScopeKind),
+    )
+    return [Hold(Scope(ScopeKind(kind), name), *rest) for kind, name, *rest in found]
 
 
 def _make_due(db: Connection, scope: Scope, now: float) -> None:

@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState, LiveRow, Submitted
 from dropscribe.core.routing import BACKLOG
-from dropscribe.queue.sql import backlog
+from dropscribe.queue.sql import backlog, rows
 from dropscribe.queue.sql.database import is_shared
-from dropscribe.queue.sql.rows import (
-    LIVE,
-    LIVE_STATE,
-    inode_of_row,
-    inode_to_row,
-    join_path,
-    split_path,
-    withdraw_queued,
-)
+from dropscribe.queue.sql.rows import LIVE, join_path, split_path, withdraw_queued
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,14 +48,10 @@ def _submit_some(
     keys = [(job.folder, job.identity) for job in jobs]
     # Due in the order of their rows: jobs that are in flight together are then beside each other on disk.
     due_at = max(job.received_at for job in jobs)
-    rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
+    new = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
     made = db.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES {rows} ON CONFLICT DO NOTHING RETURNING folder, identity, id",
-        [
-            value
-            for job, (_, identity) in zip(jobs, keys, strict=True)
-            for value in _values(job, identity, marks[job.folder], due_at)
-        ],
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES {new} ON CONFLICT DO NOTHING RETURNING folder, identity, id",
+        [value for job in jobs for value in _values(job, marks[job.folder], due_at)],
     )
     ids = {(folder, identity): job_id for folder, identity, job_id in made}
     earlier = _earlier_at_places(db, jobs, min(ids.values())) if ids else {}
@@ -78,12 +66,12 @@ def _submit_some(
             yield _beside_others(db, job, job_id, earlier.get((job.folder, job.path), ()))
 
 
-def _values(new: NewJob, identity: bytes, mark: str | None, due_at: float) -> tuple[object, ...]:
+def _values(new: NewJob, mark: str | None, due_at: float) -> tuple[object, ...]:
     seen = new.snapshot
     pin = BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""
     return (
-        *(new.folder, *split_path(new.path), identity, new.stable_inodes),
-        *(seen.device, inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
+        *(new.folder, *split_path(new.path), new.identity, new.stable_inodes),
+        *(seen.device, rows.inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
         *(pin, new.received_at, due_at),
     )
 
@@ -109,16 +97,12 @@ def _earlier_at_places(
 def _beside_others(
     db: Connection, new: NewJob, job_id: int, earlier: Sequence[tuple[int, str, int]]
 ) -> Submitted:
-    """Resolve the conflict of the new job with the *earlier* ones at its path.
-
-    A queued one has lost its audio. One that is being transcribed or filed and has the same size may be of
-    the same recording, with other times or under another inode: it compares the content, and no second job
-    begins before it has ended.
-    """
     for old_id, state, size_bytes in earlier:
-        if state == JobState.QUEUED:
+        if state == JobState.QUEUED:  # it has lost its audio
             withdraw_queued(db, "another file took its place", "id = ?", (old_id,))
         elif size_bytes == new.snapshot.size_bytes:
+            # It may be of the same recording, with other times or under another inode: it compares the
+            # content, and no second job begins before it has ended.
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             db.execute("UPDATE counts SET n = n - 1 WHERE folder = ? AND state = 'queued'", (new.folder,))
             return Submitted(is_new=False, is_in_flight=True)
@@ -145,11 +129,8 @@ def read_failed_of(db: Connection, new: NewJob) -> list[tuple[str, bytes]]:
 
 def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
     """Mark a failed job as withdrawn: its file is back in the inbox."""
-    db.execute(
-        "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
-        " WHERE folder = ? AND filed = ? AND state = 'failed'",
-        (folder, filed),
-    )
+    withdrawn = "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
+    db.execute(f"{withdrawn} WHERE folder = ? AND filed = ? AND state = 'failed'", (folder, filed))
 
 
 def withdraw(
@@ -163,14 +144,11 @@ def withdraw(
     which = "folder = ? AND directory = ? AND name = ?"
     ages: tuple[float, ...] = ()
     if is_shared(db):
-        which += (
-            " AND extract(epoch FROM clock_timestamp()) - received_at"
-            " > CASE WHEN code = 'missing' THEN ? ELSE ? END"
-        )
+        age = "extract(epoch FROM clock_timestamp()) - received_at"
+        which += f" AND {age} > CASE WHEN code = 'missing' THEN ? ELSE ? END"
         ages = (min(MISSED_SECONDS, YOUNG_SECONDS), YOUNG_SECONDS)
-    return [
-        ended for place in places for ended in withdraw_queued(db, reason, which, (folder, *place, *ages))
-    ]
+    gone = (withdraw_queued(db, reason, which, (folder, *place, *ages)) for place in places)
+    return [place for ended in gone for place in ended]
 
 
 def relocate(db: Connection, new: NewJob, old_path: bytes) -> None:
@@ -195,23 +173,20 @@ def read_live(db: Connection, folder: str, directory: bytes) -> Iterator[LiveRow
         f" WHERE folder = ? AND directory = ? AND {LIVE} ORDER BY name",
         (folder, directory),
     )
-    numbers: dict[int, int] = {}  # one object for the number that nearly all rows have
     for name, inode, device, stable_inodes in found:
-        yield LiveRow(name, inode_of_row(inode), numbers.setdefault(device, device), bool(stable_inodes))
+        yield LiveRow(name, rows.inode_of_row(inode), device, bool(stable_inodes))
 
 
 def read_directories(db: Connection, folder: str) -> list[bytes]:
     """Directories that live jobs stand in."""
-    rows = db.execute(f"SELECT DISTINCT directory FROM jobs WHERE folder = ? AND {LIVE}", (folder,))
-    return [directory for (directory,) in rows]
+    found = db.execute(f"SELECT DISTINCT directory FROM jobs WHERE folder = ? AND {LIVE}", (folder,))
+    return [directory for (directory,) in found]
 
 
 def set_device(db: Connection, folder: str, directory: bytes, device: int) -> None:
     """Update the device of the directory's live files: it was mounted anew."""
-    db.execute(
-        f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {LIVE}",
-        (device, folder, directory),
-    )
+    live = f"folder = ? AND directory = ? AND {LIVE}"
+    db.execute(f"UPDATE jobs SET device = ? WHERE {live}", (device, folder, directory))
 
 
 def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
@@ -247,7 +222,7 @@ def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
         db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND NOT {known}", (new, old, new))
         backlog.rename(db, old, new)
         for folder in (old, new):
-            db.execute(f"DELETE FROM counts WHERE folder = ? AND {LIVE_STATE}", (folder,))
+            db.execute(f"DELETE FROM counts WHERE folder = ? AND {rows.LIVE_STATE}", (folder,))
             db.execute(
                 "INSERT INTO counts (folder, state, n) SELECT folder, state, count(*) FROM jobs"
                 f" WHERE folder = ? AND {LIVE} GROUP BY folder, state",

@@ -38,9 +38,9 @@ def put(db: sqlite3.Connection, new: Notification, recipients: Iterable[str]) ->
         if waiting >= MOST_WAITING:
             full.append(recipient)
             continue
+        row = (recipient, new.event_id, new.at, new.at, new.content)
         db.execute(
-            "INSERT INTO outbox (recipient, event_id, at, due_at, content) VALUES (?, ?, ?, ?, ?)",
-            (recipient, new.event_id, new.at, new.at, new.content),
+            "INSERT INTO outbox (recipient, event_id, at, due_at, content) VALUES (?, ?, ?, ?, ?)", row
         )
     return full
 

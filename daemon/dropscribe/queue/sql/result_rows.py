@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import FileSnapshot, JobState, OutputNames, StoredResult, identity
 from dropscribe.core.naming import Companion
-from dropscribe.queue.sql.rows import (
-    HAS_RESULT,
-    JOB_COLUMNS,
-    LIVE,
-    LateTransitionError,
-    end_attempt,
-    inode_to_row,
-    job_of,
-    move,
-    withdraw_queued,
-)
+from dropscribe.queue.sql import rows
+from dropscribe.queue.sql.rows import HAS_RESULT, JOB_COLUMNS, LateTransitionError, job_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +33,8 @@ def store_result(
         return None
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
     changes = "due_at = 0, crashes = 0, internal_errors = 0, pin = ''"
-    row = move(db, job, state, changes, returning=_RETURNING)
-    end_attempt(db, job, ended)
+    row = rows.move(db, job, state, changes, returning=_RETURNING)
+    rows.end_attempt(db, job, ended)
     return job_of(row, result)
 
 
@@ -62,7 +53,7 @@ def replace_result(db: Connection, job: Job, result: StoredResult, *, rejected: 
     if not _write_result(db, job.id, result):
         return None
     if rejected and job.state is JobState.TRANSCRIBED:
-        row = move(db, job, JobState.REJECTED, "due_at = 0", returning=_RETURNING)
+        row = rows.move(db, job, JobState.REJECTED, "due_at = 0", returning=_RETURNING)
     return job_of(row, result)
 
 
@@ -76,10 +67,10 @@ def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | 
     """
     key = identity(job.path, snapshot, stable_inodes=job.stable_inodes)
     twin, values = "folder = ? AND identity = ? AND id <> ?", (job.folder, key, job.id)
-    withdraw_queued(db, "the same recording was transcribed meanwhile", twin, values)
-    if db.execute(f"SELECT 1 FROM jobs WHERE {twin} AND {LIVE}", values).fetchone():
+    rows.withdraw_queued(db, "the same recording was transcribed meanwhile", twin, values)
+    if db.execute(f"SELECT 1 FROM jobs WHERE {twin} AND {rows.LIVE}", values).fetchone():
         return None
-    inode = inode_to_row(snapshot.inode) if job.stable_inodes else 0
+    inode = rows.inode_to_row(snapshot.inode) if job.stable_inodes else 0
     row = db.execute(
         "UPDATE jobs SET identity = ?, device = ?, inode = ?, mtime_ns = ? WHERE id = ? AND fence = ?"
         f" AND {HAS_RESULT} RETURNING {JOB_COLUMNS}",

@@ -25,12 +25,7 @@ QUARTER_SECONDS = 900
 _LONGEST_SECONDS = 14 * 86_400.0  # a longer recording's length is not believed
 
 
-def read_stats(
-    db: Connection,
-    plan: Plan,
-    now: float,
-    in_flight: Mapping[str, int] | None = None,
-) -> Stats:
+def read_stats(db: Connection, plan: Plan, now: float, in_flight: Mapping[str, int] | None = None) -> Stats:
     """Counts of every folder in *plan*, and the holds; of a cluster its nodes too.
 
     Args:
@@ -62,10 +57,8 @@ def read_nodes(db: Connection) -> list[NodeStats]:
 
 def read_live_counts(db: Connection) -> dict[str, int]:
     """Live jobs by folder, of all rules that ever were."""
-    found = db.execute(
-        f"SELECT folder, sum(n) FROM counts WHERE {rows.LIVE_STATE} GROUP BY folder HAVING sum(n) > 0"
-    )
-    return {folder: int(n) for folder, n in found}
+    live = f"SELECT folder, sum(n) FROM counts WHERE {rows.LIVE_STATE} GROUP BY folder HAVING sum(n) > 0"
+    return {folder: int(n) for folder, n in db.execute(live)}
 
 
 def read_current_pauses(db: Connection, now: float) -> dict[str, Pause]:
@@ -136,14 +129,11 @@ def _read_assigned(db: Connection, folder: str, queued: int, now: float) -> list
         queued: All of the folder. Rows without an assigned provider are not counted one by one: of 100,000
             that would take longer than all the rest.
     """
-    rows_of = f"FROM jobs WHERE {rows.QUEUED} AND folder = ?"
-    assigned = db.execute(
-        f"SELECT pin, count(*), count(*) FILTER (WHERE due_at > ?) {rows_of} AND pin > '' GROUP BY pin",
-        (now, folder),
-    ).fetchall()
-    (deferred,) = db.execute(
-        f"SELECT count(*) {rows_of} AND pin = '' AND due_at > ?", (folder, now)
-    ).fetchone()
+    of_folder = f"FROM jobs WHERE {rows.QUEUED} AND folder = ?"
+    by_pin = f"SELECT pin, count(*), count(*) FILTER (WHERE due_at > ?) {of_folder} AND pin > '' GROUP BY pin"
+    assigned = db.execute(by_pin, (now, folder)).fetchall()
+    unassigned = f"SELECT count(*) {of_folder} AND pin = '' AND due_at > ?"
+    (deferred,) = db.execute(unassigned, (folder, now)).fetchone()
     total = max(0, queued - sum(total for _, total, _ in assigned))
     return [("", total, min(total, deferred)), *assigned]
 

@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 _MOST_CRASHES = 1 << 30
 
+_ENDED = "ended_at = ?, filed = ?, code = '', reason = ?"
+"""A trigger deletes the stored result and the reserved names. The end is by the queue's clock: the search
+index follows the jobs in the order of their ends."""
+
 
 def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -> None:
     """Write the outcome of an attempt or a publication of *job*."""
     match outcome:
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
-            _end(db, job, state, now, filed=outcome.path)
+            rows.move(db, job, state, _ENDED, (now, outcome.path, ""))
             stats.count_ended(db, job.folder, state, outcome.audio_seconds, now)
             if outcome.is_suspect:
                 rows.increment_count(db, job.folder, rows.SUSPECT)
         case Withdrawn():
-            _end(db, job, JobState.WITHDRAWN, now, reason=outcome.reason)
+            rows.move(db, job, JobState.WITHDRAWN, _ENDED, (now, None, outcome.reason))
             rows.end_attempt(db, job, outcome.attempt)
             for spending in outcome.spending:
                 budget_usage.write_spending(db, spending, now)
@@ -49,24 +53,14 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
                 _clear_assignments(db, job.folder, chain)
 
 
-def _end(
-    db: Connection, job: Job, state: JobState, now: float, *, filed: bytes | None = None, reason: str = ""
-) -> None:
-    """Move a live state → an ended one; a trigger deletes the stored result and the reserved names."""
-    # By the queue's clock: the search index follows the jobs in the order of their ends.
-    rows.move(db, job, state, "ended_at = ?, filed = ?, code = '', reason = ?", (now, filed, reason))
-
-
 def _store_remote_job(db: Connection, job: Job, remote: AtProvider, now: float) -> None:
     """Store the provider's job id, or the time of its next poll; the attempt goes on."""
+    remote_id, due_at = remote.remote_id, now + remote.poll_after_seconds
     changed = db.execute(
         "UPDATE jobs SET remote_at = CASE WHEN remote_id = ? THEN remote_at ELSE ? END,"
         " sent_sha256 = CASE WHEN remote_id = ? THEN sent_sha256 ELSE ? END, remote_id = ?,"
         " due_at = ?, code = '', reason = '' WHERE id = ? AND fence = ? AND state = 'transcribing'",
-        (
-            *(remote.remote_id, now, remote.remote_id, remote.sha256, remote.remote_id),
-            *(now + remote.poll_after_seconds, job.id, job.fence),
-        ),
+        (remote_id, now, remote_id, remote.sha256, remote_id, due_at, job.id, job.fence),
     ).rowcount
     if not changed:
         raise rows.LateTransitionError(f"job {job.id} is not transcribing any more")
@@ -141,11 +135,9 @@ def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
     """Requeue the jobs that the end of the daemon interrupted; returns them."""
     clear_stale_assignments(db, plan, now)
     cut_off = requeue_all_interrupted(db, plan.retry, now)
-    # The restart may follow a new key or a repair: polls that failed are tried at once, as held
-    # providers are.
-    db.execute(
-        f"UPDATE jobs SET due_at = ? WHERE {rows.AT_PROVIDER} AND code <> '' AND due_at > ?", (now, now)
-    )
+    # The restart may follow a new key or a repair: polls that failed are tried at once, as held ones are.
+    put_off = f"{rows.AT_PROVIDER} AND code <> '' AND due_at > ?"
+    db.execute(f"UPDATE jobs SET due_at = ? WHERE {put_off}", (now, now))
     # After a clock was set back, no job waits for a time by the old clock.
     latest = now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds)
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {rows.LIVE} AND due_at > ?", (latest, latest))
@@ -172,11 +164,8 @@ def set_clock_back(db: Connection, seconds: float, now: float) -> None:
 
 def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:
     """No job waits for a provider that its folder's list no longer has; returns the jobs that were at one."""
-    abandoned = rows.read_jobs(
-        db,
-        f"{rows.AT_PROVIDER} AND provider NOT IN ({marks(plan.providers)})",
-        tuple(plan.providers),
-    )
+    elsewhere = f"{rows.AT_PROVIDER} AND provider NOT IN ({marks(plan.providers)})"
+    abandoned = rows.read_jobs(db, elsewhere, tuple(plan.providers))
     for job in abandoned:
         reason = f"the config has no provider {job.provider} any more; it may have been paid for"
         ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)

@@ -152,7 +152,7 @@ async def test_a_letter_is_given_up_after_a_day(store, receiver):
     old = Notification(0, "old", time.time() - module.GIVE_UP_SECONDS - 60, '{"event": "failed"}')
     await store.do(lambda db: outbox.put(db, old, [hook.name]))
     with capture_logs() as lines:
-        courier = DeliveryLoop(store, hook)
+        courier = DeliveryLoop(store, hook, {})
         assert await courier._round() == 0
     assert [(line["event"], line["count"]) for line in lines] == [("notification.given_up", 1)]
     assert await waiting(store) == 0
@@ -306,7 +306,7 @@ async def test_a_letter_that_a_reload_deletes_ends_nothing(store, monkeypatch):
     """The new config leaves the recipient out, just when its letter is to be read."""
     people = Recorder()
     monkeypatch.setattr(outbox, "read_due", lambda db, *_: outbox.begin(db, (), time.time(), 0.0) and [])
-    loop = DeliveryLoop(store, people)
+    loop = DeliveryLoop(store, people, {})
     await store.do(lambda db: outbox.put(db, Notification(0, "id", time.time() - 60, "{}"), [people.name]))
     assert await loop._round() == 0
     assert people.sent == []
@@ -326,8 +326,8 @@ async def test_the_last_words_are_said_after_a_look_that_found_nothing_due(store
 
     async with running(notifications):
         notifications.notify("failed", FAILED)
-        await until(lambda: notifications._couriers[0].delivery)
-        await notifications._couriers[0].delivery
+        await until(lambda: notifications.deliveries)
+        await notifications.deliveries[people.name]
         monkeypatch.setattr(store, "do", slow)
         notifications._couriers[0].news.set()
         await asked.wait()

@@ -14,6 +14,7 @@ import random
 import time
 import uuid
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -27,7 +28,6 @@ from dropscribe.queue.sql.outbox import Notification
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
-    from concurrent.futures import Future
 
     from dropscribe.queue.embedded.store import Store
 
@@ -66,7 +66,7 @@ class Notifications:
     """All recipients, each with its own loop.
 
     Args:
-        before: Those of the config before a reload; their loops end before :meth:`run`. A delivery that is
+        before: Those of the config before a reload, which run no longer once these do. A delivery that is
             under way is waited for, or its recipient would get it twice.
     """
 
@@ -74,8 +74,8 @@ class Notifications:
         self, store: Store, recipients: Sequence[Recipient], before: Notifications | None = None
     ) -> None:
         self._store = store
-        self._couriers = [DeliveryLoop(store, recipient) for recipient in recipients]
-        self._before = before
+        self.deliveries: dict[str, asyncio.Task[float]] = before.deliveries if before else {}
+        self._couriers = [DeliveryLoop(store, recipient, self.deliveries) for recipient in recipients]
 
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Put *event* into the outbox for every recipient that wants it; returns at once.
@@ -90,17 +90,11 @@ class Notifications:
             {"schema": "dropscribe.event/1", "id": event_id, "at": utc_text(now), "event": event, **payload}
         )
         letter = Notification(0, event_id, now, content)
-        loop = asyncio.get_running_loop()
-
-        def written(future: Future[list[str]]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the next start delivers it
-                loop.call_soon_threadsafe(self._written, event, future)
-
-        self._store.call(lambda db: outbox.put(db, letter, names)).add_done_callback(written)
+        written = asyncio.wrap_future(self._store.call(lambda db: outbox.put(db, letter, names)))
+        written.add_done_callback(partial(self._written, event))
 
     async def run(self) -> None:
         """Deliver, until cancelled."""
-        self._take_over()
         await self._drop_outdated()
         async with asyncio.TaskGroup() as group:
             for courier in self._couriers:
@@ -108,22 +102,9 @@ class Notifications:
 
     async def close(self, grace_seconds: float) -> None:
         """Deliver due notifications for at most *grace_seconds*; the rest stays in the outbox."""
-        self._take_over()
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(grace_seconds):
                 await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
-
-    def deliveries(self) -> dict[str, asyncio.Task[float] | None]:
-        """The last delivery to each recipient, by its name; it may be under way."""
-        self._take_over()
-        return {courier.recipient.name: courier.delivery for courier in self._couriers}
-
-    def _take_over(self) -> None:
-        if self._before is not None:
-            last = self._before.deliveries()
-            for courier in self._couriers:
-                courier.delivery = last.get(courier.recipient.name)
-            self._before = None
 
     async def _drop_outdated(self) -> None:
         names, now = [each.recipient.name for each in self._couriers], time.time()
@@ -136,9 +117,9 @@ class Notifications:
             reason = "older than a day, or its recipient is no longer configured"
             log.warning("notification.forgotten", count=forgotten, reason=reason)
 
-    def _written(self, event: str, future: Future[list[str]]) -> None:
+    def _written(self, event: str, written: asyncio.Future[list[str]]) -> None:
         try:
-            full = future.result()
+            full = written.result()
         except StoreError as error:
             log.warning("notification.lost", about=event, reason=error.reason)
             return
@@ -149,12 +130,18 @@ class Notifications:
 
 
 class DeliveryLoop:
-    """Delivers one recipient's notifications, with retries."""
+    """Delivers one recipient's notifications, with retries.
 
-    def __init__(self, store: Store, recipient: Recipient) -> None:
+    Args:
+        deliveries: By recipient, the delivery that is under way or was the last one.
+    """
+
+    def __init__(
+        self, store: Store, recipient: Recipient, deliveries: dict[str, asyncio.Task[float]]
+    ) -> None:
         self._store = store
         self.recipient = recipient
-        self.delivery: asyncio.Task[float] | None = None  # under way, or the last one
+        self._deliveries = deliveries
         self._is_last_chance = False
         self.news = asyncio.Event()  # set when a letter was put
 
@@ -175,8 +162,8 @@ class DeliveryLoop:
     async def deliver_all(self) -> None:
         """The daemon is about to end: deliver until nothing is due or something fails."""
         self._is_last_chance = True
-        if self.delivery and not self.delivery.done():
-            await self._round()  # it may have found that nothing is due before the last chance
+        if under_way := self._deliveries.get(self.recipient.name):
+            await asyncio.wait((under_way,))  # it may have found that nothing is due before the last chance
         while await self._round() == 0:
             pass
 
@@ -186,9 +173,10 @@ class DeliveryLoop:
         A reload or the end does not cut it off, because a message in a thread would be sent twice. Then the
         next call waits for it.
         """
-        if self.delivery is None or self.delivery.done():
-            self.delivery = asyncio.create_task(self._deliver_due())
-        return await asyncio.shield(self.delivery)
+        name = self.recipient.name
+        if name not in self._deliveries or self._deliveries[name].done():
+            self._deliveries[name] = asyncio.create_task(self._deliver_due())
+        return await asyncio.shield(self._deliveries[name])
 
     async def _deliver_due(self) -> float:
         recipient = self.recipient
@@ -196,8 +184,8 @@ class DeliveryLoop:
         if due_at is None:
             return math.inf
         now = time.time()
-        not_before = recipient.not_before(due_at, now, is_last_chance=self._is_last_chance)
-        if (begin_at := max(due_at, not_before)) > now:
+        begin_at = max(due_at, recipient.not_before(due_at, now, is_last_chance=self._is_last_chance))
+        if begin_at > now:
             return begin_at - now
         letters = await self._store.do(
             lambda db: outbox.read_due(db, recipient.name, now, recipient.most_at_once)

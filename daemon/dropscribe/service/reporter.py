@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dropscribe.core.model import ScopeKind
 from dropscribe.core.naming import TEMPLATE
 from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.transcripts.document import is_error
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from dropscribe.service.notifications import Notifications
 
 log = structlog.get_logger()
-
-_HELD = {ScopeKind.PROVIDER: "provider.held", ScopeKind.FOLDER: "folder.held"}
-_RELEASED = {ScopeKind.PROVIDER: "provider.released", ScopeKind.FOLDER: "folder.released"}
 
 
 @dataclass
@@ -47,18 +43,12 @@ class Reporter:
         """Count each in a metric; log failures only."""
         if self.metrics:
             self.metrics.observe_attempt(job.provider, ended.seconds, job.snapshot.size_bytes)
-        if ended.code:
-            log.warning(
-                "attempt.failed",
-                folder=job.folder,
-                path=job.path,
-                provider=job.provider,
-                code=ended.code,
-                status=ended.status,
-                reason=ended.reason,
-            )
-            if self.metrics:
-                self.metrics.observe_retry(job.provider, ended.code)
+        if not ended.code:
+            return
+        if self.metrics:
+            self.metrics.observe_retry(job.provider, ended.code)
+        failure = {"code": ended.code, "status": ended.status, "reason": ended.reason}
+        log.warning("attempt.failed", folder=job.folder, path=job.path, provider=job.provider, **failure)
 
     def filed(self, job: Job, filed: bytes, document: Mapping[str, Any], names: OutputNames) -> None:
         """Log one summary line for a file that was moved to done or failed.
@@ -70,10 +60,7 @@ class Reporter:
         """
         file = hash((job.folder, job.path))  # a file that is retried and fails again is one file
         has_failed = is_error(document)
-        if has_failed:
-            self.failed.add(file)
-        else:
-            self.failed.discard(file)
+        (self.failed.add if has_failed else self.failed.discard)(file)
         event, say = ("failed", log.warning) if has_failed else ("done", log.info)
         facts = {
             "provider": job.provider,
@@ -83,15 +70,8 @@ class Reporter:
             "audio_bytes": job.snapshot.size_bytes,
         }
         failure = {"code": document.get("code", ""), "reason": document.get("reason", "")}
-        say(
-            f"file.{event}",
-            folder=job.folder,
-            path=job.path,
-            filed=filed,
-            **facts,
-            **(failure if has_failed else {}),
-            **({"reused": True} if document.get("reused") else {}),
-        )
+        more = (failure if has_failed else {}) | ({"reused": True} if document.get("reused") else {})
+        say(f"file.{event}", folder=job.folder, path=job.path, filed=filed, **facts, **more)
         if self.metrics:
             self.metrics.observe_filed(job.folder, event, time.time(), job.provider, document.get("duration"))
         if self.hooks or self.notifications:
@@ -100,13 +80,21 @@ class Reporter:
 
     def held(self, hold: Hold) -> None:
         """Report the beginning of a hold, once; its probes are not reported."""
-        log.error(_HELD[hold.scope.kind], **_hold_fields(hold))
-        self._tell("held", {**_hold_fields(hold), "since": utc_text(hold.since)})
+        event = f"{hold.scope.kind}.held"
+        fields = {
+            str(hold.scope.kind): hold.scope.name,
+            "code": hold.code,
+            "reason": hold.reason,
+            "next_probe": utc_text(hold.next_probe_at),
+        }
+        log.error(event, **fields)
+        self._tell("held", {**fields, "since": utc_text(hold.since)})
 
     def released(self, hold: Hold) -> None:
         """Report the end of a hold, once."""
+        event = f"{hold.scope.kind}.released"
         fields = {str(hold.scope.kind): hold.scope.name, "held_seconds": round(time.time() - hold.since, 1)}
-        log.info(_RELEASED[hold.scope.kind], **fields)
+        log.info(event, **fields)
         self._tell("released", fields)
 
     def budget_low(self, account: Account) -> None:
@@ -128,15 +116,6 @@ class Reporter:
             self.hooks.notify(event, payload)
         if self.notifications:
             self.notifications.notify(event, payload)
-
-
-def _hold_fields(hold: Hold) -> dict[str, object]:
-    return {
-        str(hold.scope.kind): hold.scope.name,
-        "code": hold.code,
-        "reason": hold.reason,
-        "next_probe": utc_text(hold.next_probe_at),
-    }
 
 
 def _places(job: Job, filed: bytes, names: OutputNames, recorded_at: str | None) -> dict[str, object]:

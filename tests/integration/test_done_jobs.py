@@ -80,7 +80,7 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
         audio.progress.sent_bytes = 250
         with view_queue(house.config) as view:
             (job,) = read_files(view.db, FileFilter(states=[JobState.TRANSCRIBING]), 9)
-            state = listed_state(job, house.config, view)
+            state = listed_state(job, house.config.folders[job.folder], view)
         row = file_row(job, state, time.time(), audio)
         gate.set()
         await house.rest()

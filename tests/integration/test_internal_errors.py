@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.pipeline import attempts, rendering
+from dropscribe.pipeline import rendering
+from dropscribe.pipeline.handler import Claim
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
 
@@ -85,12 +86,12 @@ async def test_a_bug_while_sending_costs_max_ambiguous_tries(tmp_path):
 
 async def test_a_bug_before_anything_is_sent_ends_the_file_after_three_tries(tmp_path, monkeypatch):
     """Nothing is sent, and the other files flow."""
-    link_refusal = attempts.link_refusal
+    refusal_of = Claim.refusal_of
 
-    def broken(audio, *rest):
-        return 1 / 0 if audio.name == b"odd.wav" else link_refusal(audio, *rest)
+    def broken(claim, audio):
+        return 1 / 0 if audio.name == b"odd.wav" else refusal_of(claim, audio)
 
-    monkeypatch.setattr(attempts, "link_refusal", broken)
+    monkeypatch.setattr(Claim, "refusal_of", broken)
     async with House(make_config(tmp_path)) as house:
         await house.drop("odd.wav", b"1")
         await house.drop("good.wav", b"2")

@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from dropscribe.core.errors import StoreBusy, StoreUnusable
-from dropscribe.pipeline import attempts, place_checks, publisher
+from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded import store
 from support.faults import WAYS, Faults, filled, tmpfs
@@ -27,7 +27,7 @@ def _soon(monkeypatch):
     monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LONGEST_LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(place_checks, "LONGEST_CHECK_SECONDS", 0.001)
+    monkeypatch.setattr(disk_threads, "LONGEST_CHECK_SECONDS", 0.001)
     monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.01)
 
 

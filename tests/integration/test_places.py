@@ -16,7 +16,7 @@ import pytest
 from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
-from dropscribe.pipeline import attempts, place_checks, publisher
+from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.pipeline.handler import build_runtime
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
@@ -29,7 +29,7 @@ from support.whole import Whole
 def _soon(monkeypatch):
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.02)
-    monkeypatch.setattr(place_checks, "FIRST_CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(disk_threads, "FIRST_CHECK_SECONDS", 0.02)
 
 
 GROUP = {"call.wav", "call.json", "call.txt"}
@@ -308,7 +308,7 @@ async def _count_stuck(house, count):
 
 async def test_a_reload_that_names_another_done_is_tried_at_once(tmp_path, monkeypatch):
     """The folder was closed for a done that is no folder; the new config's is one."""
-    monkeypatch.setattr(place_checks, "FIRST_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(disk_threads, "FIRST_CHECK_SECONDS", 3600.0)
     (tmp_path / "done").write_text("")
     async with House(make_config(tmp_path)) as house:
         await house.drop("call.wav")

@@ -17,7 +17,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.model import FileSnapshot, NewJob
-from dropscribe.pipeline import attempts, place_checks
+from dropscribe.pipeline import attempts, disk_threads
 from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.queue.sql.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
@@ -360,7 +360,7 @@ async def test_a_failed_file_is_listed_with_its_own_failure(tmp_path):
 async def test_nothing_is_paid_for_while_done_cannot_be_written(tmp_path, monkeypatch):
     """It waits, with one line in the log that names the folder, and goes on by itself."""
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr(place_checks, "FIRST_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(disk_threads, "FIRST_CHECK_SECONDS", 0.01)
     async with House(make_config(tmp_path)) as house:
         (tmp_path / "done").write_text("a file where the folder should be")
         with capture_logs() as lines:

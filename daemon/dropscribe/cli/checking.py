@@ -36,8 +36,8 @@ _CHECK_SECONDS = 10.0
 
 _MOST_FOLDERS_COUNTED = 200_000
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
-_INBOX_FACTS = ("exists", "readable", "writable", "watch", "file_system")
-_TARGET_FACTS = ("exists", "writable", "same_mount")
+_INBOX_FACTS: Sequence[str] = ("exists", "readable", "writable", "watch", "file_system")
+_TARGET_FACTS: Sequence[str] = ("exists", "writable", "same_mount")
 
 
 @dataclass(slots=True)
@@ -93,57 +93,52 @@ def _check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, A
     parts: dict[str, dict[str, Any]] = {}
     for part, path in rule.paths.items():
         found = Findings()
-        facts: dict[str, Any] = dict.fromkeys(_INBOX_FACTS if part == "inbox" else _TARGET_FACTS)
         look = partial(_check_inbox, rule, found)
         if part != "inbox":
             look = partial(_check_target, rule, part, found, has_inbox=bool(parts["inbox"]["exists"]))
+        facts = _INBOX_FACTS if part == "inbox" else _TARGET_FACTS
+        results: tuple[object, ...] = (None,) * len(facts)
         try:
-            facts = ask_disk(path, look, seconds=_CHECK_SECONDS)
+            results = ask_disk(path, look, seconds=_CHECK_SECONDS)
         except OSError as error:
             found = Findings(warnings=[f"{part} {path}: {error.strerror}; until then it waits"])
         findings.errors += [f"folder {rule.name}: {error}" for error in found.errors]
         findings.warnings += [f"folder {rule.name}: {warning}" for warning in found.warnings]
-        parts[part] = {"path": str(path), **facts}
+        parts[part] = {"path": str(path), **dict(zip(facts, results, strict=True))}
     return parts
 
 
-def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
-    exists = os.path.isdir(rule.inbox)
+def _check_inbox(rule: FolderRule, findings: Findings) -> tuple[object, ...]:
+    exists, warn = os.path.isdir(rule.inbox), findings.warnings.append
     if reason := unavailable_reason(rule):
-        findings.warnings.append(f"{reason}; until then it waits, the others do not")
-        return dict(zip(_INBOX_FACTS, (exists, False, False, None, None), strict=True))
+        warn(f"{reason}; until then it waits, the others do not")
+        return exists, False, False, None, None
     mount = mount_of(os.fsencode(rule.inbox))
     if rule.watch == "native" and not mount.gives_events:
-        findings.warnings.append(
-            f"watch: native on {mount.name} does not see what other machines write; use auto or poll"
-        )
-    automatic = "native" if mount.gives_events else "poll"
+        warn(f"watch: native on {mount.name} does not see what other machines write; use auto or poll")
     is_writable = _is_writable(rule.inbox)
     if not is_writable:
-        findings.warnings.append(
-            f"{rule.inbox} may not be written by {_who()}, so that audio could not be moved out of it; "
-            f"{_grant(rule.inbox)}"
-        )
-    watch = automatic if rule.watch == "auto" else rule.watch
-    return dict(zip(_INBOX_FACTS, (exists, True, is_writable, watch, mount.name), strict=True))
+        closed = f"{rule.inbox} may not be written by {_who()}"
+        warn(f"{closed}, so that audio could not be moved out of it; {_grant(rule.inbox)}")
+    automatic = "native" if mount.gives_events else "poll"
+    return exists, True, is_writable, automatic if rule.watch == "auto" else rule.watch, mount.name
 
 
-def _check_target(rule: FolderRule, part: str, findings: Findings, *, has_inbox: bool) -> dict[str, Any]:
+def _check_target(rule: FolderRule, part: str, findings: Findings, *, has_inbox: bool) -> tuple[object, ...]:
     path = rule.paths[part]
-    place = _nearest(path)
+    place, warn = _nearest(path), findings.warnings.append
     is_writable = _is_writable(place)
     same_mount = _mount_key(place) == _mount_key(rule.inbox) if has_inbox else None
     if not os.path.isdir(place):
-        findings.warnings.append(f"{part} cannot be made: {place} is not a folder")
+        warn(f"{part} cannot be made: {place} is not a folder")
     elif not is_writable:
-        findings.warnings.append(f"{part} {_cannot(path, place)}; {_grant(place)}")
+        warn(f"{part} {_cannot(path, place)}; {_grant(place)}")
     else:
         if same_mount is False:
             move = "each file is copied and verified there, not renamed"
-            findings.warnings.append(f"{part} is on another mount than the inbox: {move}")
+            warn(f"{part} is on another mount than the inbox: {move}")
         _check_moves(part, place, findings)
-    exists = place == path and os.path.isdir(path)
-    return dict(zip(_TARGET_FACTS, (exists, is_writable, same_mount), strict=True))
+    return place == path and os.path.isdir(path), is_writable, same_mount
 
 
 def _check_moves(part: str, place: Path, findings: Findings) -> None:
@@ -155,15 +150,12 @@ def _check_moves(part: str, place: Path, findings: Findings) -> None:
         findings.warnings.append(f"{part}: nothing can be made in {place}: {error.strerror or error}")
         return
     if can.move is Move.NONE:
-        findings.errors.append(
-            f"{part}: files can be neither linked nor renamed on this {can.file_system}, so nothing is sent; "
-            "use another file system"
-        )
+        cannot = f"files can be neither linked nor renamed on this {can.file_system}"
+        findings.errors.append(f"{part}: {cannot}, so nothing is sent; use another file system")
     elif not can.is_safe:
-        findings.warnings.append(
-            f"{part}: this {can.file_system} has no move that never overwrites (neither links nor exclusive "
-            "renames): another program should not write files there"
-        )
+        lack = f"this {can.file_system} has no move that never overwrites"
+        why = "(neither links nor exclusive renames): another program should not write files there"
+        findings.warnings.append(f"{part}: {lack} {why}")
 
 
 def _is_writable(path: Path) -> bool:
@@ -211,28 +203,27 @@ def _mount_key(path: Path) -> tuple[int, int] | None:
 
 def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     """Check that the state directory is local, writable and has room; and whether a daemon uses it."""
-    path = config.state_dir
+    path, fail = config.state_dir, findings.errors.append
     place = _nearest(path)
     is_writable = _is_writable(place)
-    mount = mount_of(os.fsencode(place))
-    room = os.statvfs(place)
+    mount, room = mount_of(os.fsencode(place)), os.statvfs(place)
     free_bytes = room.f_bavail * room.f_frsize
     try:
         require_proc()
     except OSError as error:
-        findings.errors.append(f"{error.filename} {error.strerror}")
+        fail(f"{error.filename} {error.strerror}")
     if mount.kind is MountKind.REMOTE:
-        findings.errors.append(
-            f"state_dir {path} is on a network file system ({mount.name}); use a local disk"
-        )
+        fail(f"state_dir {path} is on a network file system ({mount.name}); use a local disk")
     elif not is_writable:
-        findings.errors.append(
-            f"state_dir {_cannot(path, place)}; run this as the daemon's user, or set another state_dir"
-        )
+        fail(f"state_dir {_cannot(path, place)}; run this as the daemon's user, or set another state_dir")
     else:
         if free_bytes < _LITTLE_ROOM_BYTES:
             findings.warnings.append(f"state_dir {path}: only {bytes_words(free_bytes)} are free")
-        _check_database(path, findings)
+        try:  # the queue's database, if there is one, must be one that this version can open
+            if connection := open_for_reading(path):
+                connection.close()
+        except StoreError as error:
+            fail(f"{error.path}: {error.reason}" + (f"; {error.remedy}" if error.remedy else ""))
     return {
         "path": str(path),
         "exists": place == path,
@@ -243,16 +234,6 @@ def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _check_database(state_dir: Path, findings: Findings) -> None:
-    """Check that the queue's database, if there is one, can be opened by this version."""
-    try:
-        if connection := open_for_reading(state_dir):
-            connection.close()
-    except StoreError as error:
-        remedy = f"; {error.remedy}" if error.remedy else ""
-        findings.errors.append(f"{error.path}: {error.reason}{remedy}")
-
-
 def _check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
     """The object ``queue`` of ``check --json``; None for the embedded engine.
 
@@ -260,15 +241,13 @@ def _check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
     """
     if (queue := config.queue) is None:
         return None
-    roots = {
-        name: {"path": str(path), "exists": ask_disk_or(False, path, path.is_dir)}
-        for name, path in queue.roots.items()
-    }
-    findings.warnings += [
-        f"queue: the root {name}, {root['path']}, is not there; mount it: until then its files wait"
-        for name, root in roots.items()
-        if not root["exists"]
-    ]
+    roots = {}
+    for name, path in queue.roots.items():
+        exists = ask_disk_or(False, path, path.is_dir)
+        roots[name] = {"path": str(path), "exists": exists}
+        if not exists:
+            missing = f"queue: the root {name}, {path}, is not there"
+            findings.warnings.append(f"{missing}; mount it: until then its files wait")
     return {
         "type": queue.type,
         "role": queue.role,
@@ -288,24 +267,22 @@ def _warn_of_root(config: Config, findings: Findings) -> None:
     except (OSError, KeyError):
         return
     if os.geteuid() == 0 and owner != "root":
-        findings.warnings.append(
-            f"checked as root, who may do everything; as the daemon's user: sudo -u {owner} dropscribe check"
-        )
+        remedy = f"as the daemon's user: sudo -u {owner} dropscribe check"
+        findings.warnings.append(f"checked as root, who may do everything; {remedy}")
 
 
 def _check_listener(config: Config, findings: Findings) -> None:
     """Check that ``http.listen`` is free, unless a running daemon of ours has it."""
-    if config.http is None or config.http.port == 0 or is_running_here(config) is not False:
+    http = config.http
+    if http is None or http.port == 0 or is_running_here(config) is not False:
         return
-    family = socket.AF_INET6 if ":" in config.http.host else socket.AF_INET
-    with socket.socket(family) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.http.host, config.http.port))
+            probe.bind((http.host, http.port))
         except OSError as error:
-            findings.errors.append(
-                f"http.listen {config.http.listen}: {error.strerror}; choose another port, or free it"
-            )
+            words = f"http.listen {http.listen}: {error.strerror}"
+            findings.errors.append(f"{words}; choose another port, or free it")
 
 
 def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
@@ -322,7 +299,7 @@ def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
         for rule in rules
         if rule.name in places and counts[places[rule.name]] > 1
     ]
-    folders = sum(_count_folders(rule) for rule in rules)
+    folders = sum(map(_count_folders, rules))
     try:
         limit = int(_WATCHES.read_text("ascii"))
     except (OSError, ValueError):
@@ -339,9 +316,8 @@ def _count_folders(rule: FolderRule) -> int:
         return 1
 
     def count() -> int:
-        walk = itertools.islice(os.walk(os.fsencode(rule.inbox)), _MOST_FOLDERS_COUNTED)
         number = 0
-        for _, below, _ in walk:
+        for _, below, _ in itertools.islice(os.walk(os.fsencode(rule.inbox)), _MOST_FOLDERS_COUNTED):
             below[:] = filter(rule.taking.enters, below)
             number += 1
         return number

@@ -14,12 +14,11 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.budget import Booking
+from dropscribe.core.budget import AnswerKey, Booking
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioChanged,
@@ -30,7 +29,6 @@ from dropscribe.core.errors import (
     ProviderError,
     ProviderUnusable,
 )
-from dropscribe.core.links import is_link
 from dropscribe.core.model import AtProvider, AttemptEnd, RemoteJob, ResultStored, Retry, ScopeKind, Withdrawn
 from dropscribe.core.naming import OutputPlan
 from dropscribe.core.retry import (
@@ -41,10 +39,9 @@ from dropscribe.core.retry import (
     REUSED,
     backoff_seconds,
 )
+from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.files.crashpoint import reached
-from dropscribe.pipeline.deduplication import answer_key, find_answer, origin_words
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
-from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.base import JobProvider, Unfinished
 from dropscribe.providers.jobs import JOB_SECONDS, LONGEST_POLL_SECONDS, NO_RESULT, UNUSABLE_SECONDS
@@ -59,10 +56,9 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.intake.inboxes import Inboxes
     from dropscribe.pipeline.budgets import Budgets
-    from dropscribe.pipeline.disk_threads import DiskThreads
+    from dropscribe.pipeline.disk_threads import DiskThreads, PlaceChecks
     from dropscribe.pipeline.failures import Failures, Holds
     from dropscribe.pipeline.handler import Claim
-    from dropscribe.pipeline.place_checks import PlaceChecks
     from dropscribe.pipeline.results import Results
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
@@ -121,7 +117,12 @@ class Attempts:
         self._looks.pop(job.id, None)
         self.sending[job.id] = audio
         try:
-            outcome = await self._with_audio(claim, audio)
+            if unsent := claim.refusal_of(audio):
+                outcome: Outcome = await self.failures.reject_unsent(claim, unsent)
+            elif known := await self.results.find_answer(claim, audio):
+                outcome = await self._answer_known(claim, audio, known)
+            else:
+                outcome = await self._send(claim, audio)
             if isinstance(outcome, ResultStored | AtProvider):
                 self.results.ctimes_ns[job.id] = audio.snapshot.ctime_ns
             return outcome
@@ -129,13 +130,6 @@ class Attempts:
             self.sending.pop(job.id, None)
             # Closing a file of a mount that hangs blocks, as any other call into it.
             self.disks.post(job.folder, audio.close)
-
-    async def _with_audio(self, claim: Claim, audio: AudioFile) -> Outcome:
-        if unsent := _unsendable(claim, audio):
-            return await self.failures.reject_unsent(claim, unsent)
-        if known := await find_answer(self.queue, claim, audio):
-            return await self._answer_known(claim, audio, known)
-        return await self._send(claim, audio)
 
     async def _open(self, claim: Claim) -> AudioFile:
         """Open the recording, and look for names that are free in ``done``: publishing checks them again."""
@@ -183,7 +177,10 @@ class Attempts:
 
     async def _answer_known(self, claim: Claim, audio: AudioFile, known: CachedResult) -> Outcome:
         """This content was paid for before: nothing is sent."""
-        origin = origin_words(known)
+        place = path_text(known.filed) if known.filed else f"a file of {known.folder} that is not filed"
+        # A name that is not UTF-8 has no place in a text column.
+        place = place.encode("utf-8", "backslashreplace").decode()
+        origin = f"{place}, answered {utc_text(known.kept_at)}"
         if claim.rule.duplicates == "skip":
             duplicate = AudioRejected(DUPLICATE, f"the same recording: {origin}")
             return await self.failures.reject_unsent(claim, duplicate)
@@ -202,8 +199,12 @@ class Attempts:
             return self._not_readable(job, error)
         except OSError as error:
             return self._disk_trouble(job, error)
-        except Exception as error:  # noqa: BLE001  # a bug while sending is a failure of the attempt
-            return await self._failed(claim, _failure_of(job, error), time.monotonic() - began)
+        except ProviderError as error:
+            return await self._failed(claim, error, time.monotonic() - began)
+        except Exception:  # a bug while sending is a failure of the attempt: the file may have been paid for
+            log.exception("job.bug", folder=job.folder, path=job.path)
+            bug = AmbiguousFailure(INTERNAL_ERROR, INTERNAL_ERROR_WORDS)
+            return await self._failed(claim, bug, time.monotonic() - began)
         if isinstance(answer, AtProvider):
             return answer
         return await self._answered(claim, audio, answer, time.monotonic() - began)
@@ -234,9 +235,8 @@ class Attempts:
         job = claim.job
         provider = claim.runtime.providers[job.provider]
         # A rule that re-encodes recordings sends pieces, for which the row's single id is not enough.
-        is_sent_as_it_is = not claim.rule.reads_media and not (claim.rule.links and is_link(audio.suffix))
-        if is_sent_as_it_is and _runs_jobs(type(provider)):
-            provider = cast("JobProvider", provider)
+        is_sent_as_it_is = not claim.rule.reads_media and not claim.is_link
+        if is_sent_as_it_is and isinstance(provider, JobProvider):
             job_id = await provider.start_job(audio, claim.params)
             await self.holds.answered(job)
             with contextlib.suppress(AudioError, OSError):  # else publishing compares all but the content
@@ -265,7 +265,8 @@ class Attempts:
             # The file changed during the upload: the bytes that were sent are not known.
             self.intake.look_again(job.folder, job.path)
             return Withdrawn(str(error) or "changed while it was being transcribed", ended, spending)
-        key = answer_key(claim, transcript, sha256)
+        is_reusable = sha256 and claim.keep_seconds and not transcript.missing
+        key = AnswerKey(sha256, claim.settings) if is_reusable else None
         booking = Booking(key, claim.config.ledger_keep_seconds, spending)
         document: dict[str, object] | None = None
         try:
@@ -322,12 +323,6 @@ async def poll(
     return AtProvider(remote.id, wait_seconds)
 
 
-@cache
-def _runs_jobs(kind: type) -> bool:
-    """Cached: a check against a protocol takes some 50 µs and is made for each file."""
-    return issubclass(kind, JobProvider)
-
-
 def _booking_of_unrendered(booking: Booking, document: dict[str, object] | None) -> Booking:
     """*booking* with the answer itself, so that a later version can render it without paying again."""
     try:
@@ -335,14 +330,6 @@ def _booking_of_unrendered(booking: Booking, document: dict[str, object] | None)
     except Exception:  # noqa: BLE001  # an answer that cannot be stored is not cached
         packed = b""
     return replace(booking, answer=booking.answer if packed else None, document=packed)
-
-
-def _failure_of(job: Job, error: Exception) -> ProviderError:
-    """A provider's own error, or a bug met while sending: the file may have been paid for."""
-    if isinstance(error, ProviderError):
-        return error
-    log.error("job.bug", folder=job.folder, path=job.path, exc_info=error)
-    return AmbiguousFailure(INTERNAL_ERROR, INTERNAL_ERROR_WORDS)
 
 
 def _spent_limit(claim: Claim) -> tuple[str, str] | None:
@@ -355,15 +342,3 @@ def _spent_limit(claim: Claim) -> tuple[str, str] | None:
     if job.ambiguous >= limits.max_ambiguous:
         return "gave_up", f"sent whole {job.ambiguous} times without a usable answer"
     return None
-
-
-def _unsendable(claim: Claim, audio: AudioFile) -> AudioRejected | None:
-    """The reason a file fails before it is sent, if any."""
-    if audio.size_bytes == 0:
-        return AudioRejected("empty_file", "the file is empty")
-    provider = claim.provider_config
-    most = provider.max_upload_bytes
-    # A rule that reads media may make it smaller, or not send it at all.
-    if most is not None and audio.size_bytes > most and not claim.rule.reads_media:
-        return AudioRejected("too_large", f"{audio.size_bytes} bytes; {provider.name} takes {most} at most")
-    return link_refusal(audio, claim.rule, provider)

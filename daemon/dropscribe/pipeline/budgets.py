@@ -11,14 +11,11 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from os.path import splitext
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
 from dropscribe.core.errors import AudioError
-from dropscribe.core.links import is_link
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.core.text.printing import path_text
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.native.decoder import probe_seconds
@@ -98,8 +95,7 @@ class Budgets:
         if transcript.sent_seconds is not None:
             return transcript.sent_seconds
         job = claim.job
-        is_link_file = is_link(splitext(path_text(job.path))[1].lower())
-        longest = math.inf if is_link_file else longest_plausible_seconds(job.snapshot.size_bytes)
+        longest = math.inf if claim.is_link else longest_plausible_seconds(job.snapshot.size_bytes)
         ends = [segment.end for segment in transcript.segments] + [word.end for word in transcript.words]
         latest = max((end for end in ends if end is not None), default=None)
         for seconds in (transcript.duration, latest):

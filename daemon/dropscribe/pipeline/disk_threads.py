@@ -1,4 +1,4 @@
-"""Blocking calls on users' folders, kept off the event loop and bounded in time.
+"""Blocking calls on users' folders, kept off the event loop and bounded in time; folders that take no files.
 
 Guarantees: a mount that hangs holds up its own folder's threads and no other's, and never the end of the
 process. While calls hang, nothing more of their folder is started, and ``status`` names the folder.
@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from dropscribe.core.errors import DropscribeError
+from dropscribe.core.errors import AudioError, DropscribeError
+from dropscribe.core.retry import backoff_seconds
 from dropscribe.files.batching import BatchExecutor, call_each
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.publish.places import PlaceRefused, check_places
 from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from dropscribe.files.batching import Work
+    from dropscribe.pipeline.handler import Claim
     from dropscribe.queue.engine import Engine
 
 T = TypeVar("T")
@@ -36,6 +42,9 @@ LONG_CALLS_PER_FOLDER = 6
 """Long calls at once. The other threads are for short calls, which do not wait for a crowd of copies."""
 
 HANG_SECONDS = 5.0  # a call that takes longer gives up its slot
+FIRST_CHECK_SECONDS = 1.0
+LONGEST_CHECK_SECONDS = 15.0  # longest wait between two checks of a folder that takes no files
+_UNWRITABLE = "unwritable"
 SLOWEST_BYTES_PER_SECOND = 2_000_000
 """A call that reads or copies a whole file is given time for its size at this rate."""
 
@@ -160,3 +169,56 @@ def error_words(error: OSError) -> str:
     """The error with its path, for people."""
     what = error.strerror or str(error)
     return f"{error.filename}: {what}" if isinstance(error.filename, str) else what
+
+
+@dataclass(slots=True)
+class PlaceChecks:
+    """Closes folders that take no files, and opens them when a check finds a way for files."""
+
+    queue: Engine
+    disks: DiskThreads
+    _checks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def close_until_writable(self, claim: Claim, reason: str) -> None:
+        """Have nothing of a job's folder claimed until its files could be published.
+
+        ``status`` shows *reason*, and then those of later checks.
+        """
+        folder = claim.job.folder
+        self.queue.folders.close(folder, _UNWRITABLE, reason)
+        if folder not in self._checks:
+            self._checks[folder] = asyncio.create_task(self._check_until_writable(claim))
+
+    async def _check_until_writable(self, claim: Claim) -> None:
+        folder = claim.job.folder
+        check = partial(check_places, claim.inbox, os.fsencode(claim.rule.done), claim.job.path)
+        for count in itertools.count(1):
+            await asyncio.sleep(backoff_seconds(FIRST_CHECK_SECONDS, count, LONGEST_CHECK_SECONDS))
+            try:
+                await self.disks.run(folder, check)
+            except FolderHangs:
+                continue
+            except OSError as error:
+                if isinstance(error, PlaceRefused) and not error.is_of_rule:
+                    break
+                self.queue.folders.close(folder, _UNWRITABLE, error_words(error))
+            except AudioError:  # its file has gone: the next one shows whether the trouble is over
+                break
+            except Exception:
+                log.exception("folder.not_checked", folder=folder)
+                break
+            else:
+                log.info("folder.writable", folder=folder)
+                break
+        self.reopen(folder)
+
+    def reopen(self, folder: str) -> None:
+        """End :meth:`close_until_writable`; the next file is checked anew."""
+        if check := self._checks.pop(folder, None):
+            check.cancel()
+            self.queue.folders.open(folder, _UNWRITABLE)
+
+    def close(self) -> None:
+        """Check nothing more."""
+        for check in self._checks.values():
+            check.cancel()

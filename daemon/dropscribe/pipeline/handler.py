@@ -1,25 +1,31 @@
 """The queue's two callbacks, one attempt at a job and the publishing of its result, and the config they use.
 
-Guarantees: both are safe to call again from any point. Once an answer exists nothing is sent again.
+Guarantees: both are safe to call again from any point. Once an answer exists nothing is sent again. Of link
+files the daemon itself fetches nothing, a link that the rule refuses is sent nowhere, and urls are stored and
+logged without their query.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from os.path import splitext
+from typing import TYPE_CHECKING, cast
 
+from dropscribe.core.errors import AudioRejected, ProviderError
+from dropscribe.core.links import LinkRefused, check_link, is_link, read_link, why_no_links, without_query
 from dropscribe.core.model import AttemptEnd, JobState, Retry, Withdrawn
+from dropscribe.core.requests.params import effective_params
 from dropscribe.core.retry import MAX_INTERNAL_ERRORS
+from dropscribe.core.text.printing import path_text
 from dropscribe.media.fitted import FittedProvider
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
-from dropscribe.pipeline.deduplication import settings_digest
-from dropscribe.pipeline.disk_threads import DiskThreads
+from dropscribe.pipeline.disk_threads import DiskThreads, PlaceChecks
 from dropscribe.pipeline.failures import Failures, Holds
-from dropscribe.pipeline.links import WithLinks
-from dropscribe.pipeline.place_checks import PlaceChecks
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.pipeline.results import Results
 
@@ -29,11 +35,16 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.core.model import Job, Outcome, StoredResult
     from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
     from dropscribe.intake.inboxes import Inboxes
-    from dropscribe.providers.base import Provider, Transcriber
+    from dropscribe.providers.base import LinkProvider, Provider, Transcriber
     from dropscribe.publish.places import FreeNames
     from dropscribe.queue.engine import Engine
     from dropscribe.service.reporter import Reporter
+    from dropscribe.transcripts.model import Transcript
+
+_SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels", "tracks")
+"""Settings of a rule that change the answer when recordings are prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +73,49 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
             if rule.links:  # outermost: links are not prepared as recordings are
                 transcriber = WithLinks(transcriber, plain, rule)
             transcribers[rule.name, name] = transcriber
-            digests[rule.name, name] = settings_digest(rule, settings)
+            digests[rule.name, name] = _settings_digest(rule, settings)
     return RuntimeConfig(config, providers, transcribers, digests)
+
+
+def _settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
+    """A digest of all that shapes an answer: another language is another answer."""
+    shaping = {
+        "type": provider.type,
+        "url": provider.url,
+        "model": provider.model,
+        "params": effective_params(provider.type, rule.params_for(provider.name)),
+        **({name: getattr(rule, name) for name in _SHAPING} if rule.reads_media else {}),
+    }
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class WithLinks:
+    """A provider of one rule: *fetching* fetches the targets of link files, *inner* gets all other files."""
+
+    inner: Transcriber
+    fetching: Provider
+    rule: FolderRule
+
+    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.Transcriber`.
+
+        A link file must have passed :meth:`Claim.refusal_of`.
+        """
+        if not is_link(audio.suffix):
+            return await self.inner.transcribe(audio, params)
+        url = _link_in(audio, self.rule)
+        try:
+            transcript = await cast("LinkProvider", self.fetching).transcribe_link(url, params)
+        except ProviderError as error:
+            error.reason = without_query(error.reason)
+            raise
+        return replace(transcript, attributes={**transcript.attributes, "link": without_query(url)})
+
+
+def _link_in(audio: AudioFile, rule: FolderRule) -> str:
+    # The head holds more than a link file may have.
+    return check_link(read_link(audio.suffix, audio.head), rule.link_hosts)
 
 
 @dataclass(slots=True)
@@ -112,6 +164,34 @@ class Claim:
         if self.job.result is None:
             raise ValueError("a job without a result has nothing to publish")
         return self.job.result
+
+    @property
+    def is_link(self) -> bool:
+        """Whether the file is a link that the rule has its provider fetch."""
+        return self.rule.links and is_link(splitext(path_text(self.job.path))[1].lower())
+
+    @property
+    def keep_seconds(self) -> float:
+        """Seconds for which an answer may be reused; 0 for a link, because its target may change."""
+        return 0.0 if self.is_link else self.config.ledger_keep_seconds
+
+    def refusal_of(self, audio: AudioFile) -> AudioRejected | None:
+        """The reason why the recording *audio* of the job fails before it is sent, if any."""
+        if audio.size_bytes == 0:
+            return AudioRejected("empty_file", "the file is empty")
+        provider, size_bytes = self.provider_config, audio.size_bytes
+        most = provider.max_upload_bytes
+        # A rule that reads media may make it smaller, or not send it at all.
+        if most is not None and size_bytes > most and not self.rule.reads_media:
+            return AudioRejected("too_large", f"{size_bytes} bytes; {provider.name} takes {most} at most")
+        if not self.is_link:
+            return None
+        try:
+            _link_in(audio, self.rule)
+        except LinkRefused as refused:
+            return AudioRejected("link_refused", str(refused))
+        why = why_no_links(provider.type, provider.url, self.params.get("model"))
+        return AudioRejected("links_not_supported", why) if why else None
 
 
 class Handler:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.budget import AnswerKey
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import Attempt, ResultStored, StoredResult
 from dropscribe.core.naming import OutputPlan, number_names
@@ -20,7 +21,7 @@ from dropscribe.files.companions import find_companions
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, loaded, unpacked
 from dropscribe.publish.places import FreeNames, find_free_names
-from dropscribe.queue.sql import result_rows
+from dropscribe.queue.sql import result_cache, result_rows
 from dropscribe.queue.sql.rows import read_attempts
 from dropscribe.transcripts.document import (
     TranscriptFacts,
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.core.budget import Booking
     from dropscribe.core.model import AttemptEnd, Job
+    from dropscribe.files.audio import AudioFile
     from dropscribe.files.companions import FoundCompanion
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.handler import Claim
     from dropscribe.queue.engine import Engine
+    from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript
 
 SHORTEST_NAME_MAX_BYTES = 143
@@ -58,6 +61,20 @@ class Results:
     ctimes_ns: dict[int, int] = field(default_factory=dict)
     """By job id: st_ctime_ns of a recording with a stored answer, before its bytes were read."""
     _renderer: Renderer = field(default_factory=Renderer)
+
+    async def find_answer(self, claim: Claim, audio: AudioFile) -> CachedResult | None:
+        """The answer that the same content got before under the same settings, if it may be used.
+
+        Only a file of exactly the size of a known one is hashed, so that others are not read an extra time.
+        """
+        if not claim.job.may_be_cached or not claim.keep_seconds or claim.rule.duplicates == "transcribe":
+            return None
+        try:
+            sha256 = await audio.ensure_sha256()
+        except (AudioError, OSError):
+            return None  # sending it meets the same error, and handles it
+        key, since = AnswerKey(sha256, claim.settings), self.queue.now() - claim.keep_seconds
+        return await self.queue.database.do(lambda db: result_cache.read_answer(db, key, since))
 
     async def transcript(
         self, claim: Claim, transcript: Transcript, sha256: str, seconds: float

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import BUDGET_CODE
+from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState, ScopeKind
 from dropscribe.core.naming import sidecar_ending, spellings, split_pattern
 from dropscribe.core.retry import DUPLICATE, REUSED
@@ -18,12 +19,12 @@ from dropscribe.files.beneath import closing, open_root
 from dropscribe.publish.error_file import ERROR_ENDING, find_error, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
-from dropscribe.reports.file_reader import sign_words
+from dropscribe.reports.file_reader import unsettled_words
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.transcript_reader import doubts_about, possible_formats
-from dropscribe.reports.waiting import failure_words, holds_on, queued_words
+from dropscribe.reports.waiting import failure_words, holds_on, listed_state, queued_words
 from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import WARNING_WORDS
 
@@ -76,7 +77,11 @@ def _explain_inbox(place: Place, view: QueueView) -> Explanation:
     rule = place.rule
     records = read_records(view.db, rule.name, place.path) if view.db else []
     if rule.name in view.not_mounted:
-        return _explain_not_mounted(records, place, view)
+        if not records:
+            return Explanation("unknown", [NOT_MOUNTED, "the queue has no record of it"], _ASK_OTHERS)
+        explanation = explain_record(records[0], rule, view)
+        explanation.words.append(NOT_MOUNTED)
+        return explanation
     unavailable, unread = inbox_reader.unavailable_reason(rule), ""
     trouble = f"the inbox is unavailable: {unavailable}"
     if not unavailable:
@@ -86,20 +91,11 @@ def _explain_inbox(place: Place, view: QueueView) -> Explanation:
         trouble = unread and f"it may not be read: {unread}"
     if live := next((record for record in records if record.state.is_live), None):
         explanation = explain_record(live, rule, view)
-        explanation.words[:0] = [trouble] if trouble else []
+        explanation.words[:0] = filter(None, [trouble])
         return explanation
     if unavailable:
         return Explanation("unavailable", [trouble, "its files wait, and go on by themselves"])
     return _blocked(unread) if unread else _explain_without_job(records, place, view)
-
-
-def _explain_not_mounted(records: list[JobRecord], place: Place, view: QueueView) -> Explanation:
-    """Explain a file that this node does not have, from the cluster's queue."""
-    if not records:
-        return Explanation("unknown", [NOT_MOUNTED, "the queue has no record of it"], _ASK_OTHERS)
-    explanation = explain_record(records[0], place.rule, view)
-    explanation.words.append(NOT_MOUNTED)
-    return explanation
 
 
 def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView) -> Explanation:
@@ -113,8 +109,9 @@ def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView
             return explain_record(records[0], place.rule, view)
         return Explanation("unknown", [_NOTHING_THERE])
     if found.reason:
-        words = [f"the rule does not take it: {found.reason}", "it stays where it is"]
-        return Explanation("not_taken", words)
+        return Explanation(
+            "not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"]
+        )
     explanation = _explain_waiting(place, view)
     if records:
         before = _ended_words(records[0], view.now)[0]
@@ -142,7 +139,13 @@ def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     said = view.waiting_of(place.rule.name).get(path_text(place.path))
     if said and said != _FIRST_LOOK:
         return Explanation("settling", [f"it is not taken yet: {said}"])
-    signs = sign_words(place.rule, place.path)
+    try:
+        sign = unsettled_words(place.rule, place.path)
+    except AudioError as error:
+        sign = error.reason
+    except OSError as error:
+        sign = error.strerror or str(error)
+    signs = [sign] if sign else []
     if view.is_running:
         return Explanation("settling", ["it has just arrived, and is looked at", *signs])
     words = ["it is taken when dropscribe is started", *signs]
@@ -201,29 +204,28 @@ def _error_beside(audio: bytes) -> dict[str, object]:
 
     def read() -> dict[str, object]:
         with closing(open_root(folder)) as opened:
-            return (
-                read_error(opened, name) or {} if name.endswith(ERROR_ENDING) else find_error(opened, name)[1]
-            )
+            if name.endswith(ERROR_ENDING):
+                return read_error(opened, name) or {}
+            return find_error(opened, name)[1]
 
     return ask_disk_or({}, folder, read)
 
 
 def explain_record(record: JobRecord, rule: FolderRule, view: QueueView) -> Explanation:
     """Explain a job of *rule*."""
-    state = record.state.value
-    match record.state:
-        case JobState.QUEUED:
-            state, words = queued_words(record, rule, view)
-        case JobState.TRANSCRIBING if record.remote_id:
-            state, words = "at_provider", _at_provider_words(record, view)
-        case JobState.TRANSCRIBING:
+    state = listed_state(record, rule, view).word
+    match state:
+        case "queued" | "deferred" | "held":
+            words = queued_words(record, rule, view)
+        case "at_provider":
+            words = _at_provider_words(record, view)
+        case "transcribing":
             words = [_transcribing_words(record, view)]
-        case JobState.TRANSCRIBED | JobState.REJECTED:
-            state, words = "publishing", _publishing_words(record, view)
+        case "publishing":
+            words = _publishing_words(record, view)
         case _:
             words = _ended_words(record, view.now)
-    remedy = _remedy(record, state, rule, view)
-    return Explanation(state, words + _paid_words(record), remedy, record)
+    return Explanation(state, words + _paid_words(record), _remedy(record, state, rule, view), record)
 
 
 def _at_provider_words(record: JobRecord, view: QueueView) -> list[str]:
@@ -277,10 +279,8 @@ def _publishing_words(record: JobRecord, view: QueueView) -> list[str]:
 def _ended_words(record: JobRecord, now: float) -> list[str]:
     at = time_words(record.ended_at, now) if record.ended_at else "some time ago"
     if record.state is JobState.DONE and record.tries and record.tries[-1].code == REUSED:
-        words = [
-            f"its answer was known, and it was filed {at}",
-            f"nothing was sent: {record.tries[-1].reason}",
-        ]
+        known = f"its answer was known, and it was filed {at}"
+        words = [known, f"nothing was sent: {record.tries[-1].reason}"]
     elif record.state is JobState.DONE:
         by = f"{record.provider}, on node {record.node}," if record.node else record.provider
         words = [f"it was transcribed by {by} and filed {at}"]
@@ -294,8 +294,7 @@ def _ended_words(record: JobRecord, now: float) -> list[str]:
 
 def _failure_words(record: JobRecord) -> str:
     """The failure's reason from the error file; if that is gone, from the last attempt."""
-    error = _error_beside(record.filed_here) if record.filed_here else None
-    if error:
+    if error := _error_beside(record.filed_here) if record.filed_here else {}:
         return f"{error.get('code')}: {error.get('reason')}"
     last = next((attempt for attempt in reversed(record.tries) if attempt.code), None)
     return f"{last.code}: {last.reason}" if last else failure_words(record)

@@ -9,7 +9,6 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from dropscribe.core.errors import AudioError
 from dropscribe.core.settling import Completeness, Lease, Seen, Wait, decide
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.files.mounts import MountCache
@@ -19,17 +18,6 @@ from dropscribe.reports.patience import ask_disk
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.intake.probe import ProbeResult
-
-
-def sign_words(rule: FolderRule, path: bytes) -> list[str]:
-    """Reasons to wait in the file itself; empty if there are none."""
-    try:
-        sign = unsettled_words(rule, path)
-    except AudioError as error:
-        return [error.reason]
-    except OSError as error:
-        return [error.strerror or str(error)]
-    return [sign] if sign else []
 
 
 def unsettled_words(rule: FolderRule, path: bytes) -> str | None:

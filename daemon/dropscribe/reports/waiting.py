@@ -15,7 +15,7 @@ from dropscribe.reports.wording import plural, time_words
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.model import FolderRule
     from dropscribe.core.model import Hold
     from dropscribe.queue.model import Pause
     from dropscribe.queue.sql.history import JobRecord, ListedFile
@@ -37,14 +37,13 @@ class ListedState(NamedTuple):
     reason: str  # The same in words
 
 
-def listed_state(job: ListedFile, config: Config, view: QueueView) -> ListedState:
-    """The state of *job*."""
+def listed_state(job: ListedFile, rule: FolderRule, view: QueueView) -> ListedState:
+    """The state of *job*, which is one of *rule*."""
     word = job.state.value
     if job.state is JobState.QUEUED:
-        rule = config.folders.get(job.folder)
         if job.pin == BACKLOG:
             return ListedState("held", "", _BACKLOG_WORDS)
-        if rule and (holds := holds_on(job.pin, rule, view)):
+        if holds := holds_on(job.pin, rule, view):
             return ListedState("held", holds[0].code, holds[0].reason)
         word = "deferred" if job.due_at > view.now else "queued"
     elif job.at_provider_since is not None:
@@ -54,20 +53,18 @@ def listed_state(job: ListedFile, config: Config, view: QueueView) -> ListedStat
     return ListedState(word, job.code, job.reason)
 
 
-def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> tuple[str, list[str]]:
-    """The state of a queued job as status counts it, and the reasons that it waits."""
+def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> list[str]:
+    """The reasons that a queued job waits."""
     now = view.now
     pauses = read_current_pauses(view.db, now) if view.db else {}
     words = _hold_words(record, rule, pauses, view)
-    state = "held" if words else "deferred" if record.due_at > now else "queued"
     if view.is_running and view.live.get("trouble"):
         words.append(f"nothing is sent now: {view.live['trouble']}")
     if closed := view.live_of(record.folder).get("reason"):
         words.append(f"its folder waits: {closed}")
     if record.due_at > now:
-        words.append(
-            f"it is tried again {time_words(record.due_at, now)}, because of {failure_words(record)}"
-        )
+        again = f"it is tried again {time_words(record.due_at, now)}"
+        words.append(f"{again}, because of {failure_words(record)}")
     elif record.code == NOT_MOVABLE:
         words.append(f"it could not be moved, and nothing was sent: {record.reason}")
     takes_its_turn = not words
@@ -78,7 +75,7 @@ def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> tuple[
         words.append(_turn_words(record, view))
     if record.node:
         words.append(f"node {record.node} had it last")
-    return state, words
+    return words
 
 
 def failure_words(record: JobRecord) -> str:

@@ -82,11 +82,12 @@ def read_lists(
         lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
         if view.db is None or not config.folders:
             return lists, []
-        now, names = view.now, list(config.folders)
+        now, rules, names = view.now, config.folders, list(config.folders)
         for state, rows in lists.items():
             jobs = read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS)
             rows += [
-                views.file_row(job, listed_state(job, config, view), now, sending.get(job.id)) for job in jobs
+                views.file_row(job, listed_state(job, rules[job.folder], view), now, sending.get(job.id))
+                for job in jobs
             ]
         starts = _day_starts(now)
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
@@ -127,7 +128,8 @@ def read_page(config: Config, wanted: FileFilter) -> tuple[list[views.Row], int 
         if view.db is None:
             return rows, None, unlisted
         jobs, older_than = read_listed_page(view.db, wanted, PAGE_ROWS)
-        rows += [views.file_row(job, listed_state(job, config, view), view.now) for job in jobs]
+        rules = config.folders
+        rows += [views.file_row(job, listed_state(job, rules[job.folder], view), view.now) for job in jobs]
         return rows, older_than, unlisted
 
 

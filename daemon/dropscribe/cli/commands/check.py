@@ -41,7 +41,7 @@ _HAS_TABLES_OR_MAY_MAKE_THEM = """
 def execute(options: argparse.Namespace) -> int:
     """Print tables to standard output and problems to standard error; 74 if ``run`` could not start."""
     findings = Findings()
-    document: dict[str, Any] = {"schema": CHECK_SCHEMA, "config": None, "state_dir": None, "queue": None}
+    document: dict[str, Any] = {"schema": CHECK_SCHEMA, **dict.fromkeys(("config", "state_dir", "queue"))}
     document |= {"folders": {}, "providers": {}}
     try:
         # Under systemd's ExecReload= a check has no credentials, so that only the daemon can check keys.

@@ -72,7 +72,8 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
 
 
 def _job_row(config: Config, view: QueueView, job: ListedFile) -> dict[str, Any]:
-    rule, state = config.folders[job.folder], listed_state(job, config, view)
+    rule = config.folders[job.folder]
+    state = listed_state(job, rule, view)
     place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
     return {
         "at": job.ended_at or job.received_at,

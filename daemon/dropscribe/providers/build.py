@@ -15,11 +15,9 @@ from dropscribe.core.text.printing import one_line
 from dropscribe.providers.base import Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
-    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
 
 BUILDERS = {
@@ -63,27 +61,19 @@ class BrokenPackage:
         words = one_line(f"the package of type {config.type} cannot be used: {type(error).__name__}: {error}")
         self._error = ProviderUnusable("package_broken", words[:500])
 
-    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> NoReturn:  # noqa: ARG002
-        """Raise ProviderUnusable, as :meth:`start_job` and :meth:`probe` do."""
+    async def transcribe(self, *_: object) -> NoReturn:
+        """Raise ProviderUnusable, as all requests do."""
         raise self._error
 
-    start_job = transcribe
+    probe = start_job = delete_job = transcribe
 
-    async def probe(self) -> NoReturn:
-        """For ``check --online``."""
-        raise self._error
-
-    def poll_seconds(self, age_seconds: float) -> float:  # noqa: ARG002
+    def poll_seconds(self, *_: object) -> float:
         """The wait before the next poll."""
         return 60.0
 
-    async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Unfinished:  # noqa: ARG002
+    async def poll_job(self, *_: object) -> Unfinished:
         """Nobody can ask."""
         return Unfinished(self._error)
-
-    async def delete_job(self, job_id: str) -> NoReturn:  # noqa: ARG002
-        """Nobody can delete it."""
-        raise self._error
 
     async def close(self) -> None:
         """Nothing is open."""

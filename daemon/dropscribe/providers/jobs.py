@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import re
 import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from dropscribe.providers.values import Item
     from dropscribe.transcripts.model import Transcript
 
+    _Document = tuple[Answer, dict[str, Any]]  # the dict is the JSON object in the answer
+
 FIRST_POLL_SECONDS = 2.0
 LONGEST_POLL_SECONDS = 60.0
 
@@ -48,7 +51,7 @@ NO_RESULT = "no_result"  # the code of a poll that found no result of a job that
 SERVER_ERROR = "server_error"
 """The code for a job that failed by the vendor's own fault; the file is sent again."""
 
-_LONGEST_ID = 256
+_USABLE_ID = re.compile(r"(?!\.{1,2}$)[ -~]{1,256}")  # a URL's segment "." or ".." is another path
 
 
 class _StateUnknown(AmbiguousFailure):
@@ -88,7 +91,7 @@ class JobVendor(Vendor):
     done: tuple[str, ...] = ("completed",)
     failed: tuple[str, ...] = ("error",)
     lost: tuple[str, ...] = ()
-    errors: Table = {(None, SERVER_ERROR): Kind.TEMPORARY}  # noqa: RUF012 - never changed
+    errors: Table = {(None, SERVER_ERROR): Kind.TEMPORARY}
     creates_in_upload = False
     poll_every_seconds = 0.0
 
@@ -187,7 +190,7 @@ class JobProvider(HttpProvider):
             job_id = self.vendor.job_id(created)
         except values.BadAnswer as error:
             raise self._classifier.bad_answer(answer, str(error)) from None
-        if not _is_usable(job_id):
+        if not _USABLE_ID.fullmatch(job_id):
             raise self._classifier.bad_answer(answer, "a job with an id that no URL can carry")
         reached("job_created")
         return job_id
@@ -266,10 +269,13 @@ class JobProvider(HttpProvider):
                 raise AmbiguousFailure("job_unfinished", "the provider has not finished")
             raise _StateUnknown("job_unfinished", f"{error}; job {job_id} is left at the provider")
 
-    async def _uploaded(self, audio: AudioFile, params: Params) -> tuple[Answer, dict[str, Any]]:
+    async def _posted(self, request: Upload) -> _Document:
+        answer = await self._accepted(request, self._timeout_seconds)
+        return answer, self._object(answer)
+
+    async def _uploaded(self, audio: AudioFile, params: Params) -> _Document:
         try:
-            answer = await self._accepted(self.vendor.upload(audio, params), self._timeout_seconds)
-            return answer, self._object(answer)
+            return await self._posted(self.vendor.upload(audio, params))
         except AmbiguousFailure as error:
             if self.vendor.creates_in_upload:
                 raise
@@ -278,13 +284,11 @@ class JobProvider(HttpProvider):
                 error.code, error.reason, status=error.status, request_id=error.request_id
             ) from error
 
-    async def _created(self, uploaded: Item, params: Params) -> tuple[Answer, dict[str, Any]]:
+    async def _created(self, uploaded: Item, params: Params) -> _Document:
         try:
-            request = self.vendor.create(uploaded, params)
+            return await self._posted(self.vendor.create(uploaded, params))
         except values.BadAnswer as error:
             raise TemporaryFailure("bad_answer", str(error)) from None
-        try:
-            answer = await self._accepted(request, self._timeout_seconds)
         except AmbiguousFailure:
             raise  # there may be a job on the upload
         except ProviderError:
@@ -292,11 +296,8 @@ class JobProvider(HttpProvider):
                 with contextlib.suppress(ProviderError):
                     await self._request("DELETE", Upload(url), self._timeout_seconds)
             raise
-        return answer, self._object(answer)
 
-    async def _fetched(
-        self, url: str, *, is_result: bool = False
-    ) -> tuple[Answer, dict[str, Any]] | Unfinished:
+    async def _fetched(self, url: str, *, is_result: bool = False) -> _Document | Unfinished:
         """A document about a job, or the error that prevents reading it now.
 
         Args:
@@ -318,11 +319,6 @@ class JobProvider(HttpProvider):
         if answer.status in {404, 410} and not is_html(answer):
             raise _lost(answer)
         return Unfinished(error)
-
-
-def _is_usable(job_id: str) -> bool:
-    is_printable = job_id.isascii() and job_id.isprintable()
-    return is_printable and 0 < len(job_id) <= _LONGEST_ID and job_id not in {".", ".."}
 
 
 def _quoted(job_id: str) -> str:

@@ -43,12 +43,6 @@ def span(start: Any, end: Any, scale: float = 1.0) -> tuple[float | None, float 
     return first, last if first is None or last is None else max(first, last)
 
 
-def span_of_length(start: Any, length: Any, scale: float = 1.0) -> tuple[float | None, float | None]:
-    """As :func:`span`, from a start and a length."""
-    first, spent = number(start), number(length)
-    return span(first, None if first is None or spent is None else first + spent, scale)
-
-
 def probability(value: Any) -> float | None:
     """A number in 0..1; else None."""
     found = number(value)

@@ -62,7 +62,7 @@ class Vendor(ABC):
     key_header = "Authorization: Bearer {key}"
     model_param = "model"
     away_params: tuple[str, ...] = ()
-    errors: Table = {}  # noqa: RUF012 - never changed
+    errors: Table = {}
 
     def __init__(self, config: ProviderConfig) -> None:
         url = config.url or self.host.format(region=config.region)
@@ -113,12 +113,7 @@ class Vendor(ABC):
             BadAnswer: It holds no text.
         """
 
-    def simpler(
-        self,
-        given: Mapping[str, ParamValue],  # noqa: ARG002
-        params: Params,  # noqa: ARG002
-        error: ProviderError,  # noqa: ARG002
-    ) -> Params | None:
+    def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:  # noqa: ARG002
         """Parameters that avoid *error* and are worth one more request; else None."""
         return None
 
@@ -162,7 +157,9 @@ class HttpProvider:
         self._key = config.api_key.reveal() if config.api_key is not None else None
         self._redactor = redactor_of(vendor.url, self._key)
         self._classifier = Classifier(self._redactor, vendor.errors)
-        self._http = HttpTransport(redactor=self._redactor, headers=_key_header(vendor, self._key))
+        name, _, value = vendor.key_header.partition(": ")
+        headers = {} if self._key is None else {name: value.replace("{key}", self._key)}
+        self._http = HttpTransport(redactor=self._redactor, headers=headers)
         self._timeout_seconds = config.timeout_seconds
         self._max_upload_bytes = config.max_upload_bytes
 
@@ -266,15 +263,15 @@ class HttpProvider:
 
     def _object(self, answer: Answer, *, wants_text: bool = False) -> dict[str, Any]:
         """The JSON object in an answer; a plain text, where one is wanted, as its ``text``."""
-        reason = "JSON that is not an object"
+        parsed, reason = None, "JSON that is not an object"
         try:
             parsed = parse_json(answer.body)
         except TooLarge as error:
             raise self._classifier.bad_answer(answer, str(error)) from None
         except ValueError:
-            kind = answer.content_type or "no declared type"
-            reason = f"{len(answer.body)} bytes of {kind} in place of JSON"
-            parsed = None
+            reason = (
+                f"{len(answer.body)} bytes of {answer.content_type or 'no declared type'} in place of JSON"
+            )
         if isinstance(parsed, dict):
             return parsed
         # A server may send the text as a JSON string; a text may also happen to be a JSON number.
@@ -282,13 +279,6 @@ class HttpProvider:
         if not wants_text or text is None:
             raise self._classifier.bad_answer(answer, reason)
         return {"text": text}
-
-
-def _key_header(vendor: Vendor, key: str | None) -> dict[str, str]:
-    if key is None:
-        return {}
-    name, _, value = vendor.key_header.partition(": ")
-    return {name: value.replace("{key}", key)}
 
 
 def _text_of(answer: Answer) -> str | None:

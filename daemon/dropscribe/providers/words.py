@@ -34,9 +34,8 @@ class Reading:
     probability: Callable[[Any], float | None] = values.probability  # Makes a probability of a confidence
     speaker: tuple[str, ...] = ("speaker",)
     said: Callable[[Any], str] = values.text_of  # Makes a string of a text
-    inner: Reading | None = (
-        None  # Reads a segment's ``words``, whose mean confidence counts where it has none
-    )
+    # Reads a segment's ``words``, whose mean confidence counts where it has none
+    inner: Reading | None = None
 
     def words(self, items: Any, speaker: str | None = None) -> tuple[Word, ...]:
         """The words in a list of *items*; *speaker* speaks those that name none."""
@@ -66,9 +65,10 @@ class Reading:
 
     def span(self, item: values.Item) -> tuple[float | None, float | None]:
         """Start and end of *item* in seconds."""
-        first, second = map(item.get, self.times)
-        span = values.span_of_length if self.has_lengths else values.span
-        return span(first, second, self.scale)
+        start, end = map(values.number, map(item.get, self.times))
+        if self.has_lengths and end is not None:
+            end = None if start is None else start + end
+        return values.span(start, end, self.scale)
 
     def _text(self, item: values.Item) -> str:
         return next(filter(None, map(self.said, map(item.get, self.text))), "")

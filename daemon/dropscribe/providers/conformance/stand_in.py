@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
 
 from dropscribe.config.model import ProviderConfig
@@ -20,12 +22,10 @@ if TYPE_CHECKING:
 
     from dropscribe.providers.base import Provider
 
-
 KEY = "sk_conformance_key"
 AUDIO = b"RIFF\x24\0\0\0WAVEfmt speech"
 SPOKEN = "Hello there, this is what was said."
-_END_SECONDS = 5.0  # Time of the provider's connections to end, once it is closed
-_TURNS_TO_BEGIN = 5  # Turns of the event loop until a connection that was just accepted is served
+_END_SECONDS = 0.01  # At most this long the server does not notice that it is to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,14 @@ class StandIn:
         self._text = SPOKEN
         self._faults: deque[Fault | None] = deque()
         self._stack = contextlib.AsyncExitStack()
-        self._serving: set[asyncio.Task[None] | None] = set()
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._stack.push_async_callback(self._end, server)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Conversation, self._answer))
+        self._stack.callback(server.server_close)
+        Thread(target=server.serve_forever, args=(_END_SECONDS,)).start()
+        self._stack.callback(server.shutdown)
+        self.url = f"http://127.0.0.1:{server.server_port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -123,55 +124,47 @@ class StandIn:
         """Number of requests with the audio *content*, whole and unchanged."""
         return sum(content in request.body for request in self.requests)
 
-    async def _end(self, server: asyncio.Server) -> None:
-        # asyncio leaves a socket open that was accepted and not served yet when its server closed.
-        for _ in range(_TURNS_TO_BEGIN):
-            await asyncio.sleep(0)
-        server.close()
-        if tasks := [task for task in self._serving if task is not None]:
-            _, left = await asyncio.wait(tasks, timeout=_END_SECONDS)
-            for task in left:
-                task.cancel()
-        await server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._serving.add(asyncio.current_task())
-        try:
-            await self._answer(reader, writer)
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        finally:
-            self._serving.discard(asyncio.current_task())
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
-            request = await _read(reader)
-            self.requests.append(request)
-            fault = self._faults.popleft() if self._faults else None
-            if fault is None:
-                fault = Fault(*self._documented(request, self._text))
-            if not fault.close:
-                writer.write(_rendered(fault))
-                await writer.drain()
+    def _answer(self, request: Request) -> Fault:
+        self.requests.append(request)
+        fault = self._faults.popleft() if self._faults else None
+        return fault or Fault(*self._documented(request, self._text))
 
 
-async def _read(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.rstrip().split("\r\n")
-    method, target, _ = first.split(" ")
-    headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(method, target, headers, body)
+class _Conversation(BaseHTTPRequestHandler):
+    """One connection, with one request and its answer."""
 
+    timeout = 10.0  # seconds without a byte from a client
 
-def _rendered(answer: Fault) -> bytes:
-    is_text = isinstance(answer.body, str)
-    payload = answer.body.encode() if is_text else json.dumps(answer.body).encode()
-    headers = {
-        "Content-Type": "text/plain" if is_text else "application/json",
-        "Content-Length": str(len(payload)),
-        "Connection": "close",
-        **answer.headers,
-    }
-    head = [f"HTTP/1.1 {answer.status} Said", *(f"{name}: {text}" for name, text in headers.items())]
-    return ("\r\n".join(head) + "\r\n\r\n").encode("latin-1") + payload
+    def __init__(self, answer: Callable[[Request], Fault], *connection: Any) -> None:
+        self._answer = answer
+        super().__init__(*connection)
+
+    def handle(self) -> None:
+        """Serve the connection; a client may close it at any time."""
+        with contextlib.suppress(OSError):
+            super().handle()
+
+    def do_POST(self) -> None:
+        """Read a request of any method and answer it."""
+        length = int(self.headers.get("Content-Length", "0"))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return
+        headers = {name.lower(): text for name, text in self.headers.items()}
+        answer = self._answer(Request(self.command, self.path, headers, body))
+        if answer.close:
+            return
+        is_text = isinstance(answer.body, str)
+        payload = answer.body.encode() if is_text else json.dumps(answer.body).encode()
+        self.send_response(answer.status)
+        kind = "text/plain" if is_text else "application/json"
+        own = {"Content-Type": kind, "Content-Length": str(len(payload))}
+        for name, text in {**own, **answer.headers}.items():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(payload)
+
+    do_GET = do_DELETE = do_PUT = do_POST  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """A test's output is its own."""

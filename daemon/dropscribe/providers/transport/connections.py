@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import os
-import time
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 KEEPALIVE_SECONDS = 2.0
 """Shorter than common servers' 5 s: a connection that closes under an upload costs an attempt."""
-
 
 HIGHEST_PORT = 65_535
 _TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")  # read by httpx and by Python
@@ -61,19 +59,12 @@ def target_of(address: str) -> Target:
     return Target(url, at, url.netloc.decode("ascii"), login)
 
 
-class _Idle(NamedTuple):
-    connection: httpcore.AsyncConnectionInterface
-    pool: httpcore.AsyncConnectionPool
-    origin: httpcore.Origin
-    since: float
-
-
 class Connections:
     """Opens connections, through the environment's proxies, and keeps those that may be used again."""
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
-        self._idle: list[_Idle] = []  # in the order of their last requests
+        self._idle: list[httpcore.AsyncConnectionInterface] = []  # in the order of their last requests
         self._is_closed = False
 
     @asynccontextmanager
@@ -84,7 +75,7 @@ class Connections:
             ProviderUnusable: The environment names a proxy or certificates that cannot be used.
         """
         pool, origin = self._pool_for(target), target.at.origin
-        connection = await self._take(pool, origin) or pool.create_connection(origin)
+        connection = await self._take(origin) or pool.create_connection(origin)
         try:
             try:
                 response = await connection.handle_async_request(request)
@@ -95,35 +86,33 @@ class Connections:
             async with aclosing(response):
                 yield response
         finally:
-            await self._rest(_Idle(connection, pool, origin, time.monotonic()))
+            await self._rest(connection)
 
-    async def _take(
-        self, pool: httpcore.AsyncConnectionPool, origin: httpcore.Origin
-    ) -> httpcore.AsyncConnectionInterface | None:
+    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface | None:
         """The connection to *origin* that was used last, if one may be used again."""
-        for idle in reversed(self._idle):
-            if idle.pool is pool and idle.origin == origin:
-                self._idle.remove(idle)
-                if not idle.connection.has_expired():
-                    return idle.connection
-                await idle.connection.aclose()
+        for connection in reversed(self._idle):
+            if connection.can_handle_request(origin):
+                self._idle.remove(connection)
+                if not connection.has_expired():
+                    return connection
+                await connection.aclose()
         return None
 
-    async def _rest(self, idle: _Idle) -> None:
+    async def _rest(self, connection: httpcore.AsyncConnectionInterface) -> None:
         """Keep the connection if it may be used again; close the oldest idle one if it has expired."""
-        may_stay = idle.connection.is_available() and not idle.connection.has_expired()
+        may_stay = connection.is_available() and not connection.has_expired()
         if may_stay and not self._is_closed:
-            self._idle.append(idle)
+            self._idle.append(connection)
         else:
-            await idle.connection.aclose()
-        if self._idle and idle.since - self._idle[0].since > KEEPALIVE_SECONDS:
-            await self._idle.pop(0).connection.aclose()
+            await connection.aclose()
+        if self._idle and self._idle[0].has_expired():
+            await self._idle.pop(0).aclose()
 
     async def close(self) -> None:
         """Close the connections, also those in use when their requests end. Safe to call twice."""
         self._is_closed = True
         while self._idle:
-            await self._idle.pop().connection.aclose()
+            await self._idle.pop().aclose()
         if self._client is not None:
             await self._client.aclose()
 

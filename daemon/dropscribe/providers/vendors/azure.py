@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.requests import Upload, form_request, nested, with_query
 from dropscribe.providers.vendor import Params, Vendor
 from dropscribe.providers.words import Reading, by_time
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
 
 API_VERSION = "api-version"
-
-ERRORS: Table = {(400, "invalidlocale"): Kind.RULE, (404, "resourcenotfound"): Kind.UNUSABLE}
 
 _MILLISECONDS = 0.001
 _SPOKEN = Reading(
@@ -38,7 +36,7 @@ class Azure(Vendor):
     host = "https://{region}.api.cognitive.microsoft.com"
     path = "/speechtotext/transcriptions:transcribe"
     key_header = "Ocp-Apim-Subscription-Key: {key}"
-    errors = ERRORS
+    errors = {(400, "invalidlocale"): Kind.RULE, (404, "resourcenotfound"): Kind.UNUSABLE}
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from dropscribe.providers import values
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.vendor import Params, QueryVendor
 from dropscribe.providers.words import Reading, by_time, segments_of
 from dropscribe.transcripts.model import Transcript
-
-ERRORS: Table = {
-    (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
-    (400, "invalid_query_parameter"): Kind.RULE,
-    (422, None): Kind.TEMPORARY,  # an upload that did not arrive whole
-}
 
 _WORD = Reading(("punctuated_word", "word"), speaker=())
 _UTTERANCE = Reading(("transcript",), speaker=())
@@ -26,7 +20,11 @@ class Deepgram(QueryVendor):
     path = "/v1/listen"
     key_header = "Authorization: Token {key}"  # `Bearer` is for short-lived tokens
     away_params = ("callback",)
-    errors = ERRORS
+    errors = {
+        (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
+        (400, "invalid_query_parameter"): Kind.RULE,
+        (422, None): Kind.TEMPORARY,  # an upload that did not arrive whole
+    }
 
     def transcript(self, parsed: values.Item, params: Params) -> Transcript:
         """Times are seconds, confidences probabilities; each channel has its alternatives."""

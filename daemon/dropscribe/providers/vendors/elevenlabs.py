@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dropscribe.providers import values
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.requests import Upload, fields_of, form_request, with_query
 from dropscribe.providers.vendor import Params, Vendor
 from dropscribe.providers.words import Reading, by_time, segments_of
@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.files.audio import AudioFile
-
-ERRORS: Table = {
-    (401, "quota_exceeded"): Kind.UNUSABLE,
-    (400, "quota_exceeded"): Kind.UNUSABLE,
-    (400, "invalid_api_key"): Kind.UNUSABLE,
-    (400, "invalid_parameters"): Kind.RULE,
-    (429, "too_many_concurrent_requests"): Kind.SLOW_DOWN,
-    (429, "system_busy"): Kind.SLOW_DOWN,
-}
 
 _QUERY = "enable_logging"
 """The one parameter that the API takes in the query; all others are fields of the form."""
@@ -40,7 +31,14 @@ class ElevenLabs(Vendor):
     key_header = "xi-api-key: {key}"
     model_param = "model_id"
     away_params = ("webhook",)
-    errors = ERRORS
+    errors = {
+        (401, "quota_exceeded"): Kind.UNUSABLE,
+        (400, "quota_exceeded"): Kind.UNUSABLE,
+        (400, "invalid_api_key"): Kind.UNUSABLE,
+        (400, "invalid_parameters"): Kind.RULE,
+        (429, "too_many_concurrent_requests"): Kind.SLOW_DOWN,
+        (429, "system_busy"): Kind.SLOW_DOWN,
+    }
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""

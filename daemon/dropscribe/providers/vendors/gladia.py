@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody
 from dropscribe.providers.jobs import SERVER_ERROR, JobVendor
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.words import Reading
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
     from dropscribe.providers.vendor import Params
-
-ERRORS: Table = {
-    (None, SERVER_ERROR): Kind.TEMPORARY,
-    (None, "job_failed_429"): Kind.SLOW_DOWN,
-    # The account's, though the job was taken
-    **{(None, f"job_failed_{status}"): Kind.UNUSABLE for status in (401, 402, 403)},
-}
 
 _UTTERANCE = Reading(said=values.stripped)
 _WORD = Reading(("word",), said=values.stripped)
@@ -36,7 +29,12 @@ class Gladia(JobVendor):
     file_name = ("audio_url", "audio_url")
     jobs_path = "/v2/pre-recorded"
     done = ("done",)
-    errors = ERRORS
+    errors = {
+        (None, SERVER_ERROR): Kind.TEMPORARY,
+        (None, "job_failed_429"): Kind.SLOW_DOWN,
+        # The account's, though the job was taken
+        **{(None, f"job_failed_{status}"): Kind.UNUSABLE for status in (401, 402, 403)},
+    }
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """A number alone: the HTTP status that the failure would have as an answer."""

@@ -14,7 +14,7 @@ from dropscribe.core.errors import AudioRejected, ProviderError
 from dropscribe.core.requests.params import GRANULARITIES, ParamValue
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.requests import Upload, fields_of, form_request
 from dropscribe.providers.vendor import Params, Vendor
 from dropscribe.providers.words import Reading
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.transport.http import Answer
 
 OPENAI_BODY_BYTES = 26_214_400  # OpenAI's limit on the whole form, not on the file
-
-ERRORS: Table = {
-    (400, HAS_FILE_PARAM): Kind.REJECTED,
-    (400, HAS_PARAM): Kind.RULE,
-    (400, "invalid_value"): Kind.REJECTED,  # longer than the model takes; with a param it is the rule's
-}
 
 _PATH = "/audio/transcriptions"
 _WHOLE_PATHS = (_PATH, "/inference")  # whisper.cpp's server has the second
@@ -61,7 +55,11 @@ class OpenAI(Vendor):
 
     type = "openai"
     host = "https://api.openai.com/v1"
-    errors = ERRORS
+    errors = {
+        (400, HAS_FILE_PARAM): Kind.REJECTED,
+        (400, HAS_PARAM): Kind.RULE,
+        (400, "invalid_value"): Kind.REJECTED,  # longer than the model takes; with a param it is the rule's
+    }
 
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)

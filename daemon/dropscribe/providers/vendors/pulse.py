@@ -6,17 +6,10 @@ from dataclasses import replace
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.vendor import Params, QueryVendor
 from dropscribe.providers.words import Reading, mean_confidence, words_of_each
 from dropscribe.transcripts.model import Transcript
-
-ERRORS: Table = {
-    (400, "language_not_enabled_in_region"): Kind.RULE,
-    (400, HAS_DETAILS): Kind.RULE,
-    (400, HAS_ERRORS): Kind.REJECTED,
-    (None, "nosuchkey"): Kind.TEMPORARY,
-}
 
 _ATTRIBUTES = ("gender", "emotions", "age")
 _WORD, _UTTERANCE = Reading(("word", "text")), Reading()
@@ -28,7 +21,12 @@ class Pulse(QueryVendor):
     type = "pulse"
     host = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
     away_params = ("webhook_url",)
-    errors = ERRORS
+    errors = {
+        (400, "language_not_enabled_in_region"): Kind.RULE,
+        (400, HAS_DETAILS): Kind.RULE,
+        (400, HAS_ERRORS): Kind.REJECTED,
+        (None, "nosuchkey"): Kind.TEMPORARY,
+    }
 
     def transcript(self, parsed: values.Item, params: Params) -> Transcript:
         """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.formats import OCTETS, reson8_encoding
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.requests import Upload, raw_request, with_query
 from dropscribe.providers.vendor import Params, Vendor
 from dropscribe.providers.words import Reading, mean_confidence
@@ -16,11 +16,6 @@ from dropscribe.transcripts.model import Transcript
 if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.files.audio import AudioFile
-
-ERRORS: Table = {
-    (400, "invalid_request"): Kind.REJECTED_OR_RULE,
-    (404, "not_found"): Kind.RULE,  # an unknown custom_model_id
-}
 
 
 def _probability(value: Any) -> float | None:
@@ -44,7 +39,10 @@ class Reson8(Vendor):
 
     type = "reson8"
     host = "https://api.reson8.dev/v1/speech-to-text/prerecorded"
-    errors = ERRORS
+    errors = {
+        (400, "invalid_request"): Kind.REJECTED_OR_RULE,
+        (404, "not_found"): Kind.RULE,  # an unknown custom_model_id
+    }
 
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)

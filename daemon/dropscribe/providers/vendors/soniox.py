@@ -9,7 +9,7 @@ from urllib.parse import quote
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
 from dropscribe.providers.jobs import JobVendor
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.words import segments_of
 from dropscribe.transcripts.line_breaks import joined, pieces_of
 from dropscribe.transcripts.model import Transcript, Word
@@ -17,8 +17,6 @@ from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, split_runs
 
 if TYPE_CHECKING:
     from dropscribe.providers.vendor import Params
-
-ERRORS: Table = {(None, "internal_error"): Kind.TEMPORARY}
 
 _MILLISECONDS = 0.001
 
@@ -32,7 +30,7 @@ class Soniox(JobVendor):
     form_field = "file"
     file_name = ("id", "file_id")
     jobs_path = "/v1/transcriptions"
-    errors = ERRORS
+    errors = {(None, "internal_error"): Kind.TEMPORARY}
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """The error's type and words."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
 from dropscribe.providers.jobs import JobVendor, Progress
-from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.requests import nested
 from dropscribe.providers.words import segments_of
 from dropscribe.transcripts.model import Transcript, Word
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dropscribe.providers.vendor import Params
-
-ERRORS: Table = {
-    (None, "format_not_supported"): Kind.REJECTED,
-    (None, "job_rejected_due_to_invalid_audio"): Kind.REJECTED,
-    (None, "malformed_request"): Kind.RULE,
-    (None, "no_language_selected"): Kind.RULE,
-    (None, "requested_product_not_available"): Kind.UNUSABLE,
-}
 
 _UNKNOWN_SPEAKER = "UU"
 
@@ -44,7 +36,13 @@ class Speechmatics(JobVendor):
     done = ("done",)
     failed = ("rejected",)
     lost = ("deleted", "expired")
-    errors = ERRORS
+    errors = {
+        (None, "format_not_supported"): Kind.REJECTED,
+        (None, "job_rejected_due_to_invalid_audio"): Kind.REJECTED,
+        (None, "malformed_request"): Kind.RULE,
+        (None, "no_language_selected"): Kind.RULE,
+        (None, "requested_product_not_available"): Kind.UNUSABLE,
+    }
 
     def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:
         """The job's config as JSON; each word of a custom dictionary is an object there."""

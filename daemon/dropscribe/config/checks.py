@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from dropscribe.config.document import Document
     from dropscribe.config.document import Path as KeyPath
-    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.model import Config, FolderRule, ProviderConfig
+    from dropscribe.core.budget import Budget
 
 
 def check_config(config: Config, document: Document) -> None:
@@ -65,15 +66,14 @@ def _check_provider_names(document: Document) -> None:
     folders = document.data.get("folders") or {}
     for rule, body in folders.items() if isinstance(folders, dict) and isinstance(known, dict) else ():
         written = body.get("provider") if isinstance(body, dict) else None
-        path = ("folders", rule, "provider")
-        names = enumerate(written) if isinstance(written, list) else [(None, written)]
-        for index, name in names:
-            here = path if index is None else (*path, index)
+        names = written if isinstance(written, list) else [written]
+        for index, name in enumerate(names):
+            path: KeyPath = ("folders", rule, "provider", *([index] if names is written else []))
             if isinstance(name, str) and name and name not in known:
-                message = f"no provider called {document.shown(here, name)}"
-                document.report(here, message, did_you_mean(name, known))
-            elif isinstance(written, list) and name in written[:index]:
-                document.report(here, f"'{name}' is in the list already", "name each provider once")
+                message = f"no provider called {document.shown(path, name)}"
+                document.report(path, message, did_you_mean(name, known))
+            elif name in names[:index]:
+                document.report(path, f"'{name}' is in the list already", "name each provider once")
 
 
 def _check_providers(config: Config, document: Document) -> None:
@@ -84,13 +84,14 @@ def _check_providers(config: Config, document: Document) -> None:
         if provider.max_duration_seconds is not None and all(rule.prepare == "never" for rule in users):
             hint = "set prepare: when_needed in the rule"
             place.report("max_duration", "no rule cuts recordings for it", hint, on_key=True, warning=True)
-        if provider.budget and provider.budget.is_money and provider.price_per_minute is None:
-            _report_unpriced(place, [name])
+        _check_budget(place, provider.budget, [provider])
 
 
-def _report_unpriced(place: Place, names: list[str]) -> None:
-    message = f"a budget in money needs the price_per_minute of {', '.join(names)}"
-    place.report("budget", message, "or give it in minutes of audio: 600min", on_key=True)
+def _check_budget(place: Place, budget: Budget | None, providers: list[ProviderConfig]) -> None:
+    unpriced = ", ".join(each.name for each in providers if each.price_per_minute is None)
+    if budget and budget.is_money and unpriced:
+        message = f"a budget in money needs the price_per_minute of {unpriced}"
+        place.report("budget", message, "or give it in minutes of audio: 600min", on_key=True)
 
 
 def _check_kernel_folder(key: KeyPath, path: Path, real: dict[Path, str], document: Document) -> None:
@@ -102,13 +103,11 @@ def _check_kernel_folder(key: KeyPath, path: Path, real: dict[Path, str], docume
 def _check_shared_defaults(rules: list[_RuleChecks]) -> None:
     for key in ("done", "failed"):
         users: dict[Path, str] = {}
-        for checks in rules:
-            if checks.line_of(key):
-                continue
-            folder = checks.rule.paths[key]
-            first = users.setdefault(folder, checks.rule.name)
-            if first != checks.rule.name:
-                message = f"'{first}' and '{checks.rule.name}' both file into {folder}, the default of each"
+        for checks in [each for each in rules if not each.line_of(key)]:
+            name, folder = checks.rule.name, checks.rule.paths[key]
+            first = users.setdefault(folder, name)
+            if first != name:
+                message = f"'{first}' and '{name}' both file into {folder}, the default of each"
                 checks.report("inbox", message, f"give each its own {key}:", warning=True)
 
 
@@ -124,21 +123,21 @@ class _RuleChecks(Place):
         """Report the problems of this rule, also with the inboxes of all *rules*."""
         for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
             self._check_destination(key, folder, [each.rule for each in rules])
+        if _is_inside(self.real[self.config.state_dir], self.real[self.rule.inbox]):
+            message = f"{self.config.state_dir} lies inside the inbox of '{self.rule.name}'"
+            self.document.report(("state_dir",), message, "put it beside the inbox")
         if self.real[self.rule.done] == self.real[self.rule.failed]:
             key = "failed" if self.line_of("failed") else "done"
             self.report(key, "done and failed are one folder", "give each a folder of its own")
         self._check_patterns()
-        self._check_state_dir()
         self._check_links()
         if self.rule.fallback != "held" and len(self.rule.providers) < 2:
             message = "there is no second provider to fall back to"
             self.report("fallback", message, "write provider: [first, second]", warning=True)
         known = self.config.providers
-        of_rule = [known[name] for name in self.rule.providers if name in known]
         # Only the embedded engine may cost nothing.
-        unpriced = [each.name for each in of_rule if each.price_per_minute is None and each.type != "local"]
-        if self.rule.budget and self.rule.budget.is_money and unpriced:
-            _report_unpriced(self, unpriced)
+        paid = [known[name] for name in self.rule.providers if name in known and known[name].type != "local"]
+        _check_budget(self, self.rule.budget, paid)
         for key, path in self.rule.paths.items():
             _check_kernel_folder((*self.path, key), path, self.real, self.document)
 
@@ -156,6 +155,8 @@ class _RuleChecks(Place):
             self.report("inbox", f"overlaps the inbox of '{earlier.name}' (line {line})", hint)
 
     def _check_destination(self, key: str, folder: Path, rules: list[FolderRule]) -> None:
+        if self.real[folder] == self.real[self.config.state_dir]:
+            self.report(key, f"{folder} is the state directory too", "give each a folder of its own")
         for other in rules:
             inbox = self.real[other.inbox]
             if _is_inside(self.real[folder], inbox):
@@ -179,10 +180,8 @@ class _RuleChecks(Place):
                     message = f"'{pattern}' has a [ without ], which matches only that character"
                     hint = "write a range as [a-z], the character as [[]"
                     self._report_pattern(key, index, message, hint, warning=True)
-        for key, message in (
-            ("exclude", "everything is excluded"),
-            ("companions", "all recordings match it"),
-        ):
+        reasons = {"exclude": "everything is excluded", "companions": "all recordings match it"}
+        for key, message in reasons.items():
             if not self.has_problem_in(key) and _takes_nothing(self.rule, key):
                 self.report(key, f"{message}: no file would ever be taken", "narrow the patterns")
         if not self.has_problem_in("companions"):
@@ -204,16 +203,6 @@ class _RuleChecks(Place):
                 message = f"'{pattern}' makes each {glob} a companion: none of them is taken as a recording"
                 hint = "name the files that lie beside the recordings"
                 self._report_pattern("companions", index, message, hint, warning=True)
-
-    def _check_state_dir(self) -> None:
-        state_dir = self.config.state_dir
-        if _is_inside(self.real[state_dir], self.real[self.rule.inbox]):
-            message = f"{state_dir} lies inside the inbox of '{self.rule.name}'"
-            self.document.report(("state_dir",), message, "put it beside the inbox")
-        for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
-            if self.real[folder] == self.real[state_dir]:
-                message = f"{folder} is the state directory too"
-                self.report(key, message, "give each a folder of its own")
 
     def _check_links(self) -> None:
         rule = self.rule

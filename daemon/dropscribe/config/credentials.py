@@ -46,11 +46,8 @@ def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Se
         try:
             return parse_secret(written, f"environment {facts.key_variable}")
         except ValueError as error:
-            message = f"the key in {facts.key_variable} {error.args[0]}"
-            read.report("", message, error.args[1], on_key=True)
-            return None
-    is_needed = is_vendor or (bool(facts.key_variable) and not facts.is_key_optional)
-    if is_needed and not read.has_problem_in():
+            read.report("", f"the key in {facts.key_variable} {error.args[0]}", error.args[1], on_key=True)
+    elif (is_vendor or (facts.key_variable and not facts.is_key_optional)) and not read.has_problem_in():
         hint = f"write api_key: ${{{facts.key_variable}}}, or api_key_file: PATH"
         read.report("", NO_KEY, hint, on_key=True)
     return None
@@ -84,12 +81,11 @@ def find_named(given: Mapping[str, Any], name: str, path: KeyPath, document: Doc
 
 def with_origin(secret: Secret, path: KeyPath, document: Document) -> Secret:
     """*secret* from the config at *path* with its origin; a warning if others can read it."""
-    variables = document.variables.get(path)
-    if variables:
+    if variables := document.variables.get(path):
         return Secret(secret.reveal(), f"environment {', '.join(variables)}")
     if document.status is not None:
         _warn_if_open("this key", document.file, document.status, path, document)
-    return Secret(secret.reveal(), "config")
+    return secret
 
 
 def _warn_if_open(what: str, file: object, status: os.stat_result, path: KeyPath, document: Document) -> None:
@@ -103,17 +99,14 @@ def _warn_if_open(what: str, file: object, status: os.stat_result, path: KeyPath
 def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> Secret | None:
     try:
         content, status = read_small_file(where, _LONGEST_KEY_BYTES)
+        if not str(path[-1]).endswith("_credential"):
+            _warn_if_open(str(where), where, status, path, document)
+        return parse_secret(content.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r"), origin)
     except OSError as error:
         document.report(path, f"{where} cannot be read: {error.strerror}", _remedy(error))
-        return None
-    if not str(path[-1]).endswith("_credential"):
-        _warn_if_open(str(where), where, status, path, document)
-    text = content.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
-    try:
-        return parse_secret(text, origin)
     except ValueError as error:
         document.report(path, f"the key in the file {error.args[0]}", error.args[1])
-        return None
+    return None
 
 
 def _remedy(error: OSError) -> str:
@@ -131,9 +124,8 @@ def _named_credential(name: str, path: KeyPath, document: Document) -> Secret | 
         document.report(path, "$CREDENTIALS_DIRECTORY is not set", hint)
         return None
     if "/" in name or name in {".", ".."}:
-        document.report(
-            path, "is the name of a credential, not a path", "use the key that ends in _file for a path"
-        )
+        hint = "use the key that ends in _file for a path"
+        document.report(path, "is the name of a credential, not a path", hint)
         return None
     try:
         there = sorted(os.listdir(folder))
@@ -141,9 +133,9 @@ def _named_credential(name: str, path: KeyPath, document: Document) -> Secret | 
         # systemd 252 shows credentials to ExecStart alone, and not to the check of ExecReload.
         document.report(path, f"{folder} cannot be read: {error.strerror}", _remedy(error))
         return None
-    found = next((each for each in (name, f"key_{name}") if each in there), None)
-    if found is None:
-        hint = f"there are: {', '.join(there)}" if there else "$CREDENTIALS_DIRECTORY is empty"
-        document.report(path, f"no credential called '{name}'", hint)
-        return None
-    return _from_file(Path(folder, found), f"credential {found}", path, document)
+    for found in (name, f"key_{name}"):
+        if found in there:
+            return _from_file(Path(folder, found), f"credential {found}", path, document)
+    hint = f"there are: {', '.join(there)}" if there else "$CREDENTIALS_DIRECTORY is empty"
+    document.report(path, f"no credential called '{name}'", hint)
+    return None

@@ -45,7 +45,6 @@ _EXAMPLES: Mapping[str, Mapping[str, str]] = {
 """Examples that suit one type of provider better than those of the keys."""
 _NEEDED = {("queue", "dsn"), ("queue", "roots"), ("webhook", "secret")}
 """Keys without which their section is refused, though its dataclass has a default for them."""
-_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def json_schema() -> dict[str, Any]:
@@ -55,7 +54,6 @@ def json_schema() -> dict[str, Any]:
     """
     definitions: dict[str, Any] = {}
     whole = _object(keys_of(Config), definitions)
-    whole["properties"] = {name: _or_null(schema) for name, schema in whole["properties"].items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "dropscribe's config",
@@ -67,15 +65,14 @@ def json_schema() -> dict[str, Any]:
 
 
 def _object(
-    keys: Mapping[str, Key], definitions: dict[str, Any], defaults: Mapping[str, Any] = _NONE
+    keys: Mapping[str, Key], definitions: dict[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The schema of a section; *defaults* are those that differ from the keys' own, by attribute."""
     properties = {}
     for name, about in keys.items():
         schema = _schema_of(about.type, definitions)
-        if about.type.section is not None or about.default in (None, (), {}):
-            schema = _or_null(schema)
-        properties[name] = {**schema, "description": about.description}
+        can_be_null = keys is keys_of(Config) or about.type.section or about.default in (None, (), {})
+        properties[name] = {**(_or_null(schema) if can_be_null else schema), "description": about.description}
         default = defaults.get(about.attribute, about.default)
         if isinstance(default, bool | int | float | str | tuple) and default not in ((), ""):
             properties[name]["default"] = list(default) if isinstance(default, tuple) else default
@@ -88,12 +85,7 @@ def _object(
 
 def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
     """*schema*, or null: such a key counts as absent."""
-    if {"type": "null"} in schema.get("anyOf", ()):
-        return dict(schema)
-    about = {name: value for name, value in schema.items() if name in {"description", "default"}}
-    return {
-        "anyOf": [{name: value for name, value in schema.items() if name not in about}, {"type": "null"}]
-    } | about
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _schema_of(kind: FieldType, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -118,12 +110,12 @@ def example_text(provider: str = "local") -> str:
 
 def written_value(value: Any, word: str = "") -> str:
     """*value* as the file has it, a duration or size with its unit; *word* is its type's."""
-    for kind, units in _UNITS.items():
-        if word.endswith(kind) and isinstance(value, int | float) and not isinstance(value, bool):
-            whole = (f"{value / size:.15g}{unit}" for size, unit in units if value and value % size == 0)
-            return next(whole, f"{value:.15g}")
     if isinstance(value, bool):
         return str(value).lower()
+    for kind, units in _UNITS.items():
+        if word.endswith(kind) and isinstance(value, int | float):
+            whole = (f"{value / size:.15g}{unit}" for size, unit in units if value and value % size == 0)
+            return next(whole, f"{value:.15g}")
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {written_value(item)}" for name, item in value.items())
     if isinstance(value, tuple):
@@ -188,14 +180,7 @@ def _section(about: Key, mark: str = "# ") -> Iterator[str]:
 
 
 def _key(about: Key, mark: str) -> Iterator[str]:
-    if about.example is not None:
-        value = about.example
-    elif about.type.section is not None and dataclasses.is_dataclass(about.default):
-        inner = {each.name: _written_default(each) for each in keys_of(about.type.section).values()}
-        value = f"{{{written_value(inner)}}}"
-    else:
-        value = _written_default(about)
-    yield _line(mark, f"{about.name}: {value}", about.description)
+    yield _line(mark, f"{about.name}: {about.example or _written_default(about)}", about.description)
     mark = mark if mark.endswith("# ") else f"{mark}# "
     for ending, description in about.also.items():
         other = f"{about.name}.txt" if ending == "_file" else about.name
@@ -203,9 +188,10 @@ def _key(about: Key, mark: str) -> Iterator[str]:
 
 
 def _written_default(about: Key) -> str:
-    if about.default is None:
-        return str(about.type.none_word)
-    return written_value(about.default, about.type.word)
+    if dataclasses.is_dataclass(about.default):
+        inner = {each.name: _written_default(each) for each in keys_of(about.type.section).values()}
+        return f"{{{written_value(inner)}}}"
+    return about.type.none_word if about.default is None else written_value(about.default, about.type.word)
 
 
 def _line(mark: str, text: str, description: str) -> str:

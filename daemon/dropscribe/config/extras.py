@@ -6,6 +6,7 @@ names the libraries of the extra instead, as the installed package's metadata li
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -45,16 +46,14 @@ def install_hint(extra: str) -> str:
             "the Debian package comes without this part: install dropscribe into a virtual environment "
             '(README.md, "Run it as a service")'
         )
+    from importlib import metadata  # noqa: PLC0415  # every command would pay for it
+
+    names = [f".[{extra}]"]  # in a clone that is not installed
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        names = _names_of(extra, metadata.requires("dropscribe") or []) or names
     python = shlex.quote(sys.executable or "python3")
     has_pip = util.find_spec("pip") is not None  # not in uv's virtual environments
     pip = f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"
-    from importlib import metadata  # noqa: PLC0415  # every command would pay for it
-
-    try:
-        lines = metadata.requires("dropscribe") or []
-    except metadata.PackageNotFoundError:
-        lines = []
-    names = _names_of(extra, lines) or [f".[{extra}]"]  # in a clone that is not installed
     return f"{pip} {shlex.join(names)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from pathlib import Path
@@ -16,7 +17,6 @@ SYSTEM_CONFIG = Path("/etc/dropscribe/config.yaml")
 LOCAL_CONFIG = Path("dropscribe.yaml")
 
 _ABSENT = "there is no such file"
-_OTHERS_MAY_WRITE = 0o022
 
 
 def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = None) -> Path:
@@ -29,12 +29,13 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
         ConfigError: There is none. The problems name the files that were skipped, and why.
     """
     environ = os.environ if environ is None else environ
-    for name, giver in ((explicit, "-c"), (environ.get("DROPSCRIBE_CONFIG"), "$DROPSCRIBE_CONFIG")):
-        if name and not os.path.lexists(name) and _why_not_readable(Path(name)) == _ABSENT:
+    variable = environ.get("DROPSCRIBE_CONFIG")
+    if name := explicit or variable:
+        path, giver = Path(name), "-c" if explicit else "$DROPSCRIBE_CONFIG"
+        if not os.path.lexists(name) and _why_not_readable(path) == _ABSENT:
             hint = "'dropscribe init' writes one"
-            raise ConfigError((Problem(f"{giver} names {Path(name)}, and there is no such file", hint=hint),))
-        if name:
-            return Path(name)  # readable or not: reading it names the reason
+            raise ConfigError((Problem(f"{giver} names {path}, and there is no such file", hint=hint),))
+        return path  # readable or not: reading it names the reason
     candidates = [LOCAL_CONFIG, *default_configs(environ)]
     skipped = []
     for path in candidates:
@@ -66,15 +67,12 @@ def _why_not_readable(path: Path) -> str:
 
 def _why_not_trusted(path: Path) -> str:
     """Reason why another user could have written *path*; "" if only the caller or root could."""
-    try:
-        checked = ((path.stat(), "the file"), (path.absolute().parent.stat(), "its folder"))
-    except OSError:
-        return ""  # opening it names the reason
-    for status, what in checked:
-        if status.st_uid not in {os.geteuid(), 0}:
-            return f"{what} belongs to another user (uid {status.st_uid})"
-        if status.st_mode & _OTHERS_MAY_WRITE and not _is_private_group(status):
-            return f"other users may write to {what} (mode {status.st_mode & 0o7777:04o})"
+    with contextlib.suppress(OSError):  # opening it names the reason
+        for status, what in ((path.stat(), "the file"), (path.absolute().parent.stat(), "its folder")):
+            if status.st_uid not in {os.geteuid(), 0}:
+                return f"{what} belongs to another user (uid {status.st_uid})"
+            if status.st_mode & 0o022 and not _is_private_group(status):
+                return f"other users may write to {what} (mode {status.st_mode & 0o7777:04o})"
     return ""
 
 
@@ -99,10 +97,9 @@ def absolute_path(text: str, folder: Path, environ: Mapping[str, str]) -> Path:
 
 def default_state_dir(folder: Path, environ: Mapping[str, str]) -> Path:
     """The default: systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
-    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
+    if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given)
-    if folder == Path("/etc/dropscribe"):
+    if folder == SYSTEM_CONFIG.parent:
         return Path("/var/lib/dropscribe")
     return xdg_folder(environ, "XDG_STATE_HOME", ".local/state") / "dropscribe"
 
@@ -111,10 +108,8 @@ def home_folder(environ: Mapping[str, str]) -> Path:
     """``$HOME``; if it is unset, empty or relative, the home in the password database."""
     home = environ.get("HOME", "")
     if not home.startswith("/"):
-        try:
+        with contextlib.suppress(KeyError):
             home = pwd.getpwuid(os.geteuid()).pw_dir
-        except KeyError:
-            home = ""
     return Path(home if home.startswith("/") else "/nonexistent")
 
 

@@ -49,11 +49,11 @@ def _looks(config: Config) -> Iterator[Problem]:
     yield from _hooks(config)
     if config.http and config.http.socket:
         yield from _socket(config.http.socket)
-    if config.metrics and not config.metrics.file.parent.is_dir():
-        hint = "make it, or name another"
-        yield Problem(f"{config.metrics.file.parent} is not a folder", path="metrics.file", hint=hint)
-    elif config.metrics and config.metrics.file.is_dir():
-        yield Problem(f"{config.metrics.file} is a folder", path="metrics.file", hint="name a file in it")
+    file = config.metrics and config.metrics.file
+    if file and not file.parent.is_dir():
+        yield Problem(f"{file.parent} is not a folder", path="metrics.file", hint="make it, or name another")
+    elif file and file.is_dir():
+        yield Problem(f"{file} is a folder", path="metrics.file", hint="name a file in it")
     for name, provider in config.providers.items():
         model = Path(provider.model or "")
         if provider.type == "local" and model.is_absolute() and not (model / "model.bin").is_file():
@@ -65,19 +65,15 @@ def _looks(config: Config) -> Iterator[Problem]:
 
 
 def _packages(config: Config) -> Iterator[Problem]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - only for `check`
+
     for name, provider in config.providers.items():
-        if provider.type not in PROVIDER_TYPES and (reason := _why_not_loaded(provider.type)):
-            yield Problem(f"its package cannot be loaded: {reason}", path=f"providers.{name}.type")
-
-
-def _why_not_loaded(kind: str) -> str:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - only for types that are not built in
-
-    try:
-        entry_points(group="dropscribe.providers")[kind].load()
-    except Exception as error:  # noqa: BLE001 - the code of somebody else
-        return f"{type(error).__name__}: {error}"
-    return ""
+        if provider.type not in PROVIDER_TYPES:
+            try:
+                entry_points(group="dropscribe.providers")[provider.type].load()
+            except Exception as error:  # noqa: BLE001 - the code of somebody else
+                reason = f"its package cannot be loaded: {type(error).__name__}: {error}"
+                yield Problem(reason, path=f"providers.{name}.type")
 
 
 def _socket(path: Path) -> Iterator[Problem]:
@@ -94,12 +90,9 @@ def _socket(path: Path) -> Iterator[Problem]:
 
 
 def _hooks(config: Config) -> Iterator[Problem]:
-    for event, argv in config.hooks.commands.items() if config.hooks else ():
-        if shutil.which(argv[0], path=os.environ.get("PATH", os.defpath)) is None:
-            is_there = "/" in argv[0] and os.path.exists(argv[0])
-            hint = (
-                f"chmod +x {shell_word(argv[0])}"
-                if is_there
-                else "name a program that is there, with its whole path"
-            )
-            yield Problem(f"'{argv[0]}' cannot be run", path=f"hooks.on_{event}", hint=hint)
+    for event, (program, *_) in config.hooks.commands.items() if config.hooks else ():
+        if shutil.which(program, path=os.environ.get("PATH", os.defpath)) is None:
+            hint = "name a program that is there, with its whole path"
+            if "/" in program and os.path.exists(program):
+                hint = f"chmod +x {shell_word(program)}"
+            yield Problem(f"'{program}' cannot be run", path=f"hooks.on_{event}", hint=hint)

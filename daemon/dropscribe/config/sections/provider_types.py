@@ -142,8 +142,8 @@ def _service(
     """A service with OpenAI's transcription API, which asks for no key if *key_variable* is empty."""
     openai = PROVIDER_TYPES["openai"]
     defaults = {**openai.defaults, "url": url, **defaults}
-    key = {"key_variable": key_variable, "key_domain": key_domain}
-    return dataclasses.replace(openai, defaults=defaults, params=params, **key)
+    facts = dataclasses.replace(openai, defaults=defaults, params=params)
+    return dataclasses.replace(facts, key_variable=key_variable, key_domain=key_domain)
 
 
 PRESETS: Mapping[str, ProviderFacts] = {

@@ -457,7 +457,7 @@ def test_two_daemons_never_share_an_inbox(inbox_dir):
     """The second one finds it unavailable until it is free."""
     first = Station(inbox_dir).run()
     second = Station(inbox_dir).run(5)
-    assert second.state.reason == "another dropscribe has it"
+    assert second.state.reason == "another rule of this daemon has it"
     first.close()
     second.run(3)
     assert second.state.available

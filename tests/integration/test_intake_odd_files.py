@@ -6,6 +6,8 @@ import io
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -17,7 +19,7 @@ from dropscribe.core.settling import Cause, Completeness, Lease, QuietTimes, See
 from dropscribe.files import lease, mounts
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.mounts import LeaseSupport, lease_support
-from dropscribe.intake.availability import TAKEN, InboxRoot
+from dropscribe.intake.availability import TAKEN, TAKEN_BY_US, InboxRoot
 from dropscribe.intake.inbox import Inbox
 from support.inboxes import Station, running, wait_until, wav
 
@@ -357,10 +359,24 @@ def test_another_user_cannot_take_the_lock(inbox_dir, stranger, kind, count):
     stranger(count, kind)
     first, second = _root(inbox_dir), _root(inbox_dir)
     assert first.check() == ""
-    assert second.check() == TAKEN
+    assert second.check() == TAKEN_BY_US
     first.unlock()
     assert second.check() == ""
     second.unlock()
+
+
+def test_another_process_of_the_same_user_is_another_daemon(inbox_dir):
+    """The listener's process tells it from a thread of this daemon that has not ended yet."""
+    code = "import sys; from dropscribe.intake.availability import InboxRoot\n"
+    code += "root = InboxRoot(sys.argv[1].encode()); print(repr(root.check()), flush=True); input()"
+    command = [sys.executable, "-c", code, str(inbox_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "''\n"
+        assert _root(inbox_dir).check() == TAKEN
+        other.communicate("\n")
+    root = _root(inbox_dir)
+    assert root.check() == ""
+    root.unlock()
 
 
 def test_a_stranger_who_holds_all_names_does_not_stop_the_daemon(inbox_dir, stranger):
@@ -380,7 +396,7 @@ def test_a_stranger_who_leaves_changes_nothing(inbox_dir, stranger):
     first, second = _root(inbox_dir), _root(inbox_dir)
     assert first.check() == ""
     held.close()
-    assert second.check() == TAKEN
+    assert second.check() == TAKEN_BY_US
     first.unlock()
 
 
@@ -389,7 +405,7 @@ def test_a_thousand_probes_do_not_fill_the_lock(inbox_dir):
     first, second = _root(inbox_dir), _root(inbox_dir)
     assert first.check() == ""
     for _ in range(1000):
-        assert second.check() == TAKEN
+        assert second.check() == TAKEN_BY_US
         assert first.check() == ""
     first.unlock()
 

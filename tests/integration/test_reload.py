@@ -281,10 +281,10 @@ async def test_an_inbox_whose_thread_cannot_start_leaves_no_other_locked(tmp_pat
     first = make_config(tmp_path, rules={"rule0": rules["rule0"]})
     start = Inbox.start
 
-    def start_but_the_last(inbox, predecessors=()):
+    def start_but_the_last(inbox):
         if inbox.rule.name == "rule2":
             raise RuntimeError("can't start new thread")
-        start(inbox, predecessors)
+        start(inbox)
 
     async with Reloaded(monkeypatch, first, lambda _: ScriptedProvider()) as house:
         with monkeypatch.context() as patch:

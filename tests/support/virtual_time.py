@@ -86,7 +86,7 @@ class VirtualInbox(Inbox):
         self._wake_up = _VirtualWakeUp(self.loop)
         self._may_take = _VirtualEvent(self.loop, self._wake_up)
 
-    def start(self, _predecessors=()):
+    def start(self):
         self.loop.note_busy(self._wake_up)
         super().start()
 

@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_the_original(scene, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(return_to_inbox, "move_new", other_mount)
-    monkeypatch.setattr(return_to_inbox, "copy_audio", full)
+    monkeypatch.setattr(return_to_inbox, "copy_verified", full)
     assert scene.run("retry", audio) == 74
     assert tree(scene.root / "failed") == {"call.wav", "call.error.json"}
     assert tree(scene.root / "inbox") == set()

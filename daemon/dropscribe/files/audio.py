@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing, AudioUnsafe
 from dropscribe.core.model import FileSnapshot
-from dropscribe.files.beneath import UnsafePathError, closing, open_at, open_with_status
+from dropscribe.files.beneath import UnsafePathError, closing, open_at, open_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -55,15 +55,8 @@ def open_beneath(root: bytes, path: bytes) -> int:
         AudioUnsafe: A link, device, pipe, socket or folder.
         OSError: Anything else (EIO, ESTALE, EMFILE, …), which is no evidence about the audio.
     """
-    return _open_with_status(root, path)[0]
-
-
-def _open_with_status(root: bytes, path: bytes, folder: int | None = None) -> tuple[int, os.stat_result]:
-    if folder is None:
-        with closing(open_folder_of(root, path)) as opened:
-            return _open_with_status(root, path, opened)
-    with audio_errors(root, path):
-        return open_with_status(folder, path.rpartition(b"/")[2])
+    with closing(open_folder_of(root, path)) as folder, audio_errors(root, path):
+        return open_file(folder, path.rpartition(b"/")[2])
 
 
 def open_folder_of(root: bytes, path: bytes) -> int:
@@ -161,18 +154,12 @@ class AudioFile:
         sha256: Hex digest of the whole content, known after a whole pass of :meth:`blocks`, else "".
     """
 
-    def __init__(
-        self,
-        descriptor: int,
-        name: bytes,
-        executor: Executor | None = None,
-        status: os.stat_result | None = None,
-    ) -> None:
+    def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
         self._descriptor = descriptor
         self.executor = executor
         self.sha256 = ""
         self.name = name
-        self.snapshot = snapshot_of(status or os.fstat(descriptor))
+        self.snapshot = snapshot_of(os.fstat(descriptor))
         self.size_bytes = self.snapshot.size_bytes
         self.progress = Progress(self.size_bytes)
         # A recording of one block costs no second hop to a thread.
@@ -183,9 +170,14 @@ class AudioFile:
         cls, root: bytes, path: bytes, executor: Executor | None = None, folder: int | None = None
     ) -> AudioFile:
         """Open *path*, whose *folder* may be open already, below *root*; raises as :func:`open_beneath`."""
-        descriptor, status = _open_with_status(root, path, folder)
+        if folder is None:
+            with closing(open_folder_of(root, path)) as opened:
+                return cls.open(root, path, executor, opened)
+        name = path.rpartition(b"/")[2]
+        with audio_errors(root, path):
+            descriptor = open_file(folder, name)
         try:
-            return cls(descriptor, path.rpartition(b"/")[2], executor, status)
+            return cls(descriptor, name, executor)
         except BaseException:
             os.close(descriptor)
             raise

@@ -19,7 +19,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -219,16 +219,6 @@ def open_at(root: bytes, path: bytes) -> int:
         return open_root(root)
     with closing(open_root(root)) as opened:
         return open_folder(opened, path)
-
-
-@contextlib.contextmanager
-def folder_below(root: int, path: bytes) -> Iterator[int]:
-    """As :func:`open_folder`, for the length of a block; *root* itself is not opened again."""
-    if not path:
-        yield root
-        return
-    with closing(open_folder(root, path)) as folder:
-        yield folder
 
 
 def open_file(folder: int, name: bytes) -> int:

@@ -38,9 +38,8 @@ class Mount:
     device: int
     kind: MountKind
     name: str  # For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex
-    leases: LeaseSupport = LeaseSupport.NONE  # Reliability of its read leases as a sign of writers
-    # An inode number names the same file for as long as it exists, remounts included.
-    stable_inodes: bool = False
+    leases: LeaseSupport = LeaseSupport.NONE
+    stable_inodes: bool = False  # A number names the same file for as long as that exists, remounts included
     caches_attributes: bool = False  # stat may be a minute old (NFS without noac)
 
     @property
@@ -62,54 +61,32 @@ class MountCache:
 
     def of(self, device: int, file: bytes | int) -> Mount:
         """The mount with this st_dev; *file*, a path or a descriptor, is on it. Raises OSError."""
-        mount = self._mounts.get(device)
-        if mount is None:
-            mount = mount_of(file)
-            self._mounts[mount.device] = mount
-        return mount
+        if device not in self._mounts:
+            self._mounts[device] = mount_of(file)
+        return self._mounts[device]
 
     def clear(self) -> None:
         """Empty the cache: a device number that was free may have been given to another mount."""
         self._mounts.clear()
 
 
-# Magic numbers: linux/magic.h and the file systems' own sources. The second list has local file systems
-# with inode numbers that are made up at mount time (FAT), or with leases that have not been tested.
-_LEASES = {
-    0xEF53: "ext",
-    0x58465342: "xfs",
-    0x9123683E: "btrfs",
-    0x01021994: "tmpfs",
-    0xF2F52010: "f2fs",
-    0x2FC12FC1: "zfs",
-    0xCA451A4E: "bcachefs",
-    0x858458F6: "ramfs",
-    0x794C7630: "overlay",
-}
-_LOCAL = {0x4D44: "vfat", 0x2011BAB0: "exfat", 0x7366746E: "ntfs3", 0x3153464A: "jfs", 0x52654973: "reiserfs"}
-_REMOTE = {
-    0x6969: "nfs",
-    0xFF534D42: "cifs",
-    0xFE534D42: "smb2",
-    0x517B: "smb",
-    0x01021997: "9p",
-    0x00C36400: "ceph",
-    0x5346414F: "afs",
-    0x6B414653: "kafs",
-    0x65735546: "fuse",
-    0x73757245: "coda",
-    0x0BD00BD0: "lustre",
-    0x47504653: "gpfs",
-    0x786F4256: "vboxsf",
-    0xBACBACBC: "vmhgfs",
-    0x7C7C6673: "prl_fs",
-    0x01161970: "gfs2",
-    0x7461636F: "ocfs2",
-    0x19830326: "fhgfs",
-    0xAAD7AAEA: "panfs",
-    0x013111A8: "ibrix",
-    0x61756673: "aufs",
-}
+def _by_magic(table: str) -> dict[int, str]:
+    """Names of file systems by magic number: linux/magic.h and the file systems' own sources."""
+    return {int(magic, 16): name for magic, name in map(str.split, table.split(","))}
+
+
+_LEASES = _by_magic(
+    "EF53 ext, 58465342 xfs, 9123683E btrfs, 01021994 tmpfs, F2F52010 f2fs, 2FC12FC1 zfs, CA451A4E bcachefs,"
+    "858458F6 ramfs, 794C7630 overlay"
+)
+# With inode numbers that are made up at mount time (FAT), or with leases that have not been tested.
+_LOCAL = _by_magic("4D44 vfat, 2011BAB0 exfat, 7366746E ntfs3, 3153464A jfs, 52654973 reiserfs")
+_REMOTE = _by_magic(
+    "6969 nfs, FF534D42 cifs, FE534D42 smb2, 517B smb, 01021997 9p, 00C36400 ceph, 5346414F afs,"
+    "6B414653 kafs, 65735546 fuse, 73757245 coda, 0BD00BD0 lustre, 47504653 gpfs, 786F4256 vboxsf,"
+    "BACBACBC vmhgfs, 7C7C6673 prl_fs, 01161970 gfs2, 7461636F ocfs2, 19830326 fhgfs, AAD7AAEA panfs,"
+    "013111A8 ibrix, 61756673 aufs"
+)
 _NFS = 0x6969
 _FUSE = 0x65735546
 _UNSTABLE_INODES = frozenset({0x4D44, 0x2011BAB0})  # vfat, exfat

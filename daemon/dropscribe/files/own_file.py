@@ -93,15 +93,12 @@ class OwnFile:
             self.abandon()
             raise
 
-    def begin(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
+    def begin(self, fill: Callable[[int], None]) -> None:
         """As :meth:`write`, without the sync; if several files are begun, the first sync writes most data.
 
         After an error here or in :meth:`make_durable` the caller calls :meth:`abandon`.
-
-        Args:
-            mode: Of the empty file, as far as the umask allows.
         """
-        self._descriptor = self._open_new(mode)
+        self._descriptor = self._open_new()
         if self._descriptor is not None:
             fill(self._descriptor)
 
@@ -130,12 +127,12 @@ class OwnFile:
         with contextlib.suppress(OSError):
             self._hidden.unlink()
 
-    def _open_new(self, mode: int) -> int | None:
+    def _open_new(self) -> int | None:
         """Open a new hidden file; None if an earlier try has written it whole."""
         if self._can.links:
             # Without a hidden file nothing of an earlier try is left, because it is removed last.
             with contextlib.suppress(FileExistsError):
-                return self._create(mode)
+                return self._create()
         self._is_named = self.is_placed()
         if self._is_named:
             return None
@@ -143,10 +140,10 @@ class OwnFile:
         if not self._can.links and self._mark.status() is not None and self._is_at(self._hidden):
             return None  # whole, by its mark
         self.finish()
-        return self._create(mode)
+        return self._create()
 
-    def _create(self, mode: int) -> int:
-        descriptor = os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
+    def _create(self) -> int:
+        descriptor = os.open(self._hidden.name, _NEW, 0o600, dir_fd=self._hidden.folder)
         _placed.discard(self._key)
         return descriptor
 
@@ -247,3 +244,10 @@ def copy_audio(source: int, target: int) -> None:
         write_all(target, block)
     Permissions.of_audio(status).apply(target)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def copy_verified(source: int, target: int) -> None:
+    """As :func:`copy_audio`; raises OSError if the copy does not read back as the original."""
+    copy_audio(source, target)
+    if sha256_of(target) != sha256_of(source):
+        raise OSError(errno.EIO, "the copy does not read back as the original")

@@ -40,7 +40,6 @@ class Permissions:
     mode: int
     owner: tuple[int, int]  # (uid, gid), taken where the system allows it
     is_audio: bool = False  # A copy of audio keeps its mode as it is
-    inherits_list: bool = True  # A new file may get an access control list from its folder
 
     @classmethod
     def of_audio(cls, status: os.stat_result) -> Permissions:
@@ -48,21 +47,13 @@ class Permissions:
         return cls(stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), is_audio=True)
 
     @classmethod
-    def of_sidecar(
-        cls, folder: int, name: bytes, status: os.stat_result, *, inherits_list: bool = True
-    ) -> Permissions:
+    def of_sidecar(cls, folder: int, name: bytes, status: os.stat_result) -> Permissions:
         """A sidecar's, for the audio *name* in the open *folder*, which has *status*."""
         mode = stat.S_IMODE(status.st_mode) & 0o644
         group = _group_rights(folder, name) if mode & 0o070 else None
         if group is not None:
             mode &= ~0o070 | (group << 3)
-        return cls(mode, (status.st_uid, status.st_gid), inherits_list=inherits_list)
-
-    @property
-    def mode_of_empty(self) -> int:
-        """Mode at creation: a user who can open the file before :meth:`apply` can read all later content."""
-        is_public = self.mode & 0o044 == 0o044
-        return self.mode & (0o666 if is_public else 0o600)
+        return cls(mode, (status.st_uid, status.st_gid))
 
     def apply(self, descriptor: int) -> None:
         """Give an open new file its owner, where allowed, and its mode.
@@ -71,7 +62,7 @@ class Permissions:
         audio's name would run as us.
         """
         mode = self.mode
-        if self.inherits_list and not self.is_audio:
+        if not self.is_audio:  # a new file may get an access control list from its folder
             with contextlib.suppress(OSError):
                 os.removexattr(descriptor, _ACL)  # it may grant access to users without access to the audio
         found = self._give_owner(descriptor)
@@ -100,15 +91,6 @@ class Permissions:
             else:
                 break
         return os.fstat(descriptor)
-
-
-def hands_down_list(folder: int) -> bool:
-    """Whether new files in the open *folder* get an access control list; True where it cannot be told."""
-    try:
-        os.getxattr(b"/proc/self/fd/%d" % folder, "system.posix_acl_default")
-    except OSError as error:
-        return error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}
-    return True
 
 
 def _group_rights(folder: int, name: bytes) -> int | None:

@@ -35,8 +35,10 @@ log = structlog.get_logger()
 
 AVAILABLE_SECONDS = 2.0  # Interval of the checks for the inbox, whether it is available or not
 TAKEN = "another dropscribe has it"
+TAKEN_BY_US = "another rule of this daemon has it"  # during a reload, until that rule's thread has ended
 
-_TAKEN_SECONDS = 0.25  # another daemon may be about to end
+_TAKEN_SECONDS = 0.1  # the other may be about to end
+_MOST_PROBES = 4096  # that wait to be answered; any more would find no lock
 _ROOT_GONE_SECONDS = 0.1
 _SENTENCES = {
     errno.ENOENT: "it is not there",
@@ -55,12 +57,6 @@ class Availability:
     Args:
         open_source: Makes its hint source; None if it must be polled.
         owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
-
-    Attributes:
-        reason: Why the inbox is not available, "" if it is.
-        mount: The file system it is on, while it is available.
-        hints: Its hint source; None while it is polled, or away.
-        next_check_at: Monotonic time of the next look.
     """
 
     def __init__(
@@ -74,10 +70,10 @@ class Availability:
         self._open_source = open_source
         self.root = InboxRoot(context.root, exclusive=owner_token is not None)
         self.owner = OwnerFile(self._folder, context.root, owner_token)
-        self.reason = "it has not been looked at yet"
-        self.mount: Mount | None = None
-        self.hints: HintSource | None = None
-        self.next_check_at = 0.0
+        self.reason = "it has not been looked at yet"  # why it is not available, "" if it is
+        self.mount: Mount | None = None  # while it is available
+        self.hints: HintSource | None = None  # None while it is polled, or away
+        self.next_check_at = 0.0  # monotonic
         self._watched: tuple[int, int] | None = None  # InboxRoot.identity of the folder that is watched
 
     def check(self, now: float) -> bool:
@@ -89,7 +85,7 @@ class Availability:
         if now < self.next_check_at:
             return False
         reason = self.root.check()
-        self.next_check_at = now + (_TAKEN_SECONDS if reason == TAKEN else AVAILABLE_SECONDS)
+        self.next_check_at = now + (_TAKEN_SECONDS if reason in {TAKEN, TAKEN_BY_US} else AVAILABLE_SECONDS)
         identity = self.root.identity
         is_new = identity != self._watched
         if identity is None:
@@ -135,12 +131,12 @@ class Availability:
         self.mount = self._watched = None
 
     def _close_hints(self) -> None:
-        if self.hints is not None:
-            self.hints.close()
-        self.hints = None
+        hints, self.hints = self.hints, None
+        if hints is not None:
+            hints.close()
 
     def _leave(self, reason: str) -> None:
-        if reason != self.reason:
+        if reason not in {self.reason, TAKEN_BY_US}:
             log.warning("inbox.unavailable", folder=self._folder, reason=reason)
         self.reason = reason
         self._disarm()
@@ -203,21 +199,19 @@ class InboxRoot:
 
     Attributes:
         identity: (st_dev, st_ino) of the folder that is locked now, or None.
-        seen: The same of the folder that was last found there, whoever has locked it.
     """
 
     def __init__(self, path: bytes, *, exclusive: bool = True) -> None:
         self._path = path
         self._is_exclusive = exclusive
         self.identity: tuple[int, int] | None = None
-        self.seen: tuple[int, int] | None = None
         self._lock: socket.socket | None = None
 
     def unlock(self) -> None:
         """Release the lock."""
         if self._lock is not None:
             self._lock.close()
-        self._lock, self.identity = None, None
+        self._lock = self.identity = None
 
     def check(self) -> str:
         """Reason why the inbox is not available; "" if it is, and then it is locked."""
@@ -227,7 +221,7 @@ class InboxRoot:
         except OSError as error:
             self.unlock()
             return _describe(error)
-        identity = self.seen = (status.st_dev, status.st_ino)
+        identity = (status.st_dev, status.st_ino)
         if identity == self.identity:
             self._answer_probes()
             return ""
@@ -235,8 +229,8 @@ class InboxRoot:
         if self._is_exclusive:
             try:
                 self._lock = _lock(identity, {os.geteuid(), 0, status.st_uid})
-            except BlockingIOError:
-                return TAKEN
+            except BlockingIOError as error:
+                return error.strerror or TAKEN
             if self._lock is None:
                 reason = "other users hold all names of its lock"
                 log.warning("inbox.unguarded", path=self._path, reason=reason)
@@ -266,15 +260,16 @@ def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | 
     namespaces, but its open descriptor keeps the file system from being unmounted.
 
     Raises:
-        BlockingIOError: A daemon has the inbox.
+        BlockingIOError: A daemon has the inbox, or another thread of this one.
     """
     names = [b"\0dropscribe/inbox/%d:%d/%d" % (*identity, number) for number in range(_LOCK_NAMES)]
     listening = ((lock, name) for name in names if (lock := _listen(name)))
     lock, own_name = next(listening, (None, b""))
-    if any(_holder(name) in trusted_uids for name in names if name != own_name):
+    holders = [_holder(name) for name in names if name != own_name]
+    if pids := {pid for pid, uid in holders if uid in trusted_uids}:
         if lock is not None:
             lock.close()
-        raise BlockingIOError(errno.EAGAIN, TAKEN)
+        raise BlockingIOError(errno.EAGAIN, TAKEN_BY_US if pids == {os.getpid()} else TAKEN)
     return lock
 
 
@@ -282,7 +277,7 @@ def _listen(name: bytes) -> socket.socket | None:
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         lock.bind(name)
-        lock.listen()
+        lock.listen(_MOST_PROBES)
     except OSError as error:
         lock.close()
         if error.errno != errno.EADDRINUSE:
@@ -291,13 +286,13 @@ def _listen(name: bytes) -> socket.socket | None:
     return lock
 
 
-def _holder(name: bytes) -> int | None:
-    """The user that listens on *name*; None if there is none."""
+def _holder(name: bytes) -> tuple[int, int]:
+    """Process (0: in another PID namespace) and user that listen on *name*; -1 where none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(name)
             credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except OSError:
-            return None
-    uid: int = _CREDENTIALS.unpack(credentials)[1]
-    return uid
+            return -1, -1
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    return pid, uid

@@ -23,7 +23,7 @@ from dropscribe.intake.scanner import InboxContext, Scanner
 from dropscribe.intake.state import Reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
@@ -37,7 +37,6 @@ HANGS_SECONDS = 10.0
 """A step that has not ended after so long hangs in the inbox's file system, or waits for the queue."""
 
 _AFTER_ERROR_SECONDS = 1.0
-_JOIN_SECONDS = 0.1
 _LONGEST_SLEEP_SECONDS = 3600.0
 
 
@@ -68,7 +67,6 @@ class Inbox:
         self.rule = rule
         self._clock = clock
         self._queue = queue
-        self._predecessors: Collection[Inbox] = ()
         self._step_timer = _StepTimer(clock)
         note_progress = self._step_timer.note_progress
         context = InboxContext(rule, os.fsencode(rule.inbox), rule.taking, queue, note_progress)
@@ -82,24 +80,9 @@ class Inbox:
         self._wake_up = _WakeUp()
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
 
-    def start(self, predecessors: Collection[Inbox] = ()) -> None:
-        """Start the thread. It locks the inbox if it is there, and takes no file before :meth:`begin`.
-
-        Args:
-            predecessors: This daemon's other inboxes of the same folder. The folder is locked after
-                :meth:`begin`, when their threads have ended.
-        """
-        self._predecessors = predecessors
+    def start(self) -> None:
+        """Start the thread. It locks the inbox if it is there, and takes no file before :meth:`begin`."""
         self._thread.start()
-
-    def follow(self, others: Collection[Inbox]) -> bool:
-        """Wait for those of *others* that have the same folder, by another path; whether there are any.
-
-        Called after the first look and before :meth:`begin`; *others* are this daemon's, and end then.
-        """
-        seen = self._scanner.availability.root.seen
-        self._predecessors = [each for each in others if each._scanner.availability.root.seen == seen]  # noqa: SLF001  # of this class
-        return bool(self._predecessors)
 
     def begin(self) -> None:
         """Start to take files."""
@@ -146,14 +129,12 @@ class Inbox:
     def _run(self) -> None:
         availability = self._scanner.availability
         try:
-            if not self._predecessors:
-                with self._step_timer.step():
-                    reason = availability.root.check()
-                if reason:
-                    self._reporter.state = replace(self._reporter.state, reason=reason)
+            with self._step_timer.step():
+                reason = availability.root.check()
+            if reason:
+                self._reporter.state = replace(self._reporter.state, reason=reason)
             self.has_looked = True
             self._may_take.wait()
-            self._await_predecessors()
             while not self._is_stopping.is_set():
                 deadline = self._step_safely()
                 self._wake_up.wait(deadline - self._clock(), availability.hints)
@@ -162,14 +143,6 @@ class Inbox:
             availability.release()
             self._queue.close_thread()
             self._wake_up.close()
-
-    def _await_predecessors(self) -> None:
-        """Wait for their threads; one that hangs does so in the file system of this inbox."""
-        with self._step_timer.step():
-            for inbox in self._predecessors:
-                while inbox.is_alive() and not self._is_stopping.is_set():
-                    inbox._thread.join(_JOIN_SECONDS)  # noqa: SLF001  # of this class
-        self._predecessors = ()
 
     def _step_safely(self) -> float:
         now = self._clock()

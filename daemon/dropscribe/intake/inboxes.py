@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import structlog
 from dropscribe.core.errors import StoreInUse
 from dropscribe.core.settling import Cause
 from dropscribe.core.text.printing import path_text
-from dropscribe.intake.availability import TAKEN
+from dropscribe.intake.availability import TAKEN, TAKEN_BY_US
 from dropscribe.intake.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -90,17 +91,17 @@ class Inboxes:
         }
         # Our own old threads may still hold locks: the thread of a changed rule until commit, the thread of
         # a rule that was removed and is now back until it has ended.
-        old = {*self._inboxes.values(), *self._ending} - {*unchanged.values()}
+        taken = {TAKEN} if self._inboxes or self._ending else {TAKEN, TAKEN_BY_US}
         new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         with contextlib.ExitStack() as undo:
             undo.callback(self.discard, new)
             for inbox in new.values():
-                inbox.start([each for each in old if each.rule.inbox == inbox.rule.inbox])
+                inbox.start()
             await _until_all(new.values(), lambda inbox: inbox.has_looked, _FIRST_LOOK_SECONDS)
             for inbox in new.values():
-                if inbox.state().reason == TAKEN and not inbox.follow(old):
+                if (reason := inbox.state().reason) in taken:
                     remedy = "stop the other daemon, or give each its own inbox"
-                    raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
+                    raise StoreInUse(str(inbox.rule.inbox), reason, remedy)
             undo.pop_all()
         return {**unchanged, **new}
 
@@ -138,8 +139,7 @@ class Inboxes:
         return Inbox(rule, self._queue, changed, owner_token=self._owner_token)
 
     def _changed(self, name: str) -> None:
-        inbox = self._inboxes.get(name)
-        if inbox is not None:
+        if inbox := self._inboxes.get(name):
             self._reported.add(inbox)
             state = inbox.state()
             if state.available:
@@ -160,9 +160,9 @@ class Inboxes:
 
     async def stop(self) -> None:
         """Stop taking files. The inboxes stay locked, because files in flight are in them."""
-        for inbox in self._inboxes.values():
-            inbox.rest()
         inboxes = self._inboxes.values()
+        for inbox in inboxes:
+            inbox.rest()
         for inbox in await _until_all(inboxes, lambda inbox: inbox.has_rested, _STOP_SECONDS):
             log.warning("inbox.hangs", folder=inbox.rule.name, reason=inbox.state().reason)
 
@@ -181,23 +181,19 @@ class Inboxes:
 
     def is_settling(self) -> bool:
         """Whether a first listing has not ended yet, or a file waits only for its quiet time."""
-        states = [
-            (inbox in self._reported or inbox in self._hanging, inbox.state())
-            for inbox in self._inboxes.values()
-        ]
-        return any(
-            not is_known
-            or state.is_undecided
-            or (state.available and (not state.scanned_once or state.waits_for_quiet))
-            for is_known, state in states
-        )
+        for inbox in self._inboxes.values():
+            is_known = inbox in self._reported or inbox in self._hanging
+            state = inbox.state()
+            is_open = state.available and (not state.scanned_once or state.waits_for_quiet)
+            if not is_known or state.is_undecided or is_open:
+                return True
+        return False
 
     def has_hard_link_waiting(self) -> bool:
         """Whether a hard link waits for the job of another name of the same file."""
-        states = [inbox.state() for inbox in self._inboxes.values()]
-        return any(
-            state.available and any(file.cause is Cause.TWIN for file in state.waiting) for state in states
-        )
+        states = (inbox.state() for inbox in self._inboxes.values())
+        waiting = itertools.chain.from_iterable(state.waiting for state in states if state.available)
+        return any(file.cause is Cause.TWIN for file in waiting)
 
     def unavailable(self) -> dict[str, str]:
         """Inboxes that are not available, with the reason."""

@@ -41,11 +41,12 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 class Lister:
-    """Walks one inbox.
+    """Walks one inbox, and ends the live jobs of files that two whole walks in a row have missed.
 
     A walk yields each file that has no live job, and None where it may be interrupted.
 
     Attributes:
+        missing: Live jobs' files, with their inodes, that the last whole walk has not found.
         unlistable: Folders that cannot be listed, and why.
         unwatched: Folders of the last whole walk from which no hints come.
     """
@@ -53,20 +54,22 @@ class Lister:
     def __init__(self, context: InboxContext, availability: Availability, pending: Pending) -> None:
         self._context = context
         self._availability = availability
-        self.missing = MissingFiles(context, availability, pending)
+        self._pending = pending
+        self.missing: dict[bytes, int] = {}
+        self._missing_now: dict[bytes, int] = {}
         self.unlistable: dict[bytes, str] = {}
         self._logged: dict[bytes, str] = {}
         self.unwatched = 0
 
     def reset(self) -> None:
         """Forget everything: another folder may be there now, or none."""
-        self.missing.reset()
+        self.missing.clear()
         self.unlistable.clear()
 
     def walk_whole(self) -> Walk:
         """List the whole inbox, and find the live jobs that have lost their files."""
         self._context.mounts.clear()
-        self.missing.begin()
+        self._missing_now = {}
         with_rows = frozenset(self._context.queue.directories(self._context.rule.name))
         unvisited, unwatched = set(with_rows), 0
         self.unlistable.clear()
@@ -76,9 +79,9 @@ class Lister:
             unvisited.discard(directory)
             unwatched += not (yield from self._visit(directory, stack, with_rows))
         for directory in unvisited:
-            self.missing.note_unvisited(directory)
+            self._note_unvisited(directory)
             yield None
-        yield from self.missing.withdraw()
+        yield from self._withdraw_missing()
         self.unwatched = unwatched
         self._logged = dict(self.unlistable)
 
@@ -130,7 +133,7 @@ class Lister:
             rows = {row.name: row for row in found}
         stack += yield from self._compare(directory, descriptor, device, rows)
         if with_rows is not None:
-            self.missing.note(directory, rows.values(), device)
+            self._note_missing(directory, rows.values(), device)
         return is_watched
 
     def _compare(
@@ -158,37 +161,14 @@ class Lister:
             self._context.queue.moved_device(self._context.rule.name, directory, device)
         return below
 
-
-class MissingFiles:
-    """Tracks live jobs with missing files; ends those that two walks in a row have missed."""
-
-    def __init__(self, context: InboxContext, availability: Availability, pending: Pending) -> None:
-        self._context = context
-        self._availability = availability
-        self._pending = pending
-        self._before: dict[bytes, int] = {}  # path → inode, of the last whole walk
-        self._now: dict[bytes, int] = {}
-
-    def __len__(self) -> int:
-        """Number of missing files that another walk must confirm to be gone."""
-        return len(self._before)
-
-    def reset(self) -> None:
-        """Forget the last walk."""
-        self._before.clear()
-
-    def begin(self) -> None:
-        """A whole walk begins."""
-        self._now = {}
-
-    def note(self, directory: bytes, rows: Iterable[LiveRow], device: int) -> None:
+    def _note_missing(self, directory: bytes, rows: Iterable[LiveRow], device: int) -> None:
         """Record that the walk has not found the files of *rows* in *directory*, which is on *device*."""
         for row in rows:
             # On another device the file is not gone: its file system is not mounted.
-            if row.device == device and len(self._now) < _MOST_MISSING:
-                self._now[os.path.join(directory, row.name)] = row.inode
+            if row.device == device and len(self._missing_now) < _MOST_MISSING:
+                self._missing_now[os.path.join(directory, row.name)] = row.inode
 
-    def note_unvisited(self, directory: bytes) -> None:
+    def _note_unvisited(self, directory: bytes) -> None:
         """Check whether a folder with live jobs that the walk has not reached is gone."""
         try:
             with OpenInbox(self._context.root) as inbox:
@@ -201,20 +181,22 @@ class MissingFiles:
         except OSError:
             return  # no evidence that it is gone
         if found is not None:
-            self.note(directory, self._context.queue.live(self._context.rule.name, directory), found.st_dev)
+            self._note_missing(
+                directory, self._context.queue.live(self._context.rule.name, directory), found.st_dev
+            )
 
-    def withdraw(self) -> Iterator[None]:
+    def _withdraw_missing(self) -> Iterator[None]:
         """End the jobs of files that this finished walk and the one before it have missed."""
         yield  # found files are probed first: one may be a missing file that was renamed
-        gone = self._gone() if self._before else []
+        gone = self._gone() if self.missing else []
         if gone and self._availability.is_same_folder():
             for start in range(0, len(gone), _BATCH):
                 batch = gone[start : start + _BATCH]
                 self._context.queue.withdraw(self._context.rule.name, batch, "the file was taken away")
                 yield
             for path in gone:
-                del self._now[path]
-        self._before = self._now
+                del self._missing_now[path]
+        self.missing = self._missing_now
 
     def _gone(self) -> list[bytes]:
         with OpenInbox(self._context.root) as inbox:
@@ -224,8 +206,8 @@ class MissingFiles:
             }
             return [
                 path
-                for path, inode in self._now.items()
-                if self._before.get(path) == inode and inode not in waiting and _inode_at(inbox, path) is None
+                for path, inode in self._missing_now.items()
+                if self.missing.get(path) == inode and inode not in waiting and _inode_at(inbox, path) is None
             ]
 
 

@@ -86,14 +86,7 @@ class Pending:
 
     def entry(self, path: bytes, now: float) -> Entry:
         """The entry of *path*; a new one is looked at once :meth:`plan` says when."""
-        entry = self.entries.get(path)
-        if entry is None:
-            entry = self.entries[path] = Entry(now)
-        return entry
-
-    def drop(self, path: bytes) -> None:
-        """Forget *path*."""
-        self.entries.pop(path, None)
+        return self.entries.setdefault(path, Entry(now))
 
     def plan(self, path: bytes, entry: Entry, deadline: float) -> None:
         """Look at *path* at *deadline*, or sooner where a sooner look is planned already."""
@@ -104,7 +97,7 @@ class Pending:
     def wait(self, path: bytes, entry: Entry, deadline: float) -> None:
         """As :meth:`plan`; without room for it, the file is dropped until the next listing."""
         if len(self.entries) > MOST_ENTRIES:
-            self.drop(path)
+            del self.entries[path]
         else:
             self.plan(path, entry, deadline)
 

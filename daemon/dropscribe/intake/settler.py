@@ -31,7 +31,6 @@ log = structlog.get_logger()
 
 _BATCH = 500  # most files in one call of the queue, and most looks before hints are read again
 _CREATED_SECONDS = 0.05  # a name that was just created is about to be written to
-_NAMES_HOLD_SECONDS = 1.0
 _LONGEST_LOOK_SECONDS = 5.0  # between two looks for companions
 _ROOM_SECONDS = 1.0  # making room looks at all entries
 _MOST_LATE_CHANGES = 1_000
@@ -51,8 +50,6 @@ class Settler:
         self._times = context.rule.quiet_times
         self._companion_times = replace(self._times, min_age_seconds=0.0)
         self._late_changes: dict[bytes, int] = {}
-        self._download_files: dict[bytes, frozenset[bytes]] = {}
-        self._read_at = float("-inf")
         self._made_room_at = float("-inf")
         self._store_is_well = True
         self.pending = Pending()
@@ -94,11 +91,8 @@ class Settler:
         due = pending.pop_due(now, _BATCH)
         if not due:
             return False
-        # A flood of files does not list its folder for each batch.
-        if now > self._read_at + _NAMES_HOLD_SECONDS:
-            self._download_files, self._read_at = {}, now
         try:
-            with OpenInbox(self._context.root, self._download_files) as inbox:
+            with OpenInbox(self._context.root) as inbox:
                 looks = [(self._probe_safely(inbox, path, entry, now), entry) for path, entry in due]
                 if settled := [(job, entry) for job, entry in looks if job is not None]:
                     self._hand_over(inbox, settled, now)
@@ -117,7 +111,7 @@ class Settler:
                 log.warning("file.blocked", folder=self._context.rule.name, path=path, reason=error.reason)
             self.pending.postpone(path, entry, Cause.BLOCKED, error.reason, now)
         except AudioError:  # gone, or no regular file any more
-            self.pending.drop(path)
+            del self.pending.entries[path]
         except OSError as error:
             self.pending.postpone(path, entry, Cause.TROUBLE, f"cannot be opened: {error.strerror}", now)
         except Exception as error:  # noqa: BLE001
@@ -142,9 +136,8 @@ class Settler:
             self.pending.wait(path, entry, now + verdict.seconds)
             return None
         if beside := inbox.find_download_file(path):
-            name, program = beside
-            reason = f"{os.fsdecode(name)!r} beside it says that {program} has not finished"
-            self.pending.postpone(path, entry, Cause.UNFINISHED, reason, now)
+            note = f"{os.fsdecode(beside[0])!r} beside it says that {beside[1]} has not finished"
+            self.pending.postpone(path, entry, Cause.UNFINISHED, note, now)
             return None
         companions = entry.companions = entry.companions or CompanionState(now)
         until = companions.since + self._context.rule.companions_wait_seconds
@@ -193,11 +186,11 @@ class Settler:
                 self.pending.postpone(job.path, entry, Cause.TROUBLE, note, now)
         except Exception as error:  # noqa: BLE001
             if len(settled) == 1:
-                job, entry = settled[0]
+                ((job, entry),) = settled
                 self._refuse(job.path, entry, error, now)
-                return
-            for item in settled:  # one of them may be the cause and must not delay the others
-                self._hand_over(inbox, [item], now)
+            else:  # one of them may be the cause and must not delay the others
+                for item in settled:
+                    self._hand_over(inbox, [item], now)
         else:
             self._note_store("", now)
             for (job, entry), result in zip(settled, results, strict=True):
@@ -215,19 +208,19 @@ class Settler:
     def _note_result(
         self, inbox: OpenInbox, job: NewJob, entry: Entry, result: Submitted, now: float
     ) -> None:
-        other = result.live_path
+        other, note = result.live_path, ""
         if result.is_in_flight:
             note = "an earlier state of it is being transcribed"
-            self.pending.postpone(job.path, entry, Cause.TWIN, note, now)
-            return
-        if not result.is_new and other is not None and other != job.path:
+        elif not result.is_new and other not in {None, job.path}:
             if _is_same_file(inbox, other, job):
                 # A hard link of a file that has a job: taken when that job has ended.
                 note = f"it is the same file as {os.fsdecode(other)!r}"
-                self.pending.postpone(job.path, entry, Cause.TWIN, note, now)
-                return
-            self._context.queue.relocate(job, other)
-        self.pending.drop(job.path)
+            else:
+                self._context.queue.relocate(job, other)
+        if note:
+            self.pending.postpone(job.path, entry, Cause.TWIN, note, now)
+        else:
+            del self.pending.entries[job.path]
 
 
 def _is_same_file(inbox: OpenInbox, path: bytes, job: NewJob) -> bool:

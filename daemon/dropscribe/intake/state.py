@@ -6,7 +6,6 @@ The inbox's thread builds these objects and hands them out; they are immutable, 
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -35,9 +34,8 @@ _BEFORE_QUIET = {
     Cause.EMPTY: "it is empty; ",
     Cause.INCOMPLETE: "its header says that more is to come; ",
 }
-_REPORT_SECONDS = 0.1
-_PAUSE_PER_SECOND = 20.0  # Pause between two snapshots, as a multiple of the time that the last one took
-_FEW_FILES = 500  # up to so many are summarized at every step; more only at intervals
+_FEW_FILES = 500  # up to so many are summarized at every step, more only at intervals
+_REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,9 @@ class WaitingFile:
 
     def describe(self, now: float) -> str:
         """Sentence on the reason for the file's wait; *now* is monotonic."""
-        unchanged_seconds = max(0.0, now - self.changed_at)
         if self.cause in _SENTENCES:
             return _SENTENCES[self.cause].format(self.note)
+        unchanged_seconds = max(0.0, now - self.changed_at)
         if self.cause is Cause.WRITER:
             return _describe_writer(unchanged_seconds, self.needed_seconds)
         if self.cause is Cause.COMPANION:
@@ -112,7 +110,6 @@ class Reporter:
         self._on_change = on_change
         self._reported: tuple[object, ...] = ()
         self._reported_at = float("-inf")
-        self._taking_seconds = 0.0
         self.state = InboxState(available=False, reason=scanner.availability.reason)
 
     def publish(self, now: float) -> float:
@@ -128,16 +125,11 @@ class Reporter:
         )
         if news == self._reported:
             return float("inf")
-        is_turn = turn != self._reported[:3]
-        again_at = self._reported_at + max(_REPORT_SECONDS, _PAUSE_PER_SECOND * self._taking_seconds)
-        is_soon = now < again_at
-        if is_turn or not is_soon or waiting <= _FEW_FILES:
-            began = time.monotonic()
-            self.state = _snapshot(scanner)
-            self._taking_seconds = time.monotonic() - began
-        if not is_turn and is_soon:
+        again_at = self._reported_at + _REPORT_SECONDS
+        if now < again_at and waiting > _FEW_FILES and turn == self._reported[:3]:
             return again_at
         self._reported, self._reported_at = news, now
+        self.state = _snapshot(scanner)
         self._on_change()
         return float("inf")
 

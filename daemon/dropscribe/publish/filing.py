@@ -26,20 +26,18 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.files.mounts import lease_support
 from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.own_file import start_writing, write_all
-from dropscribe.files.permissions import Permissions, hands_down_list
-from dropscribe.publish.companions import (
-    copy_companions,
-    copy_missing_companions,
-    remove_originals,
-    withdraw_companions,
-)
+from dropscribe.files.permissions import Permissions
 from dropscribe.publish.moving import (
     check_source,
     check_target,
     check_untouched,
+    copy_companions,
+    copy_missing_companions,
     finish_move,
     is_moved,
     move_audio,
+    remove_originals,
+    withdraw_companions,
 )
 from dropscribe.publish.publication import CompanionChanged, JobFiles, NameTaken, ReopenedForWriting
 
@@ -121,7 +119,6 @@ class _Folders(contextlib.ExitStack):
         self._open: dict[tuple[bytes, bytes], int] = {}
         self.capabilities = cache(capabilities_of)
         self.leases = cache(lease_support)
-        self._hands_down_list = cache(hands_down_list)
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
@@ -150,10 +147,6 @@ class _Folders(contextlib.ExitStack):
             step = make_folder if make else open_folder
             self._keep((root, directory), step(self._open[root, b""], directory))
         return self._open[root, directory]
-
-    def permissions(self, target: int, audio: FileName, status: os.stat_result) -> Permissions:
-        """The permissions of sidecars in *target*, for *audio*, which has *status*."""
-        return Permissions.of_sidecar(*audio, status, inherits_list=self._hands_down_list(target))
 
     def _keep(self, key: tuple[bytes, bytes], folder: int) -> None:
         self._open[key] = self.enter_context(closing(folder))
@@ -204,7 +197,7 @@ class PublishOperation:
             # The audio is at its source, so this is no move of an earlier try to be finished.
             check_untouched(request, status)
             check_target(files, status)
-            permissions = folders.permissions(target, files.old, status)
+            permissions = Permissions.of_sidecar(*files.old, status)
             self._is_writing = True
             self._begin(files.sidecars, permissions)
         elif is_moved(files):
@@ -218,13 +211,13 @@ class PublishOperation:
         status = files.new.status()
         self._is_taken = status is None  # by another program, already
         if status is not None:
-            permissions = self._folders.permissions(files.target, files.new, status)
+            permissions = Permissions.of_sidecar(*files.new, status)
             self._begin((each for each in files.sidecars if each[0].name.status() is None), permissions)
 
     def _begin(self, sidecars: Iterable[tuple[OwnFile, bytes]], permissions: Permissions) -> None:
         for sidecar, content in sidecars:
             self._begun.append(sidecar)
-            sidecar.begin(partial(_fill, permissions, content), permissions.mode_of_empty)
+            sidecar.begin(partial(_fill, permissions, content))
 
     def sync_sidecars(self) -> None:
         """Make the sidecars durable under their hidden names."""

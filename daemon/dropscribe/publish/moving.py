@@ -1,7 +1,10 @@
-"""Moves the audio from its inbox to its place: by rename or link, or by a copy to another mount.
+"""Moves the audio from its inbox to its place, by rename or link, or by a copy to another mount.
 
-Guarantees: only the file that settled is moved, and never over anything; an original is removed only after
-its copy was read back and is durable.
+Its companions are copied before, and removed from the inbox after it.
+
+Guarantees: only the files that settled are moved, and never over anything; an original is removed only after
+its copy was read back and is durable. A companion's original stays in the inbox until its copy and the audio
+are durable; a copy whose original has gone is never withdrawn.
 """
 
 from __future__ import annotations
@@ -9,21 +12,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
-from dropscribe.files.beneath import READ, closing, sync
+from dropscribe.files.beneath import READ, closing, open_file, sync
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.lease import hold_lease
 from dropscribe.files.mounts import LeaseSupport
 from dropscribe.files.moves import FileName, is_placeholder, move_new, remove_aside, remove_if, same_file
-from dropscribe.files.own_file import copy_audio, digest_at, sha256_of
-from dropscribe.publish.publication import CopyNeeded, NameTaken, ReopenedForWriting
+from dropscribe.files.own_file import copy_audio, copy_verified, digest_at, sha256_of
+from dropscribe.publish.publication import CompanionChanged, CopyNeeded, NameTaken, ReopenedForWriting
 
 if TYPE_CHECKING:
+    from dropscribe.core.naming import Companion
+    from dropscribe.files.own_file import OwnFile
     from dropscribe.publish.publication import JobFiles, PublishRequest
+
+_NOT_TO_BE_READ = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO})
+"""Errors for a missing file, a link and an unreadable file: a retry will not find the companion."""
 
 
 def check_source(request: PublishRequest, status: os.stat_result | None) -> os.stat_result:
@@ -214,3 +223,77 @@ def _fill_copy(request: PublishRequest, source: int, descriptor: int, expected: 
     reached("copied")
     if sha256_of(descriptor) != expected:
         raise AudioChanged(request.path, "is not what was transcribed")
+
+
+def copy_companions(files: JobFiles) -> None:
+    """Copy the companions that are not there yet into the target folder; names are not synced.
+
+    Raises:
+        CompanionChanged: One has changed, or is being written.
+        NameTaken: Another file has one of the names.
+    """
+    for companion, copy in files.companions:
+        if not copy.is_placed():
+            _copy_companion(files, companion, copy)
+
+
+def copy_missing_companions(files: JobFiles) -> None:
+    """As :func:`copy_companions`, where the audio is in the target folder already: existing files stay."""
+    for companion, copy in files.companions:
+        if copy.name.status() is None and _has_original(files, companion):
+            _copy_companion(files, companion, copy)
+
+
+def _copy_companion(files: JobFiles, companion: Companion, copy: OwnFile) -> None:
+    try:
+        descriptor = open_file(*files.original(companion.source))
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_READ:
+            raise
+        raise CompanionChanged(repr(companion.source)) from error
+    with closing(descriptor):
+        if hold_lease(descriptor) is Lease.WRITER or not _has_original(files, companion):
+            raise CompanionChanged(repr(companion.source))
+        copy.write(lambda new: copy_verified(descriptor, new))
+    files.place(copy)
+    reached("companion_linked")
+
+
+def _has_original(files: JobFiles, companion: Companion) -> bool:
+    return files.source is not None and files.request.is_at(
+        companion.snapshot, files.original(companion.source)
+    )
+
+
+def withdraw_companions(files: JobFiles) -> bool:
+    """Remove the copies in the target folder; whether any was removed."""
+    removed = False
+    for companion, copy in files.companions:
+        if _has_original(files, companion):
+            removed |= copy.withdraw()
+        else:
+            copy.finish()
+    return removed
+
+
+def remove_originals(files: JobFiles) -> None:
+    """Remove the companions whose copies stand in the target folder from the inbox; it is not synced."""
+    if files.source is None:
+        return
+    for number, (companion, copy) in enumerate(files.companions):
+        original, aside = files.original(companion.source), files.companion_aside(number)
+        is_expected = partial(files.request.is_at, companion.snapshot)
+        if remove_aside(original, aside, is_expected):
+            continue  # begun before a crash
+        if copy.is_placed() and not _has_writer(original):
+            remove_if(original, aside, is_expected)
+            reached("companion_removed")
+
+
+def _has_writer(name: FileName) -> bool:
+    try:
+        descriptor = open_file(*name)
+    except OSError:
+        return False
+    with closing(descriptor):
+        return hold_lease(descriptor) is Lease.WRITER

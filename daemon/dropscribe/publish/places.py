@@ -1,6 +1,6 @@
 """Checks, before a recording is sent and paid for, that it can be moved to its place; finds free names there.
 
-Nothing is made. The files of one visit share their folders: each is opened and checked once.
+Nothing is made.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.audio import AudioFile, open_folder_of
@@ -18,11 +18,14 @@ from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.permissions import may_act_as_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator
     from concurrent.futures import Executor
 
     from dropscribe.core.model import OutputNames
     from dropscribe.core.naming import OutputPlan
+
+_Target: TypeAlias = tuple[int | None, int]
+"""A folder that files go to, open, or None where it is not there; and the longest name that fits there."""
 
 _NAME_MAX_BYTES = 255
 _NO_EVIDENCE = frozenset(
@@ -55,86 +58,6 @@ class PlaceRefused(OSError):
         self.is_of_rule = is_of_rule
 
 
-class Target(NamedTuple):
-    """A folder that files go to."""
-
-    folder: int | None  # Open; None where there is none yet, or it cannot be opened
-    name_max_bytes: int  # The longest name that fits there
-
-
-class Places(contextlib.ExitStack):
-    """The folders of several files, each opened and checked once; closed together."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sources: dict[tuple[bytes, bytes], tuple[int, os.stat_result]] = {}
-        self._targets: dict[tuple[bytes, bytes], Target] = {}
-
-    def source(self, inbox: bytes, path: bytes) -> int:
-        """The open folder of the file *path* of *inbox*, out of which it can be moved.
-
-        Raises:
-            PlaceRefused, OSError, AudioError: As :func:`check_places`.
-        """
-        directory, _, name = path.rpartition(b"/")
-        with _refusals(inbox, directory):
-            if (inbox, directory) not in self._sources:
-                folder = self._keep(open_folder_of(inbox, path))
-                _require_writable(folder)
-                self._sources[inbox, directory] = folder, os.fstat(folder)
-            folder, status = self._sources[inbox, directory]
-            _require_no_sticky_bit(folder, status, name)
-        return folder
-
-    def target(self, root: bytes, directory: bytes) -> Target:
-        """The folder *directory* below *root*, to which files can be moved, or which can be made.
-
-        Raises:
-            PlaceRefused, OSError: As :func:`check_places`.
-        """
-        if (root, directory) not in self._targets:
-            self._targets[root, directory] = self._checked_target(root, directory)
-        return self._targets[root, directory]
-
-    def unchecked_target(self, root: bytes, directory: bytes) -> Target:
-        """As :meth:`target`, without a folder where it cannot be opened; none is checked."""
-        try:
-            place, above = _open_nearest(root)
-        except OSError:
-            return Target(None, _NAME_MAX_BYTES)
-        self._keep(above)
-        folder = None
-        if place == root:
-            with contextlib.suppress(OSError):
-                folder = self._open_below(above, directory)
-        return Target(folder, _name_max(above))
-
-    def _checked_target(self, root: bytes, directory: bytes) -> Target:
-        """Check *directory* below *root*, or the nearest folder above it that exists."""
-        place, above = _open_nearest(root)
-        self._keep(above)
-        below = directory if place == root else b""
-        while True:
-            try:
-                with _refusals(place, below):
-                    folder = self._open_below(above, below)
-                    _require_move(folder)
-                    _require_writable(folder)
-                break
-            except FileNotFoundError:
-                if not below:
-                    raise
-                below = below.rpartition(b"/")[0]
-        is_there = (place, below) == (root, directory)
-        return Target(folder if is_there else None, _name_max(above))
-
-    def _open_below(self, above: int, directory: bytes) -> int:
-        return self._keep(open_folder(above, directory)) if directory else above
-
-    def _keep(self, folder: int) -> int:
-        return self.enter_context(closing(folder))
-
-
 def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
     """Check that the file *path* of *inbox* can be moved to *done*.
 
@@ -145,9 +68,38 @@ def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
         OSError: No evidence about the folders: too many open files, or a name that *done* cannot have.
         AudioError: The file's folder cannot be reached.
     """
-    with Places() as places:
-        places.target(done, path.rpartition(b"/")[0])
-        places.source(inbox, path)
+    with contextlib.ExitStack() as opened:
+        _check_target(opened, done, path.rpartition(b"/")[0])
+        _check_source(opened, inbox, path)
+
+
+def _check_source(opened: contextlib.ExitStack, inbox: bytes, path: bytes) -> int:
+    """The open folder of the file *path* of *inbox*, out of which it can be moved."""
+    directory, _, name = path.rpartition(b"/")
+    with _refusals(inbox, directory):
+        folder = opened.enter_context(closing(open_folder_of(inbox, path)))
+        _require_writable(folder)
+        _require_no_sticky_bit(folder, name)
+    return folder
+
+
+def _check_target(opened: contextlib.ExitStack, root: bytes, directory: bytes) -> _Target:
+    """The folder *directory* below *root*, or the nearest one above it that exists: files can go there."""
+    place, above = _open_nearest(opened, root)
+    below = directory if place == root else b""
+    while True:
+        try:
+            with _refusals(place, below):
+                folder = _open_below(opened, above, below)
+                _require_move(folder)
+                _require_writable(folder)
+            break
+        except FileNotFoundError:
+            if not below:
+                raise
+            below = below.rpartition(b"/")[0]
+    is_there = (place, below) == (root, directory)
+    return (folder if is_there else None), _name_max(above)
 
 
 class FreeNames(NamedTuple):
@@ -166,19 +118,24 @@ def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeName
     Args:
         refused: Numbers not to be used: other live jobs have reserved names of theirs.
     """
-    with Places() as places:
-        target = places.unchecked_target(plan.root, plan.path.rpartition(b"/")[0])
+    target: _Target = None, _NAME_MAX_BYTES
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):
+            place, above = _open_nearest(opened, plan.root)
+            target = None, _name_max(above)
+            if place == plan.root:
+                target = _open_below(opened, above, plan.path.rpartition(b"/")[0]), _name_max(above)
         return _free_names_in(target, plan, refused)
 
 
-def _free_names_in(target: Target, plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
-    folder = target.folder
+def _free_names_in(target: _Target, plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
+    folder, name_max_bytes = target
     names: dict[int, OutputNames] = {}
 
     def is_free(number: int) -> bool:
         if number in refused:
             return False
-        names[number] = number_names(plan, number, target.name_max_bytes)
+        names[number] = number_names(plan, number, name_max_bytes)
         return folder is None or not any(_is_taken(folder, name) for name in names[number].all_names)
 
     number = first_free(is_free)
@@ -192,16 +149,6 @@ def _is_taken(folder: int, name: bytes) -> bool:
         return False
 
 
-class OpenRequest(NamedTuple):
-    """A recording to be opened."""
-
-    inbox: bytes  # Its inbox
-    path: bytes  # Below the inbox
-    done: bytes  # The folder of the rule's transcripts
-    plan: OutputPlan | None  # Of its files; None where their names are known only with the answer
-    executor: Executor  # For later reads
-
-
 class Opened(NamedTuple):
     """A recording that may be sent."""
 
@@ -209,39 +156,41 @@ class Opened(NamedTuple):
     free: FreeNames | None  # Names that are free for its files, where they are known
 
 
-def open_together(requests: Sequence[OpenRequest]) -> list[Opened | Exception]:
-    """Open several recordings of one rule.
+def open_recording(
+    inbox: bytes, path: bytes, done: bytes, plan: OutputPlan | None, executor: Executor
+) -> Opened:
+    """Open the recording *path* of *inbox*, once it can be moved to *done*.
 
-    Returns:
-        For each, in order, the result or an exception: those of
-        :func:`check_places` and of :meth:`AudioFile.open`.
+    Args:
+        plan: Of its files; None where their names are known only with the answer.
+        executor: For later reads.
+
+    Raises:
+        OSError, AudioError: As :func:`check_places` and :meth:`AudioFile.open`.
     """
-    with Places() as places:
-        return [_outcome(request, places) for request in requests]
+    with contextlib.ExitStack() as opened:
+        target = _check_target(opened, done, path.rpartition(b"/")[0])
+        folder = _check_source(opened, inbox, path)
+        free = None if plan is None else _free_names_in(target, plan)
+        return Opened(AudioFile.open(inbox, path, executor, folder), free)
 
 
-def _outcome(request: OpenRequest, places: Places) -> Opened | Exception:
-    try:
-        target = places.target(request.done, request.path.rpartition(b"/")[0])
-        folder = places.source(request.inbox, request.path)
-        free = None if request.plan is None else _free_names_in(target, request.plan)
-        return Opened(AudioFile.open(request.inbox, request.path, request.executor, folder), free)
-    except Exception as error:  # noqa: BLE001  # it is this recording's alone
-        return error
-
-
-def _open_nearest(root: bytes) -> tuple[bytes, int]:
+def _open_nearest(opened: contextlib.ExitStack, root: bytes) -> tuple[bytes, int]:
     """The folder *root*, or the nearest one above it that exists; open."""
     place = root
     while True:
         try:
             with _refusals(place, b""):
-                return place, open_root(place)
+                return place, opened.enter_context(closing(open_root(place)))
         except FileNotFoundError:
             parent = os.path.dirname(place.rstrip(b"/"))
             if parent == place:
                 raise
             place = parent
+
+
+def _open_below(opened: contextlib.ExitStack, above: int, directory: bytes) -> int:
+    return opened.enter_context(closing(open_folder(above, directory))) if directory else above
 
 
 def _name_max(folder: int) -> int:
@@ -284,8 +233,9 @@ def _require_writable(folder: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _require_no_sticky_bit(folder: int, status: os.stat_result, name: bytes) -> None:
+def _require_no_sticky_bit(folder: int, name: bytes) -> None:
     """Check that the folder's sticky bit, if it has one, allows this process to move the file *name*."""
+    status = os.fstat(folder)
     if not status.st_mode & stat.S_ISVTX:
         return
     uid = os.geteuid()

@@ -17,7 +17,7 @@ from dropscribe.core.naming import companion_name, free_name, spellings
 from dropscribe.files.beneath import closing, make_folder, open_file, open_folder, open_root, stat_at, sync
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new, remove_if
-from dropscribe.files.own_file import OwnFile, copy_audio, digest_at, sha256_of
+from dropscribe.files.own_file import OwnFile, copy_verified, sha256_of
 from dropscribe.publish.error_file import remove_error_file
 
 if TYPE_CHECKING:
@@ -106,12 +106,9 @@ def _copy_one(
 ) -> None:
     """Another mount: the original is removed only when the copy has been read back."""
     with closing(open_file(source.folder, source.name)) as descriptor:
-        digest = sha256_of(descriptor)
-        copy = OwnFile(target, hidden, digest, can)
+        copy = OwnFile(target, hidden, sha256_of(descriptor), can)
         try:
-            copy.write(lambda new: copy_audio(descriptor, new))
-            if digest_at(target.beside(hidden)) != digest:
-                raise OSError(errno.EIO, "the copy does not read back as the original")
+            copy.write(lambda new: copy_verified(descriptor, new))
             copy.place()
             sync(target.folder)
         finally:

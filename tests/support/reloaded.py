@@ -26,6 +26,6 @@ class Reloaded(Whole):
         self.next, reads, taken = config, self.reads, len(self.taken)
         refusals = []
         self.daemon.health.observe_config = lambda *, is_taken: refusals.append(is_taken)
-        self.daemon.ask_reload()
+        self.daemon.reload_asked.set()
         await self.until(lambda: self.reads > reads and refusals)
         return len(self.taken) > taken

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 ONCE_HORIZON_SECONDS = 60.0  # ``run --once`` waits for retries that are due within this time
-_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.1  # until ``run --once`` looks for more to do again
+_LOOK_SECONDS = 0.05  # until ``run --once`` looks for more to do again
 _QUEUE_AWAY_SECONDS = 2.0  # wait between two attempts to reach a cluster's unavailable database
 
 
@@ -82,7 +82,7 @@ def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: boo
         configure_logging(config.log.level, config.log.format, secrets=config.secrets)
 
     async def run() -> RunResult:
-        with route_signals(asyncio.get_running_loop(), daemon.stop, daemon.ask_reload):
+        with route_signals(asyncio.get_running_loop(), daemon.stop, daemon.reload_asked.set):
             return await daemon.run(once=once)
 
     log_as(config)
@@ -100,16 +100,12 @@ class Daemon:
     on_reload: Callable[[Config], None] | None = None  # called with the new config after a reload
     make_provider: Callable[[ProviderConfig], Provider] = build_provider
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    _reload_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    reload_asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def config(self) -> Config:
         """The current config: a part of the value that a reload swaps."""
         return self.handler.runtime.config
-
-    def ask_reload(self) -> None:
-        """Ask for a reload of the config (SIGHUP)."""
-        self._reload_asked.set()
 
     async def run(self, *, once: bool = False) -> RunResult:
         """Run until :attr:`stop` is set; with *once* until nothing more can be done now.
@@ -252,7 +248,6 @@ class Daemon:
         )
 
     async def _until_nothing_more(self) -> None:
-        look_seconds = _FIRST_LOOK_SECONDS
         # Settling is asked first: a file that settles before the second look is in the queue by then.
         while not self.stop.is_set() and (
             self.inboxes.is_settling()
@@ -260,10 +255,7 @@ class Daemon:
             # A hard link waits for the job of the same file, and is queued soon after that job has ended.
             or (self.inboxes.has_hard_link_waiting() and await self._count_live() == 0)
         ):
-            await self._wait_for_stop(look_seconds)
-            # A job in flight is seen without the database, so the end of the last one is noticed at once.
-            longer = min(2 * look_seconds, _LONGEST_LOOK_SECONDS)
-            look_seconds = _FIRST_LOOK_SECONDS if self.engine.in_flight else longer
+            await self._wait_for_stop(_LOOK_SECONDS)
 
     async def _count_live(self) -> int | None:
         """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""
@@ -287,8 +279,8 @@ class Daemon:
 
     async def _reload_when_asked(self, reloader: Reloader) -> None:
         while True:
-            await self._reload_asked.wait()
-            self._reload_asked.clear()
+            await self.reload_asked.wait()
+            self.reload_asked.clear()
             self.notifier.reloading()
             try:
                 await reloader.reload()

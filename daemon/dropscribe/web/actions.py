@@ -60,7 +60,7 @@ async def log_in(site: Site, request: Request) -> Response:
             COOKIE,
             access.new_session(time.time()),
             max_age=SESSION_SECONDS,
-            path=access.root_path or "/",
+            path=access.http.root_path or "/",
             secure=request.url.scheme == "https",
             httponly=True,
             samesite="strict",
@@ -73,7 +73,7 @@ async def log_in(site: Site, request: Request) -> Response:
 async def log_out(site: Site, _request: Request) -> Response:
     """End the session."""
     answer = site.go("/login")
-    answer.delete_cookie(COOKIE, path=site.access.root_path or "/", httponly=True, samesite="strict")
+    answer.delete_cookie(COOKIE, path=site.access.http.root_path or "/", httponly=True, samesite="strict")
     return answer
 
 

@@ -67,11 +67,6 @@ class Access:
         """Required of every request where set."""
         return self.http.token.reveal() if self.http.token else None
 
-    @property
-    def root_path(self) -> str:
-        """The path prefix under which a reverse proxy serves the application, which the proxy takes away."""
-        return self.http.root_path
-
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
         name, own = _host_name(host).lower(), self.http.host.lower()
@@ -167,7 +162,7 @@ class Guard:
             refusal = _plain(HTTPStatus.SERVICE_UNAVAILABLE) if is_full else await self._refuse(scope)
             await (refusal or self._app)(scope, receive, send_safely)
         except (ConnectionError, ClientDisconnect):
-            return  # the client went away, or does not take its answer
+            pass  # the client went away, or does not take its answer
         except Exception:  # any error: the daemon goes on, and the client learns nothing
             log.exception("http.failed", path=scope["path"])
             if not started:
@@ -215,7 +210,7 @@ class Guard:
             if refusal := await self._access.slow_down():
                 return refusal
         if scope["method"] in {"GET", "HEAD"} and "text/html" in headers.get("accept", ""):
-            return RedirectResponse(f"{self._access.root_path}/login", HTTPStatus.SEE_OTHER)
+            return RedirectResponse(f"{self._access.http.root_path}/login", HTTPStatus.SEE_OTHER)
         return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
 
 
@@ -224,7 +219,6 @@ def _plain(status: HTTPStatus, headers: dict[str, str] | None = None) -> Respons
 
 
 def _is_same(given: str, expected: str) -> bool:
-    """Compares in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 

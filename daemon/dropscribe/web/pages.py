@@ -51,7 +51,7 @@ async def folder(site: Site, request: Request) -> Response:
     wanted = reading.filter_of(rule.name, chosen)
     rows, older_than, unlisted = await site.run(reading.read_page, config, wanted)
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
-    here = f"{site.access.root_path}/folders/{quote(rule.name, safe='')}?"
+    here = f"{site.access.http.root_path}/folders/{quote(rule.name, safe='')}?"
     document = await site.source.status()
     return site.page(
         request,
@@ -81,7 +81,7 @@ async def search_page(site: Site, request: Request) -> Response:
     found = await site.run(
         search, config, query, before_id=before_id or NEWEST, most_looked_at=MOST_LOOKED_AT
     )
-    here = f"{site.access.root_path}/search?"
+    here = f"{site.access.http.root_path}/search?"
     return site.page(
         request,
         "search.html",

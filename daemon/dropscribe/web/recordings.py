@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -14,12 +13,11 @@ from dropscribe.files.audio import open_beneath
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, FolderHangs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from io import FileIO
 
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.types import Receive, Scope, Send
 
     from dropscribe.web.site import FolderCalls
 
@@ -96,7 +94,7 @@ async def send_file(
     if wanted:
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size_bytes}"
     blocks = _blocks(file, calls, begin, begin if request.method == "HEAD" else end)
-    return _FileResponse(blocks, 206 if wanted else 200, headers, partial(calls.follow, file.close))
+    return StreamingResponse(blocks, 206 if wanted else 200, headers)
 
 
 def _open(root: bytes, path: bytes) -> tuple[FileIO, int]:
@@ -106,29 +104,16 @@ def _open(root: bytes, path: bytes) -> tuple[FileIO, int]:
 
 
 async def _blocks(file: FileIO, calls: FolderCalls, begin: int, end: int) -> AsyncIterator[bytes]:
-    while begin < end:
-        length = min(BLOCK_BYTES, end - begin)
-        try:
+    """The bytes of *file*, which is closed at the end, or after a read that hangs and outlives the answer."""
+    try:
+        while begin < end:
+            length = min(BLOCK_BYTES, end - begin)
             block = await calls.make(READ_SECONDS, os.pread, file.fileno(), length, begin)
-        except FolderHangs as error:
-            raise ConnectionError("the disk does not answer") from error
-        if not block:
-            raise ConnectionError("the file became shorter")
-        begin += len(block)
-        yield block
-
-
-class _FileResponse(StreamingResponse):
-    """Streams blocks of an open file, and closes it in every case: a read that hangs outlives this answer."""
-
-    def __init__(
-        self, blocks: AsyncIterator[bytes], status: int, headers: dict[str, str], close: Callable[[], object]
-    ) -> None:
-        super().__init__(blocks, status, headers)
-        self._close = close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._close()
+            if not block:
+                raise ConnectionError("the file became shorter")
+            begin += len(block)
+            yield block
+    except FolderHangs as error:
+        raise ConnectionError("the disk does not answer") from error
+    finally:
+        calls.follow(file.close)

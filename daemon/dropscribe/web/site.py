@@ -202,7 +202,7 @@ class Site:
         did = _SAID.get(request.query_params.get("did", ""), "")
         number = request.query_params.get("n", "")
         context = {
-            "root": self.access.root_path,
+            "root": self.access.http.root_path,
             "folder_names": list(self.config.folders),
             "folder": "",
             "query": "",
@@ -226,4 +226,4 @@ class Site:
     def go(self, path: str, did: str = "", number: int = 0) -> Response:
         """Redirect the browser to *path*, which reports the action and its number of files."""
         query = f"?{urlencode({'did': did, 'n': number})}" if did else ""
-        return RedirectResponse(f"{self.access.root_path}{path}{query}", 303)
+        return RedirectResponse(f"{self.access.http.root_path}{path}{query}", 303)

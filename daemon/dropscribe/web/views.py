@@ -93,13 +93,12 @@ def overview(document: Mapping[str, Any]) -> dict[str, Any]:
     """The first page of the *document* of ``status --json``, without its lists of files."""
     troubles = list(_troubles(document))
     folders = [_folder(name, folder) for name, folder in document["folders"].items()]
-    waiting, busy = (sum(folder[key] for folder in folders) for key in ("waiting", "in_flight"))
+    counts = [(sum(folder[key] for folder in folders), key) for key in ("in_flight", "waiting")]
+    busy = ", ".join(f"{plural(number, 'file')} {key.replace('_', ' ')}" for number, key in counts if number)
     if troubles:
         sentence, tone = "dropscribe is running, but something needs attention.", "bad"
-    elif busy or waiting:
-        parts = [f"{plural(busy, 'file')} in flight"] if busy else []
-        parts += [f"{plural(waiting, 'file')} waiting"] if waiting else []
-        sentence, tone = f"Working: {', '.join(parts)}.", "warn"
+    elif busy:
+        sentence, tone = f"Working: {busy}.", "warn"
     else:
         sentence, tone = "All files are done.", "good"
     return {
@@ -158,46 +157,38 @@ def _held(who: str, hold: Mapping[str, Any], action: str) -> Trouble:
 
 def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:
     waiting = {key: folder[key] for key in WAITING_STATES if folder[key]}
-    words = ", ".join(f"{number} {key}" for key, number in waiting.items())
+    words = [", ".join(f"{number} {key}" for key, number in waiting.items())] if waiting else []
     if folder["oldest_waiting"] is not None and waiting:
-        words += f"; the oldest for {duration_words(folder['oldest_waiting'])}"
+        words.append(f"the oldest for {duration_words(folder['oldest_waiting'])}")
     if folder["at_provider_since"]:
         since = moment_words(_unix_time(folder["at_provider_since"]))
-        told = f"{folder['at_provider']} waiting at the provider since {since}"
-        words = f"{words}; {told}" if words else told
+        words.append(f"{folder['at_provider']} waiting at the provider since {since}")
     return {
+        **folder,
         "name": name,
         "waiting": sum(waiting.values()),
         # With the files that a provider works on by itself, as in the list of files in flight.
         "in_flight": folder["transcribing"] + folder["at_provider"],
-        "done": folder["done"],
-        "failed": folder["failed"],
-        "words": words,
+        "words": "; ".join(words),
         "budgets": _budgets(folder["budget"]),
     }
 
 
 def _provider(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
-    state = provider_word(provider)
-    words = f"{provider['in_flight']} in flight"
+    state, words = provider_word(provider), f"{provider['in_flight']} in flight"
     if state == "held":
         words = one_line(provider["reason"] or "")
     elif state == "paused":
         words += f"; the next request goes {moment_words(_unix_time(provider['paused_until']))}"
-    return {
-        "name": name,
-        "state": state,
-        "tone": {"held": "bad", "paused": "warn"}.get(state, "good"),
-        "words": words,
-        "budgets": _budgets(provider["budget"]),
-    }
+    tone = {"held": "bad", "paused": "warn"}.get(state, "good")
+    budgets = _budgets(provider["budget"])
+    return {"name": name, "state": state, "tone": tone, "words": words, "budgets": budgets}
 
 
 def _budgets(budget: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     bars = []
-    for period, account in (budget or {}).items():
-        if not account:
-            continue
+    accounts = {period: account for period, account in (budget or {}).items() if account}
+    for period, account in accounts.items():
         share = account["spent"] / account["limit"] if account["limit"] else 1.0
         unit = "" if account["unit"] == "money" else f" {account['unit']}"
         spent = f"{amount_words(account['spent'])} of {amount_words(account['limit'])}{unit}"
@@ -225,24 +216,20 @@ def chart_of(days: Sequence[tuple[str, Ended]]) -> dict[str, Any]:
     most_files = max((day.done + day.failed for _, day in days), default=0) or 1
     most_seconds = max((day.seconds for _, day in days), default=0.0)
     total = Ended(*(sum(getattr(day, name) for _, day in days) for name in ("done", "failed", "seconds")))
-    return {
-        "days": [
-            {
-                "label": name[8:],
-                "words": f"{name}: {day_words(day)}",
-                "done": day.done / most_files,
-                "failed": day.failed / most_files,
-                "audio": day.seconds / (most_seconds or 1),
-            }
-            for name, day in days
-        ],
-        "has_line": most_seconds > 0,
-        "words": f"{len(days)} days: {day_words(total)}",
-        "today": day_words(days[-1][1]) if days else "",
-    }
+    bars = [
+        {
+            "label": name[8:],
+            "words": f"{name}: {_day_words(day)}",
+            "done": day.done / most_files,
+            "failed": day.failed / most_files,
+            "audio": day.seconds / (most_seconds or 1),
+        }
+        for name, day in days
+    ]
+    words, today = f"{len(days)} days: {_day_words(total)}", _day_words(days[-1][1]) if days else ""
+    return {"days": bars, "has_line": most_seconds > 0, "words": words, "today": today}
 
 
-def day_words(day: Ended) -> str:
-    """Counts of a day's files and the length of their audio, as text."""
+def _day_words(day: Ended) -> str:
     length = f", {duration_words(day.seconds)} of audio" if day.seconds else ""
     return f"{day.done} done, {day.failed} failed{length}"

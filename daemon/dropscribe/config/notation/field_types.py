@@ -39,18 +39,14 @@ _LIKE_AN_ADDRESS = re.compile(r"\[|^\d+(?:\.\d+){3}(?::|$)", re.ASCII)
 _VARIABLE = r"\$\{"
 
 
-def _never(value: object) -> Any:
-    raise AssertionError(value)
-
-
 @dataclass(frozen=True, slots=True)
 class FieldType:
     """One way to write a value."""
 
     schema: Mapping[str, Any]  # its JSON Schema
     word: str  # the type's name in the reference: "duration"
-    # Converts a YAML value or raises ValueError(words, hint); not for lists, mappings and sections.
-    parse: Callable[[object], Any] = _never
+    # Converts a YAML value or raises ValueError(words, hint); unused for lists, mappings and sections.
+    parse: Callable[[object], Any] = lambda value: value
     none_word: str = ""  # the word that stands for None, as null does
     is_path: bool = False  # whether the text is a path, which begins at the config's folder
     item: FieldType | None = None  # for lists and mappings: the type of each value in it
@@ -112,7 +108,7 @@ def full_match(pattern: str, said: str, hint: str) -> Callable[[object], str]:
 
 def _language(value: object) -> str:
     text = full_match(_LANGUAGE, "is not a language", "write such as en or pt-BR")(value)
-    if len(text.replace("_", "-").partition("-")[0]) > len("eng") and not is_language(text):
+    if len(re.split("[-_]", text)[0]) > len("eng") and not is_language(text):
         raise ValueError("is not a known language", "write its code, such as en or pt-BR")
     return language_tag(text) or "auto"
 
@@ -166,11 +162,9 @@ def _time_zone(value: object) -> ZoneInfo:
 
 def _params(value: object) -> dict[str, Any]:
     """The names and values as written; ``params.py`` checks that they can be sent."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | None):
         raise ValueError("is not a mapping of names to values", "write {language: en}")  # noqa: TRY004 - as above
-    return value
+    return value or {}
 
 
 def _time_pattern(value: object) -> str:
@@ -204,12 +198,12 @@ def _listen(value: object) -> str:
 def _own_host(value: object) -> str:
     """A host as in `link_hosts`, or with the port that browsers use."""
     text = parse_text(value)
-    name, port = text, ""
-    if found := re.fullmatch(r"(\[.*\]|[^:]*)(:[0-9]{1,5})", text):
-        q.parse_listen(text)
-        name, port = found[1], found[2]
-    host = parse_host_pattern(name)
-    return f"[{host}]{port}" if port and ":" in host else host + port
+    found = re.fullmatch(r"(\[.*\]|[^:]*)(:[0-9]{1,5})", text)
+    if found is None:
+        return parse_host_pattern(text)
+    q.parse_listen(text)
+    host = parse_host_pattern(found[1])
+    return (f"[{host}]" if ":" in host else host) + found[2]
 
 
 def _string(parse: Callable[[object], Any], word: str = "text", pattern: str = "") -> FieldType:
@@ -217,15 +211,14 @@ def _string(parse: Callable[[object], Any], word: str = "text", pattern: str = "
     return FieldType(schema | ({"pattern": f"{pattern}|{_VARIABLE}"} if pattern else {}), word, parse)
 
 
+_FROM_ZERO, _POSITIVE = {"minimum": 0}, {"exclusiveMinimum": 0}
+
+
 def _number(
-    parse: Callable[[object], float],
-    word: str,
-    pattern: str,
-    largest: float,
-    *,
-    smallest: float = 0,
-    is_positive: bool = False,
+    parse: Callable[[object], float], word: str, pattern: str, largest: float, lowest: Mapping[str, float]
 ) -> FieldType:
+    is_positive = lowest is _POSITIVE
+
     def parse_limited(value: object) -> float:
         number = parse(value)
         if number > largest:
@@ -235,15 +228,9 @@ def _number(
         return number
 
     written = f"^(?=.*[1-9])(?:{pattern})" if is_positive else pattern
-    limits = (
-        {"maximum": largest, "exclusiveMinimum": 0}
-        if is_positive
-        else {"minimum": smallest, "maximum": largest}
-    )
     kind = "integer" if parse is q.parse_count else "number"
-    return FieldType(
-        {"type": ["string", kind], "pattern": f"{written}|{_VARIABLE}", **limits}, word, parse_limited
-    )
+    schema = {"type": ["string", kind], "pattern": f"{written}|{_VARIABLE}", "maximum": largest, **lowest}
+    return FieldType(schema, word, parse_limited)
 
 
 def _or(of: FieldType, words: Mapping[str, float | None]) -> FieldType:
@@ -263,10 +250,10 @@ def one_of(*choices: str) -> FieldType:
     """One of these words."""
 
     def parse(value: object) -> Any:
-        if value in choices:
-            return value
-        hint = did_you_mean(str(value), choices)
-        raise ValueError(f"is not one of {', '.join(choices)}", hint if hint.startswith("did") else "")
+        if value not in choices:
+            hint = did_you_mean(str(value), choices)
+            raise ValueError(f"is not one of {', '.join(choices)}", hint if hint.startswith("did") else "")
+        return value
 
     schema = {"anyOf": [{"enum": list(choices)}, {"type": "string", "pattern": _VARIABLE}]}
     return FieldType(schema, ", ".join(f"`{choice}`" for choice in choices), parse)
@@ -310,16 +297,16 @@ _count = partial(_number, q.parse_count, "whole number", r"^[0-9]+(?:\.0*)?$", 1
 _duration = partial(_number, q.parse_duration, "duration", q.DURATION_PATTERN, q.LONGEST_SECONDS)
 _NONE, _AUTO = {"none": None}, {"auto": None}
 
-NUMBER = _number_of()
-RATE = _or(_number_of(is_positive=True), _NONE)
-COUNT, POSITIVE_COUNT = _count(), _count(is_positive=True)
-DURATION_OR_ZERO, DURATION = _duration(), _duration(is_positive=True)
+NUMBER = _number_of(_FROM_ZERO)
+RATE = _or(_number_of(_POSITIVE), _NONE)
+COUNT, POSITIVE_COUNT = _count(_FROM_ZERO), _count(_POSITIVE)
+DURATION_OR_ZERO, DURATION = _duration(_FROM_ZERO), _duration(_POSITIVE)
 DURATION_OR_NONE = _or(DURATION, _NONE)
 DURATION_OR_AUTO = _or(DURATION_OR_ZERO, _AUTO)
 RESCAN = _or(DURATION, _AUTO)
 SETTLE = _or(DURATION_OR_ZERO, {"auto": None, "ignore_writers": math.inf})
-SIZE_OR_NONE = _or(_number(q.parse_size, "size", q.SIZE_PATTERN, 10**15, is_positive=True), _NONE)
-DECIBELS = _number(q.parse_decibels, "decibels", q.DECIBELS_PATTERN, 0, smallest=q.QUIETEST_DBFS)
+SIZE_OR_NONE = _or(_number(q.parse_size, "size", q.SIZE_PATTERN, 10**15, _POSITIVE), _NONE)
+DECIBELS = _number(q.parse_decibels, "decibels", q.DECIBELS_PATTERN, 0, {"minimum": q.QUIETEST_DBFS})
 _AMOUNT = {"type": ["string", "number"], "pattern": rf"^(?=.*[1-9])[0-9.]+( ?min)?$|{_VARIABLE}"}
 LIMIT = FieldType({**_AMOUNT, "exclusiveMinimum": 0, "maximum": _LARGEST_BUDGET}, "money or minutes", _limit)
 HOURS = _string(q.parse_hours, "hours", q.HOURS_PATTERN)
@@ -328,8 +315,9 @@ TIME_PATTERN = _string(_time_pattern, "text", "%")
 TEXT = _string(parse_text)
 _ANY_NAME = "use letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
 NAME = _string(full_match(r"[^\W_][\w.-]{0,63}", "is not a name", _ANY_NAME))
-_NAME_OF_ROOT = "use a-z, 0-9, '_' and '-', at most 64"
-ROOT_NAME = _string(full_match(r"[a-z0-9_-]{1,64}", "is not a name of a root", _NAME_OF_ROOT))
+ROOT_NAME = _string(
+    full_match(r"[a-z0-9_-]{1,64}", "is not a name of a root", "use a-z, 0-9, '_' and '-', at most 64")
+)
 LANGUAGE = _string(_language, "language", f"^{_LANGUAGE}$")
 URL_PATH = _string(
     full_match(r"(?:/[A-Za-z0-9._~-]+)+", "is not the path of a url", "write such as /dropscribe")
@@ -338,7 +326,6 @@ PATH = FieldType(TEXT.schema, "path", _path, is_path=True)
 URL = _string(parse_url, "url", "^https?://")
 LISTEN = _string(_listen, "address", ":[0-9]+$|^unix:.")
 SECRET = _string(parse_secret)
-TEXTS = list_of(TEXT)
 NAMES = list_of(TEXT, least=1)
 HOSTS = list_of(_string(lambda value: parse_host_pattern(parse_text(value))))
 OWN_HOSTS = list_of(_string(_own_host))
@@ -347,17 +334,15 @@ COMPANIONS = list_of(_string(_companion))
 _ARGUMENT = _string(_system_text)
 COMMAND = FieldType({"type": "array", "items": TEXT.schema}, "list of text", item=_ARGUMENT, is_argv=True)
 PARAMS = FieldType({"type": ["object", "null"], "additionalProperties": _VALUE}, "mapping", _params)
-_VALUE_OR_SECTION = {"anyOf": [_VALUE, {"type": "object"}]}
-RULE_PARAMS = FieldType(
-    {"type": ["object", "null"], "additionalProperties": _VALUE_OR_SECTION}, "mapping", _params
-)
+_VALUES = {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUE, {"type": "object"}]}}
+RULE_PARAMS = FieldType(_VALUES, "mapping", _params)
 
 _PLAIN_TYPES = {
     bool: BOOLEAN,
     int: POSITIVE_COUNT,
     float: DURATION,
     str: TEXT,
-    tuple[str, ...]: TEXTS,
+    tuple[str, ...]: list_of(TEXT),
     Path: PATH,
     Secret: SECRET,
 }

@@ -36,10 +36,8 @@ class Sentence:
     """A sentence that has some of the words."""
 
     text: str
-    # Seconds from the start of the audio to the first of them; None where nothing is timed.
-    start: float | None
-    # Where the words are: (first letter, past the last letter), in order and apart.
-    spans: list[tuple[int, int]]
+    start: float | None  # Seconds from the start of the audio to the first of them, where they are timed
+    spans: list[tuple[int, int]]  # Places of the words: (first letter, past the last letter), in order, apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,7 @@ class Found:
     """One page of a search."""
 
     files: list[FoundFile]
-    # Where the next page begins, for *before_id* of :func:`search`; None on the last page.
-    older_than: int | None = None
+    older_than: int | None = None  # Where the next page begins, for *before_id*; None on the last page
 
 
 def search(
@@ -70,11 +67,7 @@ def search(
 ) -> Found:
     """Files in done whose transcripts have all words and phrases of *query*.
 
-    Args:
-        most_looked_at: Transcripts that this call looks at; None means as many as *limit* files need.
-
-    Raises:
-        StoreError: The queue or the index cannot be read.
+    Looks at *most_looked_at* transcripts; None means as many as *limit* files need. Raises StoreError.
     """
     phrases = parse_query(query)
     if not phrases or not config.search:
@@ -84,8 +77,8 @@ def search(
             if view.db is None:
                 return Found([])
             with index_of(config, view.db) as index:
-                this_search = _Search(config, view.db, index, phrases, folder)
-                return this_search.page(before_id, limit, most_looked_at)
+                one = _Search(config, view.db, index, phrases, folder)
+                return one.page(before_id, limit, most_looked_at)
     except sqlite3.Error as error:
         raise StoreError(str(config.state_dir / INDEX_NAME), str(error)) from error
 
@@ -123,25 +116,20 @@ class _Search:
             jobs = read_done(self._db, [row[0] for row in rows])
             for job_id, ended_at, packed in rows:
                 job = jobs.get(job_id)
-                if job is None or job.ended_at != ended_at:
+                found = self._sentences(job, packed) if job and job.ended_at == ended_at else None
+                if found is None:
                     self._gone.append(job_id)
-                    yield job_id, None
-                else:
-                    yield job_id, self._found(job, packed)
+                yield job_id, FoundFile(job, found) if job and found else None
             before_id = rows[-1][0]
 
-    def _found(self, job: DoneJob, packed: bytes) -> FoundFile | None:
+    def _sentences(self, job: DoneJob, packed: bytes) -> list[Sentence] | None:
         if self._folder not in {"", job.folder}:
-            return None
+            return []
         try:
             found = find_sentences(unpack(packed), self._phrases)
         except BrokenPassages:
-            self._gone.append(job.id)  # a sweep reads the transcript anew
-            return None
-        if found and self._folders.has(job) is False:
-            self._gone.append(job.id)
-            return None
-        return FoundFile(job, found) if found else None
+            return None  # a sweep reads the transcript anew
+        return None if found and self._folders.has(job) is False else found
 
 
 def find_sentences(passages: Sequence[Passage], phrases: Sequence[Phrase]) -> list[Sentence]:

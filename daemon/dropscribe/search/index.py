@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sqlite3
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.embedded.store import make_private_file
 from dropscribe.search.passages import BrokenPassages, pack, unpack
-from dropscribe.search.words import words_in
+from dropscribe.search.words import folded_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,11 +35,12 @@ _BUSY_SECONDS = 5.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE indexed_transcripts (job_id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, passages BLOB NOT NULL);
-CREATE VIRTUAL TABLE search_words USING fts5
+CREATE TABLE IF NOT EXISTS indexed_transcripts
+    (job_id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, passages BLOB NOT NULL);
+CREATE VIRTUAL TABLE IF NOT EXISTS search_words USING fts5
     (words, content='', detail='none', columnsize=0,
      tokenize="unicode61 remove_diacritics 0 categories 'L* N* Co M*'");
-CREATE TABLE indexing_progress
+CREATE TABLE IF NOT EXISTS indexing_progress
     (node TEXT PRIMARY KEY, ended_at REAL NOT NULL, swept_id INTEGER NOT NULL, swept_at REAL NOT NULL);
 PRAGMA user_version = {_VERSION};
 COMMIT;
@@ -107,24 +107,19 @@ class TranscriptIndex:
     def add(self, job_id: int, ended_at: float, passages: Sequence[Passage]) -> None:
         """Index a transcript in place of the job's older one."""
         self.remove([job_id])
-        self._db.execute(
-            "INSERT INTO indexed_transcripts VALUES (?, ?, ?)", (job_id, ended_at, pack(passages))
-        )
+        row = (job_id, ended_at, pack(passages))
+        self._db.execute("INSERT INTO indexed_transcripts VALUES (?, ?, ?)", row)
         words = " ".join(_distinct_words(passages))
         self._db.execute("INSERT INTO search_words (rowid, words) VALUES (?, ?)", (job_id, words))
 
     def remove(self, job_ids: Iterable[int]) -> None:
         """Take transcripts out of the index; those that are not there are no error."""
         for job_id in job_ids:
-            row = self._db.execute(
-                "DELETE FROM indexed_transcripts WHERE job_id = ? RETURNING passages", (job_id,)
-            ).fetchone()
-            if row:  # a contentless table needs the old text for a deletion
-                words = " ".join(_distinct_words(unpack(row[0])))
-                self._db.execute(
-                    "INSERT INTO search_words (search_words, rowid, words) VALUES ('delete', ?, ?)",
-                    (job_id, words),
-                )
+            found = "DELETE FROM indexed_transcripts WHERE job_id = ? RETURNING passages"
+            if row := self._db.execute(found, (job_id,)).fetchone():
+                # A contentless table needs the old text for a deletion.
+                delete = "INSERT INTO search_words (search_words, rowid, words) VALUES ('delete', ?, ?)"
+                self._db.execute(delete, (job_id, " ".join(_distinct_words(unpack(row[0])))))
 
     def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
         """(job, when it ended, packed passages) with all folded *words*, newest first, below *before_id*."""
@@ -167,7 +162,7 @@ class ClusterIndex(TranscriptIndex):
 
 
 def _distinct_words(passages: Sequence[Passage]) -> list[str]:
-    found = dict.fromkeys(word for passage in passages for word, _, _ in words_in(passage.text))
+    found = dict.fromkeys(word for passage in passages for word in folded_words(passage.text))
     sizes = itertools.accumulate(len(word.encode()) for word in found)
     return [word for word, size in zip(found, sizes, strict=True) if size <= MOST_WORD_BYTES]
 
@@ -176,9 +171,7 @@ def _distinct_words(passages: Sequence[Passage]) -> list[str]:
 def open_index(state_dir: Path) -> Iterator[TranscriptIndex]:
     """The index of *state_dir*; an empty one where there is none or where it is damaged.
 
-    Raises:
-        sqlite3.Error: It cannot be read or written, or this Python's SQLite has no FTS5.
-        StoreError: The state directory may not be written.
+    Raises sqlite3.Error, also if this Python's SQLite has no FTS5, and StoreError if it may not be written.
     """
     try:
         connection = _connect(state_dir)
@@ -202,8 +195,7 @@ def open_index(state_dir: Path) -> Iterator[TranscriptIndex]:
 def delete_index(state_dir: Path) -> None:
     """Throw the index away."""
     for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(state_dir / f"{INDEX_NAME}{suffix}")
+        (state_dir / f"{INDEX_NAME}{suffix}").unlink(missing_ok=True)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
@@ -225,18 +217,8 @@ def _connect(state_dir: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = ON")
         if version == 0:
-            _make_schema(connection)
+            connection.executescript(_SCHEMA)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _make_schema(connection: sqlite3.Connection) -> None:
-    try:
-        connection.executescript(_SCHEMA)
-    except sqlite3.OperationalError:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            raise  # no other process has made the schema meanwhile

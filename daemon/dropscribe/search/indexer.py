@@ -63,12 +63,8 @@ class Indexer:
     def step(self, config: Config, *, sweep: bool = True) -> bool:
         """Index one batch; with *sweep*, look again at older ones where there is none.
 
-        Returns:
-            Whether there is more to do now.
-
-        Raises:
-            StoreFull: The state directory's disk has too little room.
-            StoreError, sqlite3.Error: Queue or index cannot be read or written.
+        Returns whether there is more to do now. Raises StoreFull if the state directory's disk has too little
+        room, and StoreError or sqlite3.Error if queue or index cannot be read or written.
         """
         if not config.search:
             delete_index(config.state_dir)
@@ -135,9 +131,9 @@ def index_of(config: Config, db: Connection) -> Iterator[TranscriptIndex]:
     """The index that belongs to the queue on *db*; raises as :func:`open_index`."""
     if config.queue is not None:
         yield ClusterIndex(db)
-        return
-    with open_index(config.state_dir) as index:
-        yield index
+    else:
+        with open_index(config.state_dir) as index:
+            yield index
 
 
 def _require_room(config: Config) -> None:
@@ -148,11 +144,7 @@ def _require_room(config: Config) -> None:
 
 
 def catch_up(config: Config, seconds: float) -> bool:
-    """Index new transcripts for at most *seconds*; returns whether all are indexed.
-
-    Raises:
-        StoreError, sqlite3.Error: As :meth:`Indexer.step`.
-    """
+    """Index new transcripts for *seconds* at most; returns whether all are. Raises as Indexer.step."""
     indexer, until = Indexer(), time.monotonic() + seconds
     while indexer.step(config, sweep=False):
         if time.monotonic() > until:
@@ -169,7 +161,7 @@ class DoneFolders:
 
     def has(self, job: DoneJob) -> bool | None:
         """Whether the audio of *job* is in its rule's done folder; None where that cannot be told now."""
-        return self._ask(job, lambda _, root, path: _is_there(root, path), otherwise=False)
+        return self._ask(job, _is_there, otherwise=False)
 
     def read(self, job: DoneJob) -> list[Passage] | None:
         """The transcript of *job*, empty where there is none; None where the audio is not there."""
@@ -191,7 +183,7 @@ class DoneFolders:
             return None
 
 
-def _is_there(root: bytes, path: bytes) -> bool | None:
+def _is_there(_: FolderRule, root: bytes, path: bytes) -> bool | None:
     if not os.path.isdir(root):
         return None  # a share that is not mounted is not an empty folder
     try:
@@ -202,7 +194,7 @@ def _is_there(root: bytes, path: bytes) -> bool | None:
 
 
 def _passages(rule: FolderRule, root: bytes, path: bytes) -> list[Passage] | None:
-    if not _is_there(root, path):
+    if not _is_there(rule, root, path):
         return None
     try:
         return _read(rule, root, path)

@@ -33,7 +33,7 @@ _CUE_SIGNS = re.compile(r"WEBVTT.*|\d+|")
 
 
 class BrokenPassages(Exception):
-    """Raised when the passages of an index cannot be read."""
+    """Raised for passages in an index that are damaged, or that another program has written."""
 
 
 @dataclass(slots=True)
@@ -41,8 +41,7 @@ class Passage:
     """A sentence, or a part of one."""
 
     text: str  # One line, in NFC
-    # Seconds: of each word between spaces, or one for the whole, or none.
-    starts: list[float] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)  # Seconds: of each word, or one for the whole, or none
 
     def start_at(self, letter: int) -> float | None:
         """When the word of that letter of the text begins, in seconds; None where nothing is timed."""
@@ -157,18 +156,15 @@ def pack(passages: Sequence[Passage]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[Passage]:
-    """Inverse of :func:`pack`.
-
-    Raises:
-        BrokenPassages: It is damaged, or another program has written it.
-    """
+    """Inverse of :func:`pack`; raises BrokenPassages."""
     try:
         found = json.loads(unpacked(packed, MOST_PACKED_BYTES))
     except (ValueError, RecursionError) as error:
         raise BrokenPassages(str(error)) from error
-    if not isinstance(found, list) or not all(map(_is_passage, found)):
-        raise BrokenPassages("it holds no passages")
-    return [Passage(text, starts) for text, starts in found]
+    match found:
+        case [*items] if all(map(_is_passage, items)):
+            return [Passage(text, starts) for text, starts in items]
+    raise BrokenPassages("it holds no passages")
 
 
 def _is_passage(value: object) -> bool:

@@ -69,10 +69,6 @@ class _Token:
     is_timed: bool  # whether start and end are the word's own
 
     @property
-    def length(self) -> int:
-        return len(self.joint) + len(self.text)
-
-    @property
     def ends_sentence(self) -> bool:
         return self.text.endswith(SENTENCE_ENDS)
 
@@ -134,12 +130,12 @@ def _timed(items: Iterable[Mapping[str, Any]], key: str) -> list[Cue]:
             waiting.append(text)
     if groups:
         groups[-1][1].extend(waiting)
-    return [_cue(item, joined(texts)) for item, texts in groups]
-
-
-def _cue(item: Mapping[str, Any], text: str) -> Cue:
-    start, end = float(item["start"]), float(item["end"])
-    return Cue(start, end if end > start else start + SHORTEST_SECONDS, text, item["speaker"])
+    cues = []
+    for item, texts in groups:
+        start, end = float(item["start"]), float(item["end"])
+        end = end if end > start else start + SHORTEST_SECONDS
+        cues.append(Cue(start, end, joined(texts), item["speaker"]))
+    return cues
 
 
 def _with_before(cues: Sequence[Cue]) -> Iterator[tuple[Cue, Cue]]:
@@ -168,21 +164,16 @@ def _letters(text: str) -> str:
 
 def _spread(spans: Sequence[Cue], pieces: Sequence[Piece], segment: Cue, *, is_timed: bool) -> list[_Token]:
     """Tokens of *pieces*, which are the text of *spans*, with as much of their time as of their letters."""
-    moments = [moment for span in spans for moment in _moments(span)]
+    moments: list[tuple[float, float]] = []  # start and end of each letter
+    for span in spans:
+        count = len(_letters(span.text))
+        bounds = [span.start + (span.end - span.start) * number / count for number in range(count + 1)]
+        moments += itertools.pairwise(bounds)
     ends = list(itertools.accumulate(len(piece.text) for piece in pieces))
-    bounds = zip(pieces, [0, *ends], ends, strict=False)
     return [
         _Token(*piece, moments[first][0], moments[end - 1][1], segment, is_timed)
-        for piece, first, end in bounds
+        for piece, first, end in zip(pieces, [0, *ends], ends, strict=False)
     ]
-
-
-def _moments(span: Cue) -> list[tuple[float, float]]:
-    """Start and end of each letter of *span*."""
-    if not (count := len(_letters(span.text))):
-        return []
-    bounds = [span.start + (span.end - span.start) * number / count for number in range(count + 1)]
-    return list(itertools.pairwise(bounds))
 
 
 def _begins_run(run: Sequence[_Token], token: _Token) -> bool:
@@ -219,8 +210,8 @@ def _cues_from(
     lines, width, crossed = 1, prefix + length, 0.0
     for last in range(first, len(run)):
         token = run[last]
-        length += token.length
-        width += token.length
+        length += len(token.joint) + len(token.text)
+        width += len(token.joint) + len(token.text)
         if last > first:
             if width > layout.line_characters:
                 lines, width = lines + 1, len(token.text)
@@ -259,8 +250,7 @@ def _joined(tokens: Sequence[_Token]) -> Cue:
     text = "".join(token.joint + token.text for token in tokens).removeprefix(tokens[0].joint)
     if text == segment.text:
         return segment
-    latest = max(token.end for token in tokens)
-    return Cue(tokens[0].start, latest, text, segment.speaker)
+    return Cue(tokens[0].start, max(token.end for token in tokens), text, segment.speaker)
 
 
 def _laid_out(cues: Iterable[Cue], layout: Layout) -> list[Cue]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dropscribe.core.model import Attempt, Job
-    from dropscribe.transcripts.model import Segment, Transcript, Word
+    from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
 TRANSCRIPT_SCHEMA = "dropscribe.transcript/1"
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"
@@ -84,10 +84,7 @@ def transcript_document(transcript: Transcript, facts: TranscriptFacts) -> dict[
         "companion": None,
         "attributes": dict(transcript.attributes),
         "warnings": [],
-        "missing": [
-            {"start": _rounded(gap.start), "end": _rounded(gap.end), "code": gap.code}
-            for gap in transcript.missing
-        ],
+        "missing": [{**_span(gap), "code": gap.code} for gap in transcript.missing],
         "reused": False,
         "source": {},
         "provider": {
@@ -168,15 +165,12 @@ def renamed_document(document: Mapping[str, Any], path: bytes, date_pattern: str
 def with_companions(
     document: Mapping[str, Any], companions: Mapping[str, Any], date_pattern: str | None, *, is_missing: bool
 ) -> dict[str, Any]:
-    """A transcript's *document* with the JSON files that belong to the recording, and their date.
+    """A transcript's *document* with the JSON files that belong to the recording, by name, and their date.
 
-    Args:
-        companions: Content by file name.
-        is_missing: A file that belongs to the recording did not come in time.
+    *is_missing* says that one of them did not come in time.
     """
     warnings = [word for word in document["warnings"] if word != COMPANION_MISSING]
-    if is_missing:
-        warnings.append(COMPANION_MISSING)
+    warnings += [COMPANION_MISSING] if is_missing else []
     document = {**document, "companion": dict(companions) or None, "warnings": warnings}
     return document | recording_date(document, date_pattern)
 
@@ -205,8 +199,7 @@ def is_document(value: object) -> bool:
             return schema.startswith(ERROR_SCHEMA_PREFIX)
         case {"schema": str(), "source": {"path": str()}, "warnings": list(), "duration": duration}:
             return duration is None or isinstance(duration, int | float)
-        case _:
-            return False
+    return False
 
 
 def doubts_of(document: Mapping[str, Any]) -> list[str]:
@@ -219,13 +212,9 @@ def doubts_of(document: Mapping[str, Any]) -> list[str]:
 def error_document(
     job: Job, code: str, reason: str, failed_at: float, attempts: Iterable[Attempt] = ()
 ) -> dict[str, Any]:
-    """The ``dropscribe.error/1`` document of a *job*.
+    """The ``dropscribe.error/1`` document of a *job* that failed at some Unix time, with all its *attempts*.
 
-    Args:
-        code: Why, as a stable word.
-        reason: Why, in the provider's or the system's words; holds no secret.
-        failed_at: Unix seconds.
-        attempts: Every attempt, oldest first; none of a file that was never sent.
+    The *code* is a stable word, the *reason* the provider's or the system's, without a secret.
     """
     return {
         "schema": ERROR_SCHEMA,
@@ -236,13 +225,8 @@ def error_document(
         "reason": reason,
         "failed_at": utc_text(failed_at),
         "attempts": [
-            {
-                "at": utc_text(attempt.at),
-                "provider": attempt.provider,
-                "status": attempt.status,
-                "code": attempt.code,
-                "reason": attempt.reason,
-            }
+            {"at": utc_text(attempt.at)}
+            | {key: getattr(attempt, key) for key in ("provider", "status", "code", "reason")}
             for attempt in attempts
         ],
     }
@@ -253,8 +237,7 @@ def _parts(transcript: Transcript) -> dict[str, Any]:
         "segments": [
             {
                 "id": number,
-                "start": _rounded(segment.start),
-                "end": _rounded(segment.end),
+                **_span(segment),
                 "text": segment.text,
                 "speaker": segment.speaker,
                 "confidence": _rounded(segment.confidence),
@@ -264,8 +247,7 @@ def _parts(transcript: Transcript) -> dict[str, Any]:
         "words": [
             {
                 "word": word.word,
-                "start": _rounded(word.start),
-                "end": _rounded(word.end),
+                **_span(word),
                 "confidence": _rounded(word.confidence),
                 "speaker": word.speaker,
             }
@@ -273,6 +255,10 @@ def _parts(transcript: Transcript) -> dict[str, Any]:
         ],
         "speakers": _speakers(transcript),
     }
+
+
+def _span(item: Segment | Word | Missing) -> dict[str, float | None]:
+    return {"start": _rounded(item.start), "end": _rounded(item.end)}
 
 
 def _speakers(transcript: Transcript) -> list[str]:

@@ -6,6 +6,7 @@ after a crash; each file ends with a newline.
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import re
@@ -68,8 +69,8 @@ def render_txt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> 
 def render_srt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> bytes | None:
     """SubRip cues, or None where nothing is timed."""
     cues = cues_of(document, layout)
-    blocks = (_srt_block(number, cue, layout) for number, cue in enumerate(cues, 1))
-    return _encoded("\n".join(blocks)) if cues else None
+    blocks = [_srt_block(number, cue, layout) for number, cue in enumerate(cues, 1)]
+    return _encoded("\n".join(blocks)) if blocks else None
 
 
 def render_vtt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> bytes | None:
@@ -119,13 +120,9 @@ def _srt_block(number: int, cue: Cue, layout: Layout) -> str:
 
 
 def _vtt_block(cue: Cue, layout: Layout) -> str:
-    voice = "" if cue.speaker is None else f"<v {_vtt_escaped(one_line(cue.speaker))}>"
-    text = _vtt_escaped("\n".join(lines_of(cue.text, layout)))
+    voice = "" if cue.speaker is None else f"<v {html.escape(one_line(cue.speaker), quote=False)}>"
+    text = html.escape("\n".join(lines_of(cue.text, layout)), quote=False)
     return f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{voice}{text}\n"
-
-
-def _vtt_escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _clock(seconds: float, separator: str) -> str:
@@ -188,11 +185,9 @@ def _body(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _paragraph(paragraph: Paragraph) -> str:
-    text = escape(paragraph.text)
-    time = None if paragraph.start is None else clock(paragraph.start)
-    speaker = None if paragraph.speaker is None else f"{escape(one_line(paragraph.speaker))}:"
-    head = " ".join(filter(None, (time, speaker)))
-    return f"**{head}** {text}" if head else text
+    head = [] if paragraph.start is None else [clock(paragraph.start)]
+    head += [] if paragraph.speaker is None else [f"{escape(one_line(paragraph.speaker))}:"]
+    return (f"**{' '.join(head)}** " if head else "") + escape(paragraph.text)
 
 
 def escape(text: str) -> str:

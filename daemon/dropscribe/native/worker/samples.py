@@ -72,7 +72,7 @@ class Track:
         with opened(self.descriptor, self.form) as container:
             stream = container.streams.audio[self.number]
             check_stream(stream)
-            gatherer = _Gatherer(_Clock(-_zero_seconds(container)))
+            gatherer = _Gatherer(_zero_seconds(container))
             for frame in self._frames(container, stream):
                 yield from map(self._sane, gatherer.add(frame))
             yield from map(self._sane, gatherer.rest())
@@ -117,41 +117,6 @@ class Track:
         return replace(stretch, samples=samples)
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Converts a frame's time stamp into the length of the silence before it."""
-
-    shift: float
-    _base: float = 0.0
-    _count: int = 0
-    _rate_hz: int = 1
-
-    @property
-    def now(self) -> float:
-        return self._base + self._count / self._rate_hz
-
-    def skip(self, seconds: float) -> None:
-        self._base, self._count = self.now + seconds, 0
-
-    def advance(self, samples: int, rate_hz: int) -> None:
-        """Count *samples*, because a sum of durations would drift within hours."""
-        if rate_hz != self._rate_hz:
-            self._base, self._count, self._rate_hz = self.now, 0, rate_hz
-        self._count += samples
-
-    def gap_before(self, frame: Any) -> float:
-        """Seconds between the end of the sound so far and *frame*; 0.0 if there is no gap."""
-        base = frame.time_base  # a new fraction at each look
-        if frame.pts is None or not base:
-            return 0.0
-        told = frame.pts * base.numerator / base.denominator + self.shift
-        ahead = told - self.now
-        if ahead < -1.0 or ahead > _MAX_START_SECONDS:
-            self.shift -= ahead  # the clock was set back or is invalid: count on from here
-            return 0.0
-        return ahead if ahead > GAP_SECONDS else 0.0
-
-
 def _zero_seconds(container: Any) -> float:
     start = (container.start_time or 0) / av.time_base
     is_absolute = container.format.name.startswith(_ABSOLUTE_CLOCKS)
@@ -162,9 +127,9 @@ def _zero_seconds(container: Any) -> float:
 class _Gatherer:
     """Joins frames to stretches of one shape each; short gaps are filled, long ones are kept."""
 
-    clock: _Clock
+    zero_seconds: float  # Time stamp of the file's start
+    _now: float = 0.0  # The end of the sound so far, on the file's clock
     _waiting: list[Samples] = field(default_factory=list)
-    _count: int = 0
     _began: float = 0.0
     _follows: bool = False
     _shape: tuple[int, str, str] = (0, "", "")  # Rate, layout and format of the waiting samples
@@ -178,7 +143,7 @@ class _Gatherer:
         if frame.samples * channels > MAX_FRAME_SAMPLES:
             claim = f"one frame claims {frame.samples} samples in {channels} channels"
             raise AudioRejected("undecodable", claim)
-        gap = self.clock.gap_before(frame)
+        gap = self._gap_before(frame)
         is_break = gap > FILLED_SECONDS or gap * rate_hz * channels > MAX_FRAME_SAMPLES
         shape = (rate_hz, frame.layout.name, frame.format.name)
         if is_break or shape != self._shape:
@@ -192,23 +157,31 @@ class _Gatherer:
         samples: Samples = converted.to_ndarray()
         samples = samples if channels < 8 else samples.reshape(-1, channels).T
         if is_break:
-            self.clock.skip(gap)
+            self._now += gap
         elif gap:
             samples = np.pad(samples, ((0, 0), (round(gap * rate_hz), 0)))
-        if not self._waiting:
-            self._began = self.clock.now
+        self._began = self._began if self._waiting else self._now
         self._waiting.append(samples)
-        self._count += samples.shape[1]
-        self.clock.advance(samples.shape[1], rate_hz)
-        if self._count >= STRETCH_SECONDS * rate_hz:
+        self._now += samples.shape[1] / rate_hz
+        if self._now - self._began >= STRETCH_SECONDS:
             yield from self.rest()
 
     def rest(self) -> Iterator[Stretch]:
         if self._waiting:
             joined = np.concatenate(self._waiting, axis=1)
             yield Stretch(self._began, joined, self._shape[0], self._weights, self._follows)
-            self._follows = True
-        self._waiting, self._count = [], 0
+            self._waiting, self._follows = [], True
+
+    def _gap_before(self, frame: Any) -> float:
+        """Seconds between the end of the sound so far and *frame*; 0.0 if there is no gap."""
+        base = frame.time_base  # a new fraction at each look
+        if frame.pts is None or not base:
+            return 0.0
+        ahead = frame.pts * base.numerator / base.denominator - self.zero_seconds - self._now
+        if ahead < -1.0 or ahead > _MAX_START_SECONDS:
+            self.zero_seconds += ahead  # the clock was set back or is invalid: count on from here
+            return 0.0
+        return ahead if ahead > GAP_SECONDS else 0.0
 
 
 def _weights(names: list[str]) -> Samples:
@@ -233,10 +206,13 @@ def mono(track: Track, channel: int | None) -> Iterator[MonoBlock]:
     resampler: _Resampler | None = None
     for stretch in track.stretches():
         if resampler is None or not stretch.follows:
-            yield from resampler.end() if resampler else ()
+            yield from resampler.blocks(None) if resampler else ()
             resampler = _Resampler(stretch.at_seconds)
-        yield from resampler.feed(_mixed(stretch, channel), stretch.rate_hz)
-    yield from resampler.end() if resampler else ()
+        samples = np.ascontiguousarray(_mixed(stretch, channel), np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame.sample_rate = stretch.rate_hz
+        yield from resampler.blocks(frame)
+    yield from resampler.blocks(None) if resampler else ()
 
 
 def _mixed(stretch: Stretch, channel: int | None) -> Any:
@@ -254,21 +230,11 @@ class _Resampler:
 
     def __init__(self, at_seconds: float) -> None:
         self._at_seconds = at_seconds
-        self._count = 0
         self._filter: Any = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
 
-    def feed(self, samples: Samples, rate_hz: int) -> Iterator[MonoBlock]:
-        array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
-        frame.sample_rate = rate_hz
-        yield from self._blocks(frame)
-
-    def end(self) -> Iterator[MonoBlock]:
-        if self._count:
-            yield from self._blocks(None)
-
-    def _blocks(self, frame: Any) -> Iterator[MonoBlock]:
+    def blocks(self, frame: Any) -> Iterator[MonoBlock]:
+        """*frame* at 16 kHz, as far as it is ready; the rest for None."""
         for out in self._filter.resample(frame):
             samples = out.to_ndarray().reshape(-1)
-            yield MonoBlock(self._at_seconds + self._count / SAMPLE_RATE_HZ, samples)
-            self._count += len(samples)
+            yield MonoBlock(self._at_seconds, samples)
+            self._at_seconds += len(samples) / SAMPLE_RATE_HZ

@@ -39,16 +39,15 @@ A type that is not here (the embedded engine) takes everything that can be decod
 
 _MONO_ONLY = frozenset({"pulse"})
 _SOUND_ONLY = frozenset({"pulse"})
+# Shorter pieces would split sentences: a `max_upload` that needs them is too small for the recording.
 SHORTEST_PIECE_SECONDS = 5.0
-"""Shorter pieces would split sentences: a `max_upload` that needs them is too small for the recording."""
-
 SEARCH_SECONDS = 60.0  # Distance around its target within which a cut looks for a pause; less in short pieces
 _PAUSE_WINDOWS = 5  # a cut wants half a second of quiet: the gap inside a word's plosive is shorter
 
 
 FLAC = Format("flac", "flac", ".flac", 33_000)
+# 32 kbit/s: a quarter of a telephone's WAV at 8 kHz, an eighth of one at 16 kHz.
 OPUS = Format("ogg", "libopus", ".ogg", 4_400, (("b", "32000"), ("vbr", "off"), ("application", "voip")))
-"""32 kbit/s: a quarter of a telephone's WAV at 8 kHz, an eighth of one at 16 kHz."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item", Segment, Word)
 
 MISSING_AUDIO = "missing_audio"
+# Warning: each piece has its own speaker labels; part_1_speaker_0 may or may not be part_2_speaker_0.
 SPEAKERS_APART = "speakers_per_piece"
-"""Warning: each piece has its own speaker labels; part_1_speaker_0 may or may not be part_2_speaker_0."""
-
 TURN_PAUSE_SECONDS = 1.0  # in a call, a pause of this length ends a speaker's turn
 
 

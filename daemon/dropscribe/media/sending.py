@@ -41,11 +41,10 @@ Result = TypeVar("Result")
 
 WaitForTurn = Callable[[str], Awaitable[None]]
 
+# Assumed length of a piece when disk space is checked; a longer one may fill the disk later.
 LONGEST_SECONDS = 3600.0
-"""Assumed length of a piece when disk space is checked; a longer one may fill the disk later."""
-
+# Limit of the wait for a cancelled thread: it ends with its worker, unless a dead mount blocks it.
 _STOPPED_SECONDS = 5.0
-"""Limit of the wait for a cancelled thread: it ends with its worker, unless a dead mount blocks it."""
 
 
 class Decoding:

@@ -23,14 +23,12 @@ from dropscribe.transcripts.model import Transcript, parse_transcript
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Disk space that the spool leaves free: the queue is on the same disk and must be able to store results.
 SPARE_BYTES = 64 * 2**20
-"""Disk space that the spool leaves free: the queue is on the same disk and must be able to store results."""
-
+# A piece's answer is kept this long for the other pieces; longer than any sensible `give_up_after`.
 KEPT_SECONDS = 30 * 86400.0
-"""A piece's answer is kept this long for the other pieces; longer than any sensible `give_up_after`."""
-
+# The same after all pieces are answered: long enough for a restart after a crash at that moment.
 WHOLE_SECONDS = 600.0
-"""The same after all pieces are answered: long enough for a restart after a crash at that moment."""
 
 
 class Spool:

@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 30.0
 _HEADER_BYTES = 16_384
+# A decoder without a sign of progress for this long is waiting for a disk that does not answer.
 SILENCE_SECONDS = 300.0
-"""A decoder without a sign of progress for this long is waiting for a disk that does not answer."""
-
 _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
 
 
@@ -123,7 +122,9 @@ class Decoder:
                 if message.kind == "write":
                     file = file or make_file()
                     with _checked():
-                        _write_at(file, message.body["at"], message.payload)
+                        file.seek(message.body["at"])
+                        file.write(message.payload)
+                        file.flush()  # the sender reads through another descriptor
                 elif message.kind == "piece":
                     with _checked():
                         piece = parse_piece(message.body)
@@ -185,10 +186,3 @@ def _checked() -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AudioRejected("undecodable", "the decoder gave no usable answer") from error
-
-
-def _write_at(file: BinaryIO, offset: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        count = os.pwrite(file.fileno(), rest, offset)
-        rest, offset = rest[count:], offset + count

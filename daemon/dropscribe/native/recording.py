@@ -13,18 +13,16 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000  # Sample rate of speech models; providers resample higher rates
 WINDOW_SECONDS = 0.1  # Loudness is measured in windows of this length
 SILENCE_DBFS = -200.0  # Level of digital silence, which has no finite logarithm
+# Warning: the model knows only English, and no language was given.
 NOT_DETECTED = "language_not_detected_english_only"
-"""Warning: the model knows only English, and no language was given."""
-
+# Warning: the file has further audio tracks that are not silent, and they were not transcribed.
 OTHER_TRACKS = "other_tracks"
-"""Warning: the file has further audio tracks that are not silent, and they were not transcribed."""
 
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 MAX_CHANNELS = 64
 
+# Even silence in Opus or FLAC has a higher rate. A header that claims a longer recording is ignored.
 _MIN_BYTES_PER_SECOND = 10
-"""Even silence in Opus or FLAC has a higher rate. A header that claims a longer recording is ignored."""
-
 _HEAD_SECONDS = 60.0
 
 
@@ -37,9 +35,8 @@ class RawForm:
     channels: int = 1
 
 
+# Suffixes of headerless samples of unknown form: only the rule's parameters can state it.
 RAW_SUFFIXES = frozenset({".pcm", ".raw"})
-"""Suffixes of headerless samples of unknown form: only the rule's parameters can state it."""
-
 _TELEPHONY = {
     **dict.fromkeys((".al", ".alaw", ".pcma"), RawForm("pcm_alaw", 8000)),
     **dict.fromkeys((".ul", ".ulaw", ".pcmu"), RawForm("pcm_mulaw", 8000)),

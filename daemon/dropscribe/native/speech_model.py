@@ -4,7 +4,7 @@ The two packaged models are byte for byte the published conversions of Whisper t
 wheels are other people's uploads, so the hash of each file is checked before it is used, and again once it
 has changed.
 
-Guarantees: imports nothing of the engine; the joined base model appears in the cache whole or not at all.
+Guarantees: imports nothing of the engine; each file of the joined base model appears in the cache whole.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -143,12 +143,13 @@ def check_hash(choice: ModelChoice) -> None:
 
 def _is_intact(parts: Sequence[Path], sha256: Mapping[str, str]) -> bool:
     try:
-        return all(
-            _sha256_of(*(parts if name == "model.bin" else [parts[0].with_name(name)])) == digest
-            for name, digest in sha256.items()
-        )
+        return all(_sha256_of(*_sources(parts, name)) == digest for name, digest in sha256.items())
     except OSError:
         return False
+
+
+def _sources(parts: Sequence[Path], name: str) -> Sequence[Path]:
+    return parts if name == "model.bin" else [parts[0].with_name(name)]
 
 
 def _sha256_of(*files: Path) -> str:
@@ -194,23 +195,17 @@ def ready_folder(choice: ModelChoice) -> Path | None:
 
 
 def _join(choice: ModelChoice, joined: Path) -> None:
-    joined.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{joined.name}.", dir=joined.parent))
-    try:
-        with (draft / "model.bin").open("wb") as whole:
-            for part in choice.parts:
-                with part.open("rb") as content:
-                    shutil.copyfileobj(content, whole, 1 << 20)
-        for name in choice.sha256.keys() - {"model.bin"}:
-            shutil.copyfile(choice.parts[0].with_name(name), draft / name)
-        if joined.exists():
-            if _is_intact([joined / "model.bin"], choice.sha256):
-                return  # another process was faster
-            shutil.rmtree(joined)  # an altered or half-deleted cache: ours to remove
-        draft.chmod(0o755)
-        draft.rename(joined)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    joined.mkdir(parents=True, exist_ok=True)
+    for name in choice.sha256:
+        draft = joined / f"{name}.{threading.get_native_id()}"  # other processes may join the same model now
+        try:
+            with draft.open("wb") as whole:
+                for part in _sources(choice.parts, name):
+                    with part.open("rb") as content:
+                        shutil.copyfileobj(content, whole, 1 << 20)
+            draft.rename(joined / name)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def fetch(name: str, progress: Callable[[int], None]) -> Path:

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "search.db"
 NEWEST = 2**62  # More than any job's id
+# Of one transcript's distinct words, some 60,000, that are indexed; PostgreSQL takes 1 MiB at most.
 MOST_WORD_BYTES = 500_000
-"""Of one transcript's distinct words, some 60,000, that are indexed; PostgreSQL takes 1 MiB at most."""
-
 _VERSION = 2
 _BUSY_SECONDS = 5.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

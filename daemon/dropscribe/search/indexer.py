@@ -47,9 +47,8 @@ BATCH_JOBS = 20
 SWEEP_JOBS = 100
 SWEEP_SECONDS = 86_400.0  # From the end of one sweep over the history to the begin of the next
 LATE_SECONDS = 5.0  # a job that ended this long ago is in the history: its transaction is no longer under way
+# Room that the index leaves on the state directory's disk: the queue's answers need it more.
 FREE_BYTES = 256 * 1024 * 1024
-"""Room that the index leaves on the state directory's disk: the queue's answers need it more."""
-
 MOST_TEXT_BYTES = 16 * 1024 * 1024  # of a longer plain transcript the beginning is indexed
 _TEXT_FORMS = ("vtt", "srt", "txt", "md")  # read where there is no JSON, those with times first
 

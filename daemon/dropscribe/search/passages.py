@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 MOST_PASSAGE_WORDS = 40
 LATEST_SECONDS = 1e7  # Later times are ignored
+# Of one transcript's passages, uncompressed: more than any transcript has.
 MOST_PACKED_BYTES = 256 * 1024 * 1024
-"""Of one transcript's passages, uncompressed: more than any transcript has."""
-
 _SENTENCE_END = re.compile(rf"(?<=[{''.join(SENTENCE_ENDS)}])\s+")
 _CUE_TIMES = re.compile(r"(?:(\d{1,3}):)?(\d\d):(\d\d)[.,]\d+ -->.*")
 _VTT_TAG = re.compile(r"<[^<>]*>")

@@ -20,8 +20,8 @@ Phrase = tuple[str, ...]  # Words that follow each other
 MOST_QUERY_WORDS = 16
 LONGEST_WORD = 64
 
+# Thai, Lao, Burmese, kana and Han letters: their words have no spaces, so each letter is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-"""Thai, Lao, Burmese, kana and Han letters: their words have no spaces, so each letter is a word."""
 
 
 def _is_mark(sign: str) -> bool:
@@ -29,9 +29,8 @@ def _is_mark(sign: str) -> bool:
 
 
 _OF_VOWELS = frozenset({0, 103, 118})  # Combining classes of vowel signs: none, and those of Thai and Lao
+# Marks without a sound: joiners, and selectors of a form.
 _IGNORED_MARKS = frozenset(chr(code) for code in (0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
-"""Marks without a sound: joiners, and selectors of a form."""
-
 _BASE_LETTERS = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i"}
     | {"æ": "ae", "œ": "oe", "þ": "th"}
@@ -60,10 +59,7 @@ def fold(word: str) -> str:
 
 
 def _is_vowel_sign(sign: str) -> bool:
-    """Whether *sign* is a mark that makes another word of a word.
-
-    Accents, and the vowel points of Arabic and Hebrew, which most texts leave out, have other classes.
-    """
+    # Accents, and the vowel points of Arabic and Hebrew, which most texts leave out, have other classes.
     return _is_mark(sign) and unicodedata.combining(sign) in _OF_VOWELS and sign not in _IGNORED_MARKS
 
 

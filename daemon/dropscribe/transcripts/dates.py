@@ -24,11 +24,10 @@ _DIRECTIVES = {
     "z": r"(?:Z|[+-]\d{2}:?\d{2})",
     "%": "%",
 }
+# Directives beside other digits: `20260102` is not the 20th of month 10.
 _FIXED_WIDTHS = dict.fromkeys("mdHIMS", r"\d{2}") | {"j": r"\d{3}"}
-"""Directives beside other digits: `20260102` is not the 20th of month 10."""
-
+# Keys under which recorders and phone systems write the time of a call, by precedence.
 _DATE_KEYS = ("recorded_at", "start_time", "start", "started_at", "timestamp", "date", "datetime", "time")
-"""Keys under which recorders and phone systems write the time of a call, by precedence."""
 
 
 def recording_date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | None]:
@@ -70,14 +69,10 @@ def _expression(pattern: str, expressions: Mapping[str, str]) -> str:
 
 def _companion_date(companion: object) -> str | None:
     """The date in the first of *companion*'s objects that has one."""
-    if not isinstance(companion, dict):
-        return None
-    for content in [companion, *companion.values()]:
-        if isinstance(content, dict):
-            dates = (told_date(content.get(key)) for key in _DATE_KEYS)
-            if found := next(filter(None, dates), None):
-                return found
-    return None
+    contents = [companion, *companion.values()] if isinstance(companion, dict) else []
+    objects = (content for content in contents if isinstance(content, dict))
+    dates = (told_date(content.get(key)) for content in objects for key in _DATE_KEYS)
+    return next(filter(None, dates), None)
 
 
 def told_date(value: object) -> str | None:

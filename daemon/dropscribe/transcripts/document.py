@@ -28,7 +28,7 @@ COMPANION_MISSING = "companion_missing"
 _WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps", COMPANION_MISSING})
 _HARMLESS_WARNINGS = frozenset({"no_timestamps", "no_speech", COMPANION_MISSING})
 
-WARNING_WORDS = {
+WARNING_WORDS = {  # Sentences for the warnings that dropscribe itself adds; others are shown as they are
     "answer_truncated": "The provider's answer was too long: its end is missing.",
     COMPANION_MISSING: "A file that belongs to the recording did not come in time.",
     "empty_transcript": "The provider heard no words in this recording.",
@@ -40,7 +40,6 @@ WARNING_WORDS = {
     "speakers_per_piece": "The recording was sent in pieces; each piece names its speakers anew.",
     "template_failed": "The rule's template could not be rendered.",
 }
-"""Sentences for the warnings that dropscribe itself adds; others are shown as they are."""
 
 
 @dataclass(frozen=True, slots=True)

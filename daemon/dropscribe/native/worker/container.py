@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _OKI_TAG = 0x10
+# Data of at most this size after the samples counts as chunks (titles, cue points), not as samples.
 _SPARE_BYTES = 65_536
-"""Data of at most this size after the samples counts as chunks (titles, cue points), not as samples."""
-
+# FFmpeg's default of 4096 makes eight times as many frames per second, and each frame costs Python time.
 _WAV_PACKET_BYTES = "32768"
-"""FFmpeg's default of 4096 makes eight times as many frames per second, and each frame costs Python time."""
-
 _READ_BYTES = 512 * 1024
 
 

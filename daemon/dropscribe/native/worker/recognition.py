@@ -44,9 +44,8 @@ _SETTLING_SPEECH_SECONDS = 1.0
 _SETTLING_PROBABILITY = 0.5
 _SILENCE_PROBABILITY = 0.6
 
+# Whisper's features for a whole file take 1 GB for each 15 minutes; two minutes are cheap.
 BLOCK_SECONDS = 120
-"""Whisper's features for a whole file take 1 GB for each 15 minutes; two minutes are cheap."""
-
 _BLOCK_SAMPLES = BLOCK_SECONDS * SAMPLE_RATE_HZ
 _CUT_WITHIN_SAMPLES = 30 * SAMPLE_RATE_HZ
 _QUIET_SAMPLES = SAMPLE_RATE_HZ // 5
@@ -112,28 +111,6 @@ def _may_write_code() -> bool:
 
 
 @dataclass(slots=True)
-class SpokenLanguage:
-    """Language of a recording: given, detected, or still open."""
-
-    settled: str | None  # Language to give to the model from the next block on; None lets it detect
-    changes: bool  # The recording is in several languages, so that no block settles the language
-    best: tuple[float, str] | None = None  # Highest probability in any block with words, and its language
-
-    def learn(self, info: Any) -> None:
-        """Update the language from one block with words."""
-        guess = (float(info.language_probability), str(info.language))
-        self.best = max(self.best or guess, guess)
-        sure = guess[0] >= _SETTLING_PROBABILITY and info.duration_after_vad >= _SETTLING_SPEECH_SECONDS
-        if sure and self.settled is None and not self.changes:
-            self.settled = guess[1]
-
-    @property
-    def code(self) -> str | None:
-        """The given language or the most probable detected one; None if there were no words."""
-        return self.settled or (self.best and self.best[1])
-
-
-@dataclass(slots=True)
 class Recognition:
     """One recording on its way through one model."""
 
@@ -143,7 +120,8 @@ class Recognition:
     request: Mapping[str, Any]
     progress: Callable[[str], None]  # Called with "decoding" or "recognising" as work goes on
     heard: Callable[[float], None]  # Called with the seconds of the recording that are recognised
-    _language: SpokenLanguage = field(init=False)
+    _settled: str | None = None  # Language to give to the model from the next block on; None lets it detect
+    _best: tuple[float, str] | None = None  # Highest probability in any block with words, and its language
     _loudest_dbfs: float = SILENCE_DBFS
     _text: list[str] = field(default_factory=list)
     _segments: list[dict[str, Any]] = field(default_factory=list)
@@ -156,8 +134,7 @@ class Recognition:
         if language is not None and language not in self.model.supported_languages:
             reason = f"the model {self.request['name']} does not know the language {language!r}"
             raise RuleRejected("language_not_supported", reason)
-        changes = bool(self.request["options"].get("multilingual"))
-        self._language = SpokenLanguage(language if self._is_multilingual else "en", changes)
+        self._settled = language if self._is_multilingual else "en"
 
     @property
     def _is_multilingual(self) -> bool:
@@ -179,11 +156,12 @@ class Recognition:
         others = OTHER_TRACKS if len(tracks) > 1 else ""
         warnings = (NOT_DETECTED if is_assumed_english else "", track.warning, others)
         text = "".join(self._text).strip()  # segments bring their own spaces, where their script has any
-        best = self._language.best
+        best = self._best
+        language = self._settled or (best and best[1])
         level = {} if text else {"loudest_dbfs": round(self._loudest_dbfs, 1)}
         return {
             "text": text,
-            "language": self._language.code,
+            "language": language,
             "duration": round(end_seconds, 3),
             "segments": self._segments,
             "words": self._words,
@@ -194,7 +172,7 @@ class Recognition:
             "raw": {
                 "engine": f"faster-whisper {version('faster-whisper')}",
                 "model": self.request["name"],
-                "language": self._language.code,
+                "language": language,
                 "language_probability": best and round(best[0], 4),
                 "segments": self._raw,
             },
@@ -205,7 +183,7 @@ class Recognition:
         heard = False
         try:
             segments, info = self.model.transcribe(
-                self._raised(block.samples), language=self._language.settled, **self.request["options"]
+                self._raised(block.samples), language=self._settled, **self.request["options"]
             )
             for segment in segments:  # recognition happens here, window by window
                 self.progress("recognising")
@@ -219,7 +197,15 @@ class Recognition:
             reason = f"the engine does not take {', '.join(self.request['asked'])}: {error}"
             raise RuleRejected("bad_parameter", reason.partition("\n")[0][:500]) from error
         if heard:
-            self._language.learn(info)
+            self._learn_language(info)
+
+    def _learn_language(self, info: Any) -> None:
+        guess = (float(info.language_probability), str(info.language))
+        self._best = max(self._best or guess, guess)
+        sure = guess[0] >= _SETTLING_PROBABILITY and info.duration_after_vad >= _SETTLING_SPEECH_SECONDS
+        # A recording in several languages is detected in each block anew.
+        if sure and self._settled is None and not self.request["options"].get("multilingual"):
+            self._settled = guess[1]
 
     def _raised(self, samples: Samples) -> Any:
         """*samples*, amplified if the recording so far is too quiet for the voice detector."""
@@ -238,8 +224,9 @@ class Recognition:
         confidence = round(min(1.0, math.exp(segment.avg_logprob)), 4)
         self._segments.append({"text": segment.text.strip(), **span, "confidence": confidence})
         for word in segment.words or ():
-            said = {"word": word.word.strip(), **_span(word, offset_seconds)}
-            self._words.append({**said, "confidence": round(float(word.probability), 4)})
+            confidence = round(float(word.probability), 4)
+            said = {"word": word.word.strip(), **_span(word, offset_seconds), "confidence": confidence}
+            self._words.append(said)
         numbers = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
         measured = {name: round(float(getattr(segment, name) or 0.0), 4) for name in numbers}
         self._raw.append({**span, "text": segment.text, **measured})

@@ -24,20 +24,17 @@ if TYPE_CHECKING:
 
 STRETCH_SECONDS = 1.0
 GAP_SECONDS = 0.1  # Smaller differences between the clock and the number of samples are rounding and drift
+# Longer gaps are not filled: hours of silence that were never recorded would be paid for.
 FILLED_SECONDS = 5.0
-"""Longer gaps are not filled: hours of silence that were never recorded would be paid for."""
-
 _PROGRESS_STRETCHES = 60
 MAX_FRAME_SAMPLES = 8 * 2**20
 
+# Containers with time zero at the start of the presentation, even if the audio starts later.
 _ABSOLUTE_CLOCKS = ("mov,", "matroska", "asf", "avi")
-"""Containers with time zero at the start of the presentation, even if the audio starts later."""
-
+# A later start is a time of day or a counter, and not a pause before the recording.
 _MAX_START_SECONDS = 7 * 86400.0
-"""A later start is a time of day or a counter, and not a pause before the recording."""
-
+# A mix this far (13 dB) below the power of independent channels: two channels cancel each other.
 _CANCELS = 0.05
-"""A mix this far (13 dB) below the power of independent channels: two channels cancel each other."""
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 

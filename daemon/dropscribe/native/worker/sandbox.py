@@ -56,11 +56,10 @@ _SET_OWNER, _SET_OWNER_OF_SOCKET = (8, 15), (0x8901, 0x8902)
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _ALL_OF_VERSION_1 = (1 << 13) - 1
-_READABLE = (
+_READABLE = (  # Paths that the interpreter, the libraries and their thread pools read
     *("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom"),
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system", "/sys/fs/cgroup"),
 )
-"""Paths that the interpreter, the libraries and their thread pools read."""
 
 
 def enter(folders: Iterable[str], *, has_gpu: bool) -> None:
@@ -126,20 +125,14 @@ def _restrict_files(libc: ctypes.CDLL, folders: Iterable[str]) -> None:
         return
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     for path in {*_READABLE, *sys.path, *libraries, sys.prefix, sys.base_prefix, *folders} - {""}:
-        _allow_reading(libc, rules, path)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            rights = _READ_FILE | _EXECUTE | (_READ_FOLDER if os.path.isdir(path) else 0)
+            rule = ctypes.create_string_buffer(struct.pack("<Qi", rights, descriptor), 12)
+            libc.syscall(_LANDLOCK_ADD, rules, 1, rule, 0)
+            os.close(descriptor)
     libc.syscall(_LANDLOCK_RESTRICT, rules, 0)
     os.close(rules)
-
-
-def _allow_reading(libc: ctypes.CDLL, rules: int, path: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return
-    rights = _READ_FILE | _EXECUTE | (_READ_FOLDER if os.path.isdir(path) else 0)
-    rule = ctypes.create_string_buffer(struct.pack("<Qi", rights, descriptor), 12)
-    libc.syscall(_LANDLOCK_ADD, rules, 1, rule, 0)
-    os.close(descriptor)
 
 
 def _filter_system_calls(libc: ctypes.CDLL) -> None:

@@ -33,11 +33,10 @@ FFmpeg starts threads for each processor, and they reserve address space for the
 """
 
 BASE_CPU_SECONDS = 600.0
+# Decoding takes 0.1 s a MiB on a current machine, and some 3 s with codecs at their lowest rates.
 CPU_SECONDS_PER_MIB = 30.0
-"""Decoding takes 0.1 s a MiB on a current machine, and some 3 s with codecs at their lowest rates."""
-
+# Limit for 30 s of speech: large models on small machines take many times as long as the speech.
 WINDOW_CPU_SECONDS = 2 * 3600.0
-"""Limit for 30 s of speech: large models on small machines take many times as long as the speech."""
 
 
 class Server:

@@ -16,11 +16,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.app.housekeeping import remove_broken_uploads
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import Progress
-from dropscribe.files.threads import DaemonThreads
 from dropscribe.reports.transcript_reader import MOST_DOCUMENT_COMMAS, read_document
 from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener, routes
@@ -762,24 +760,24 @@ def test_what_a_crash_left_of_an_upload_is_removed(scene, tmp_path):
     old = time.time() - LEFTOVER_SECONDS - 60
     for path in (left, written, link, folder, other, victim):
         os.utime(path, (old, old), follow_symlinks=False)
+    rule = Site(scene).config.folders["calls"]
     with written.open("r+b"):
-        assert remove_leftovers(scene.root / "inbox") == 1
+        remove_leftovers(rule)
     assert not left.exists()
     assert written.exists()
-    assert remove_leftovers(scene.root / "inbox") == 1
+    remove_leftovers(rule)
     assert sorted((scene.root / "inbox").iterdir()) == sorted([new, link, folder, other])
     assert victim.exists()
 
 
-async def test_the_daemon_looks_for_broken_uploads(scene):
-    """Only where uploads are on."""
+async def test_an_upload_removes_what_a_crash_left(scene):
+    """The next upload into a folder looks for those that broke off."""
     hidden_upload(scene, 1).write_bytes(b"x")
     os.utime(hidden_upload(scene, 1), (0, 0))
-    threads = DaemonThreads(1, "uploads")
-    await remove_broken_uploads(Site(scene).config, threads)
-    assert hidden_upload(scene, 1).exists()
-    await remove_broken_uploads(Site(scene, uploads=True).config, threads)
-    assert not hidden_upload(scene, 1).exists()
+    async with serving(scene, uploads=True) as site, site.client() as client:
+        files = [("file", ("new.wav", wav_bytes()))]
+        assert (await client.post("/folders/calls/upload", files=files)).status_code == 200
+        await until(lambda: not hidden_upload(scene, 1).exists())
 
 
 async def test_uploads_are_off_unless_the_config_says_so(scene):

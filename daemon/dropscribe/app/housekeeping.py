@@ -1,4 +1,4 @@
-"""Recurring work: deletes old rows, remote jobs and broken uploads, notices releases, indexes transcripts.
+"""Recurring work: deletes old rows and remote jobs, notices releases, indexes transcripts.
 
 Guarantees: a result is stored before its job at a provider is deleted; a failed deletion is retried up to
 MOST_TRIES times with growing waits, also after a restart.
@@ -21,15 +21,13 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.providers.base import JobProvider
 from dropscribe.queue.sql import claims
-from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.status import LIVE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from concurrent.futures import Executor
 
-    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.model import Config
     from dropscribe.pipeline.handler import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
@@ -45,7 +43,6 @@ _FIRST_WAIT_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 6 * 3600.0
 RELEASE_LOOK_SECONDS = 2.0
 PRUNE_GAP_SECONDS = 0.05  # pause between two batches, so that claims and results come first
-UPLOAD_LOOK_SECONDS = 6 * 3600.0
 INDEX_LOOK_SECONDS = 2.0
 INDEX_SWEEP_SECONDS = 60.0
 INDEX_BUSY_SHARE = 0.05
@@ -64,7 +61,7 @@ class Housekeeping:
     def __init__(self, engine: Engine, runtime: Callable[[], RuntimeConfig]) -> None:
         self._engine = engine
         self._runtime = runtime
-        self._threads = DaemonThreads(2, "housekeeping")  # one for uploads, one for the search index
+        self._threads = DaemonThreads(1, "search index")
         self._seen: object = None  # change_token when releases were looked for
         self._indexer = Indexer()
         self._indexed: object = None  # change_token when all was indexed
@@ -77,7 +74,6 @@ class Housekeeping:
                 _repeat(self._prune, PRUNE_LOOK_SECONDS, "queue.not_pruned"),
                 _repeat(self._delete_remote_jobs, DELETION_LOOK_SECONDS, "remote_jobs.not_deleted"),
                 _repeat(self._notice_releases, RELEASE_LOOK_SECONDS, "release.not_noticed"),
-                _repeat(self._remove_uploads, UPLOAD_LOOK_SECONDS, "uploads.not_removed"),
                 _repeat(self._index, INDEX_LOOK_SECONDS, "search.not_indexed"),
             ):
                 group.create_task(task)
@@ -111,9 +107,6 @@ class Housekeeping:
             if self._seen != before:
                 self._engine.signals.wake.set()
 
-    async def _remove_uploads(self) -> None:
-        await remove_broken_uploads(self._runtime().config, self._threads)
-
     async def _index(self) -> float | None:
         """Index a batch of finished files in a thread of its own; publishing never waits."""
         config = self._runtime().config
@@ -122,8 +115,7 @@ class Housekeeping:
             return None
         has_more, reason = False, ""
         try:
-            step = asyncio.get_running_loop().run_in_executor(self._threads, self._indexer.step, config)
-            has_more = await step
+            has_more = await asyncio.wrap_future(self._threads.submit(self._indexer.step, config))
         except (StoreError, sqlite3.Error, OSError) as error:
             reason = str(error)
         except Exception as error:  # a transcript that breaks the index does not end the daemon
@@ -132,12 +124,11 @@ class Housekeeping:
         if reason and reason != self._trouble:
             log.warning("search.not_indexed", reason=reason)
         self._trouble = reason
-        self._indexed = None if has_more else token
-        if not has_more:
-            self._sweep_at = began + INDEX_SWEEP_SECONDS
-            return None
-        took = time.monotonic() - began
-        return took / INDEX_BUSY_SHARE if self._engine.in_flight else took
+        if has_more:
+            self._indexed, took = None, time.monotonic() - began
+            return took / INDEX_BUSY_SHARE if self._engine.in_flight else took
+        self._indexed, self._sweep_at = token, began + INDEX_SWEEP_SECONDS
+        return None
 
 
 async def _repeat(step: Callable[[], Awaitable[float | None]], look_seconds: float, event: str) -> None:
@@ -179,34 +170,13 @@ async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDel
     await engine.store.do(lambda db: claims.end_deletion(db, deletion, retry_at))
 
 
-async def remove_broken_uploads(config: Config, threads: Executor) -> None:
-    """Remove uploads to the page that a crash cut off."""
-    for rule in config.folders.values() if config.http and config.http.uploads else ():
-        if count := await asyncio.get_running_loop().run_in_executor(threads, _remove_uploads_of, rule):
-            log.info("uploads.removed", folder=rule.name, count=count)
-
-
-def _remove_uploads_of(rule: FolderRule) -> int:
-    from dropscribe.web.uploads import remove_leftovers  # noqa: PLC0415  # only where uploads are on
-
-    try:
-        return ask_disk(rule.inbox, lambda: remove_leftovers(rule.inbox), seconds=LISTING_SECONDS)
-    except OSError as error:
-        log.debug("uploads.not_removed", folder=rule.name, reason=error.strerror or str(error))
-        return 0
-
-
 def change_token(config: Config) -> object:
     """A cheap value that differs after every change of the queue or the inboxes."""
     if config.queue is not None:
         return int(time.monotonic()) // CLUSTER_LOOK_SECONDS
-    names = (LIVE_NAME, "queue.db", "queue.db-wal")
-    return [_mark_of(config.state_dir / name) for name in names]
-
-
-def _mark_of(path: os.PathLike[str]) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+    marks = []
+    for name in (LIVE_NAME, "queue.db", "queue.db-wal"):
+        with contextlib.suppress(OSError):
+            status = os.stat(config.state_dir / name)
+            marks.append((name, status.st_mtime_ns, status.st_size))
+    return marks

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.web.listener import Listener
     from dropscribe.web.site import PageSource
 
+_TOLD = ("notify", "time_zone", "hooks")  # the parts of a config that name the recipients of notifications
 LAST_WORDS_SECONDS = 5.0  # limit for sending notifications at the end; the rest waits for the next start
 
 log = structlog.get_logger()
@@ -75,7 +76,7 @@ class Health:
             self._listener = await self._moved_listener(config)
         if config.hooks != self._config.hooks:
             self.reporter.hooks = _build_hooks(config)
-        if _told(config) != _told(self._config):
+        if any(getattr(config, name) != getattr(self._config, name) for name in _TOLD):
             before = self.reporter.notifications
             self.reporter.notifications = _build_notifications(config, self._store, before)
         self._config = config
@@ -172,11 +173,6 @@ class Health:
 def _shares_port(one: Config, other: Config) -> bool:
     places = [(config.http.port, config.http.socket) for config in (one, other) if config.http]
     return len(places) == 2 and places[0] == places[1]
-
-
-def _told(config: Config) -> object:
-    """The parts of *config* that name the recipients of notifications."""
-    return config.notify, config.time_zone, config.hooks
 
 
 def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:

@@ -172,8 +172,7 @@ def watched_rules(config: Config) -> Mapping[str, FolderRule]:
 
 async def _read_in_time(read: Callable[[], Config]) -> Config:
     threads = DaemonThreads(1, "config")
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            return await asyncio.get_running_loop().run_in_executor(threads, read)
-    finally:
-        threads.shutdown()
+    reading = threads.submit(read)
+    threads.shutdown(cancel_futures=False)
+    async with asyncio.timeout(READ_SECONDS):
+        return await asyncio.wrap_future(reading)

@@ -36,14 +36,10 @@ _PROXY_NAME = re.compile(r"_proxy$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword=", re.IGNORECASE)
 """A url with a password, or libpq's words with one."""
 
-_SYSTEM_NAMES = frozenset(
-    {"HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TMPDIR", "TZ", "USER"}
-)
+_SYSTEM_NAMES = {"HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "TMPDIR", "TZ", "USER"}
 """Variables that hold no key. ``api_key: local``, for a server that wants none, may be a word of a path."""
 
-_SERVICE_NAMES = frozenset(
-    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID"}
-)
+_SERVICE_NAMES = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID"}
 
 log = structlog.get_logger()
 
@@ -64,7 +60,7 @@ def scrub_environment(environment: Mapping[str, str], secrets: Iterable[str]) ->
 
 
 class Hooks:
-    """Runs *commands*, by event: ``{"done": ("mail-me", "--done"), "failed": None, …}``."""
+    """Runs the *commands* of events: ``{"done": ("mail-me", "--done"), "failed": None, …}``."""
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ import contextlib
 import datetime as dt
 import errno
 import fcntl
-import functools
 import json
 import os
 import re
@@ -53,13 +52,11 @@ def render_json(fields: Fields) -> str:
 
 def render_console(fields: Fields, *, has_colour: bool = False) -> str:
     """``12:00:01 info     job.queued  key=value``: for a person at a terminal, in local time."""
-    level, event = str(fields.get("level", "")), str(fields.get("event", ""))
-    if event == "file.done" and "filed" in fields:
+    level, words, pairs = str(fields.get("level", "")), str(fields.get("event", "")), _pairs(fields)
+    if words == "file.done" and "filed" in fields:
         level, words, pairs = "done", _done_words(fields), ""
-    else:
-        words, pairs = event, _pairs(fields)
-    local_time = dt.datetime.fromisoformat(str(fields["timestamp"])).astimezone().strftime("%H:%M:%S")
-    head = f"{local_time} {level:<8} {escape_text(words)}"
+    local_time = dt.datetime.fromisoformat(str(fields["timestamp"])).astimezone()
+    head = f"{local_time:%H:%M:%S} {level:<8} {escape_text(words)}"
     if has_colour and level in _COLOURS:
         head = f"\x1b[{_COLOURS[level]}m{head}\x1b[0m"
     return "  ".join(filter(None, (head, pairs))) + _traceback(fields)
@@ -90,7 +87,6 @@ def _value(value: Plain) -> str:
     return '"' + "".join(_ESCAPES.get(c) or escape_text(c) for c in text) + '"'
 
 
-@functools.lru_cache(maxsize=512)  # the code's own words: a few dozen in all
 def _bare_key(key: str) -> str:
     return "".join(c if c.isprintable() and c not in ' ="' else "_" for c in key) or "_"
 

@@ -80,16 +80,10 @@ class Redactor:
 
     def __init__(self) -> None:
         self._mask = SecretMask()
-        self.learn(())
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take *secrets* out of every value from now on."""
         self._mask.learn(secrets)
-        self._key = functools.lru_cache(maxsize=512)(self._clean_key)  # anew: threads may fill the old one
-
-    def _clean_key(self, key: str) -> tuple[str, bool]:
-        """The clean name of a field, and whether it marks the value as secret."""
-        return self.clean_text(key), _SECRET_KEY.search(key) is not None
 
     def clean_text(self, text: str) -> str:
         """*text* without secrets, and with its URLs cut before the query."""
@@ -100,11 +94,12 @@ class Redactor:
 
     def clean_fields(self, fields: Mapping[Any, Any]) -> dict[str, Plain]:
         """*fields* as plain values; those whose key says that they are secret are masked."""
-        plain: dict[str, Plain] = {}
-        for key, value in fields.items():
-            name, is_secret = self._key(str(key))
-            plain[name] = MASK if is_secret and value is not None else self.clean(value)
-        return plain
+        return {
+            self.clean_text(str(key)): self.clean(value)
+            if value is None or not _SECRET_KEY.search(str(key))
+            else MASK
+            for key, value in fields.items()
+        }
 
     def clean(self, value: object) -> Plain:
         """*value* as JSON values. Bytes are paths: bytes that are not UTF-8 become lone surrogates."""

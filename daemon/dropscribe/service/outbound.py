@@ -62,7 +62,7 @@ class Heartbeat:
         self._is_missing = False
 
     async def run(self) -> None:
-        """Ping until cancelled, so that the monitor notices when the daemon is down."""
+        """Ping until cancelled; silence tells the monitor that the daemon is down."""
         while True:
             await self.ping()
             await asyncio.sleep(self._every_seconds)
@@ -191,24 +191,21 @@ def quiet_until(now: float, hours: tuple[int, int], zone: tzinfo | None) -> floa
     if not is_quiet:
         return now
     day = here if minute < end else here + timedelta(days=1)
-    morning = day.replace(hour=end // 60, minute=end % 60, second=0, microsecond=0)
-    return morning.timestamp()
+    return day.replace(hour=end // 60, minute=end % 60, second=0, microsecond=0).timestamp()
 
 
 def compose(events: Sequence[Mapping[str, Any]], host: str) -> tuple[str, str]:
     """(title, text) about *events*, oldest first."""
     failures = [event for event in events if event["event"] == "failed"]
-    lines = [_line(event) for event in events if event["event"] != "failed"]
+    others = [event for event in events if event["event"] != "failed"]
+    lines = [*map(_line, others)]
     lines += map(_line, failures) if len(failures) <= MOST_FAILURES else _summary(failures)
     if len(lines) > MOST_LINES:
         lines = [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES} more lines"]
-    return f"dropscribe on {host}: {_headline(events, len(failures))}", "\n".join(lines)
-
-
-def _headline(events: Sequence[Mapping[str, Any]], failed: int) -> str:
-    parts = [f"{failed} {'file' if failed == 1 else 'files'} failed"] if failed else []
-    parts += dict.fromkeys(_what(event) for event in events if event["event"] != "failed")
-    return "; ".join(parts[:3]) + ("; …" if len(parts) > 3 else "")
+    parts = [f"{len(failures)} {'file' if len(failures) == 1 else 'files'} failed"] if failures else []
+    parts += dict.fromkeys(map(_what, others))
+    headline = "; ".join(parts[:3]) + ("; …" if len(parts) > 3 else "")
+    return f"dropscribe on {host}: {headline}", "\n".join(lines)
 
 
 def _what(event: Mapping[str, Any]) -> str:
@@ -216,7 +213,8 @@ def _what(event: Mapping[str, Any]) -> str:
     name = str(event["event"])
     if name == "failed":
         return f"{event['folder']}: {escape_text(event['path'])} failed"
-    return _WORDS.get(name, name).format(_scope(event))
+    kind = "provider" if "provider" in event else "folder"
+    return _WORDS.get(name, name).format(f"{kind} {event.get(kind, '?')}")
 
 
 def _line(event: Mapping[str, Any]) -> str:
@@ -226,12 +224,7 @@ def _line(event: Mapping[str, Any]) -> str:
 
 
 def _summary(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    examples = {(event["folder"], event["code"]): event["path"] for event in reversed(failures)}
     kinds = Counter((event["folder"], event["code"]) for event in failures)
     for (folder, code), count in kinds.most_common():
-        example = next(event for event in failures if (event["folder"], event["code"]) == (folder, code))
-        yield f"{folder}: {count} failed with {code}, such as {escape_text(example['path'])}"
-
-
-def _scope(event: Mapping[str, Any]) -> str:
-    kind = "provider" if "provider" in event else "folder"
-    return f"{kind} {event.get(kind, '?')}"
+        yield f"{folder}: {count} failed with {code}, such as {escape_text(examples[folder, code])}"

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.budget import Period
-from dropscribe.core.model import Hold, Scope, ScopeKind
+from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.text.printing import utc_text
 from dropscribe.queue.model import FolderStats, probes_at
 
@@ -29,6 +29,11 @@ LIVE_NAME = "live.json"
 WAITING_STATES = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 """Counts of a folder that together are the files that wait; each file is in one of them."""
 
+_LIVE_COUNTS = ("settling", "blocked", "found_without_hint", "hint_overflows")
+_COUNTS = (
+    *("queued", "transcribing", "at_provider", "deferred", "held", "backlog", "publishing", "stuck"),
+    *("done", "failed", "suspect", "maybe_paid_twice"),
+)
 WATCHED_ELSEWHERE = "others"  # the value of ``watch`` for an inbox that other nodes serve
 ELSEWHERE: dict[str, Any] = {"watch": WATCHED_ELSEWHERE}
 
@@ -63,35 +68,19 @@ def status_document(
         running: Whether a daemon has the state directory, or any node of the cluster beats.
         now: Unix seconds by the queue's clock.
     """
-    holds = {hold.scope: hold for hold in stats.holds}
-    in_flight = live.get("providers", {}) if stats.nodes is None else stats.in_flight
-    next_starts = live.get("next_starts", {})
+    folders, daemon = live.get("folders", {}), live if running else {}
+    if running and stats.nodes is not None:
+        daemon = {**live, "providers": stats.in_flight}
     return {
         "schema": "dropscribe.status/1",
         "running": running,
         "nodes": None if stats.nodes is None else [_node(node, now) for node in stats.nodes],
-        "trouble": live.get("trouble") if running else None,
+        "trouble": daemon.get("trouble"),
         "folders": {
-            name: _folder(
-                stats.folders.get(name, FolderStats()),
-                live.get("folders", {}).get(name, {}) if config.watches(rule) else ELSEWHERE,
-                holds.get(Scope(ScopeKind.FOLDER, name)),
-                now,
-            )
-            | {"budget": _budget(stats.accounts, Scope(ScopeKind.FOLDER, name))}
+            name: _folder(name, stats, folders.get(name, {}) if config.watches(rule) else ELSEWHERE, now)
             for name, rule in config.folders.items()
         },
-        "providers": {
-            name: _provider(
-                holds.get(Scope(ScopeKind.PROVIDER, name)),
-                stats.pauses.get(name),
-                in_flight.get(name, 0) if running else 0,
-                next_starts.get(name, 0.0) if running else 0.0,
-                now,
-            )
-            | {"budget": _budget(stats.accounts, Scope(ScopeKind.PROVIDER, name))}
-            for name in config.providers
-        },
+        "providers": {name: _provider(name, stats, daemon, now) for name in config.providers},
         "removed_folders": dict(stats.removed),
     }
 
@@ -109,54 +98,47 @@ def _node(node: NodeStats, now: float) -> dict[str, Any]:
     }
 
 
-def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now: float) -> dict[str, Any]:
-    oldest = [at for at in (stats.oldest_received_at, live.get("oldest_settling_at")) if at is not None]
+def _folder(name: str, stats: Stats, live: Mapping[str, Any], now: float) -> dict[str, Any]:
+    counts, scope = stats.folders.get(name, FolderStats()), Scope(ScopeKind.FOLDER, name)
+    oldest = [at for at in (counts.oldest_received_at, live.get("oldest_settling_at")) if at is not None]
     return {
         "available": bool(live.get("available", True)),
         "reason": live.get("reason"),
         "watch": live.get("watch", "native"),
-        "settling": int(live.get("settling", 0)),
-        "queued": stats.queued,
-        "transcribing": stats.transcribing,
-        "at_provider": stats.at_provider,
-        "at_provider_since": utc_text(stats.at_provider_since) if stats.at_provider_since else None,
-        "deferred": stats.deferred,
-        "held": stats.held,
-        "backlog": stats.backlog,
-        "publishing": stats.publishing,
-        "blocked": int(live.get("blocked", 0)),
-        "stuck": stats.stuck,
-        "stuck_reason": stats.stuck_reason or None,
+        **{key: int(live.get(key, 0)) for key in _LIVE_COUNTS},
+        **{key: getattr(counts, key) for key in _COUNTS},
+        "at_provider_since": utc_text(counts.at_provider_since) if counts.at_provider_since else None,
+        "stuck_reason": counts.stuck_reason or None,
         "idle_writers": list(live.get("idle_writers", ())),
-        "done": stats.done,
-        "failed": stats.failed,
-        "suspect": stats.suspect,
-        "maybe_paid_twice": stats.maybe_paid_twice,
-        "found_without_hint": int(live.get("found_without_hint", 0)),
-        "hint_overflows": int(live.get("hint_overflows", 0)),
         "oldest_waiting": round(max(0.0, now - min(oldest)), 1) if oldest else None,
-        "hold": hold
-        and {
-            "code": hold.code,
-            "reason": hold.reason,
-            "since": utc_text(hold.since),
-            "next_probe": utc_text(hold.next_probe_at),
-        },
+        "hold": _hold(stats, scope, None),
+        "budget": _budget(stats.accounts, scope),
     }
 
 
-def _provider(
-    hold: Hold | None, pause: Pause | None, in_flight: int, next_start_at: float, now: float
-) -> dict[str, Any]:
+def _provider(name: str, stats: Stats, daemon: Mapping[str, Any], now: float) -> dict[str, Any]:
+    scope, pause = Scope(ScopeKind.PROVIDER, name), stats.pauses.get(name)
+    hold = _hold(stats, scope, pause)
+    next_start_at = daemon.get("next_starts", {}).get(name, 0.0)
     return {
         "state": "held" if hold else "ready",
-        "reason": hold.reason if hold else None,
-        "code": hold.code if hold else None,
-        "since": utc_text(hold.since) if hold else None,
-        "next_probe": utc_text(probes_at(hold, pause)) if hold else None,
+        **(hold or dict.fromkeys(("code", "reason", "since", "next_probe"))),
         "paused_until": utc_text(pause.until) if pause else None,
         "next_request": utc_text(next_start_at) if next_start_at > now else None,
-        "in_flight": in_flight,
+        "in_flight": daemon.get("providers", {}).get(name, 0),
+        "budget": _budget(stats.accounts, scope),
+    }
+
+
+def _hold(stats: Stats, scope: Scope, pause: Pause | None) -> dict[str, Any] | None:
+    hold = {hold.scope: hold for hold in stats.holds}.get(scope)
+    if hold is None:
+        return None
+    return {
+        "code": hold.code,
+        "reason": hold.reason,
+        "since": utc_text(hold.since),
+        "next_probe": utc_text(probes_at(hold, pause)),
     }
 
 
@@ -164,12 +146,10 @@ def _budget(accounts: Sequence[Account], scope: Scope) -> dict[str, Any] | None:
     found = {account.period: account for account in accounts if account.scope == scope}
     if not found:
         return None
-    return {f"per_{period}": _account(found.get(period)) for period in Period}
+    return {f"per_{period}": found.get(period) and _account(found[period]) for period in Period}
 
 
-def _account(account: Account | None) -> dict[str, Any] | None:
-    if account is None:
-        return None
+def _account(account: Account) -> dict[str, Any]:
     return {
         "limit": account.limit.amount,
         "spent": round(account.spent, 6),

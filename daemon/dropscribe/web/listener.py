@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dropscribe.web.routes import Endpoints
     from dropscribe.web.site import PageSource
 
-MOST_CONNECTIONS = 256
+MOST_CONNECTIONS = 256  # Beyond this a request is answered with 503
 MOST_UNFINISHED = 32  # Connections whose request headers have not arrived; beyond this the oldest is cut off
 MOST_HEAD_BYTES = 8192
 HEAD_SECONDS = 5.0
@@ -58,6 +58,7 @@ class Listener:
             server_header=False,
             date_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            limit_concurrency=MOST_CONNECTIONS,
             h11_max_incomplete_event_size=MOST_HEAD_BYTES,
         )
         self._state = ServerState()
@@ -143,10 +144,7 @@ class _BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
-            self.cut()
-        else:
-            self._watch_head()
+        self._watch_head()
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*; complete request headers end the time limit."""

@@ -1,23 +1,24 @@
-"""The routes of the listener: endpoints for programs, pages for people, and the guard around both."""
+"""The routes of the listener: endpoints for programs, pages for people, the guard around both."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dropscribe.web.guard import Access, Guard
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from starlette.requests import Request
     from starlette.types import ASGIApp
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from dropscribe.web.site import PageSource, Site
 
 ANSWER_SECONDS = 10.0
+MOST_STREAMS = 64
+LOOK_SECONDS = 1.0
+PAGES_A_SECOND = 4.0
+"""Open pages that may load anew in a second: with more of them the checks are rarer, and files go first."""
+
+COMMENT_SECONDS = 20.0
+"""How often a comment is sent: proxies keep the connection, and a client that went away is noticed."""
+
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -82,7 +91,6 @@ def create_app(endpoints: Endpoints, access: Access, source: PageSource | None) 
 def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Starlette:
     from dropscribe.pipeline.disk_threads import FolderHangs  # noqa: PLC0415
     from dropscribe.web import actions, pages  # noqa: PLC0415
-    from dropscribe.web.changes import Changes  # noqa: PLC0415
     from dropscribe.web.site import Refused, Site  # noqa: PLC0415  # Jinja2: only where there are pages
 
     site = Site(source, access)
@@ -116,3 +124,40 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
     ]
     handlers = dict.fromkeys((Refused, FolderHangs, TimeoutError), site.refuse)
     return Starlette(routes=routes, exception_handlers=handlers)
+
+
+class Changes:
+    """Tells open pages of changes, by server-sent events (HTML Living Standard, "Server-sent events").
+
+    Args:
+        token: A cheap value that differs after every change; called in the event loop.
+    """
+
+    def __init__(self, token: Callable[[], object]) -> None:
+        self._token = token
+        self._streams = 0
+
+    async def respond(self, request: Request) -> Response:
+        """Open a stream; 503 where too many are open."""
+        if self._streams >= MOST_STREAMS:
+            return PlainTextResponse("too many pages are open\n", 503, {"Retry-After": "30"})
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
+
+    async def _stream(self, request: Request) -> AsyncIterator[bytes]:
+        last, sent_at = self._token(), time.monotonic()
+        self._streams += 1
+        try:
+            yield b"retry: 3000\n\n"
+            while not await request.is_disconnected():
+                await asyncio.sleep(max(LOOK_SECONDS, self._streams / PAGES_A_SECOND))
+                token, now = self._token(), time.monotonic()
+                if token != last:
+                    yield b"event: change\ndata: 1\n\n"
+                elif now - sent_at >= COMMENT_SECONDS:
+                    yield b": alive\n\n"
+                else:
+                    continue
+                last, sent_at = token, now
+        finally:
+            self._streams -= 1

@@ -101,6 +101,12 @@ LEAKS = [
     f"http: {{listen: '0.0.0.0:1', token: '{CANARY} ', x: 1}}\n",
     f"heartbeat: {{url: 'https://hc/{CANARY}', evry: 5}}\n",
     f"heartbeat: {{url: 'hc/{CANARY}'}}\n",
+    f'heartbeat:\n  url: "https://hc/{CANARY}\n',
+    f'heartbeat: {{url: "https://hc/{CANARY}\n',
+    f'notify:\n  webhook:\n    url: "https://h/{CANARY}\n',
+    f'hooks:\n  on_done: [/bin/x, --key, "{CANARY}\n',
+    f"providers:\n  api_key: {CANARY}\n",
+    f'providers:\n  api_key: "{CANARY}\n',
 ]
 
 

@@ -35,9 +35,7 @@ _QUERY = re.compile(r"(://[^\s\"'?#]*\?)([^\s\"'#]+)")
 """Finds the query of a url: some servers take their key there."""
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|[^}]*\}?)")
-UNSET = "the environment variable"
-"""The beginning of the message about a variable that is not set."""
-
+UNSET = "the environment variable"  # the beginning of the message about a variable that is not set
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
 
@@ -69,7 +67,7 @@ def is_secret_path(path: Path, text: str) -> bool:
         return True
     if names[-1:] == ["url"]:
         return names[0] in {"heartbeat", "notify"} or "@" in text
-    if names[:1] in (["providers"], ["folders"]):
+    if names[:1] in (["providers"], ["folders"]) and len(names) > 2:
         del names[:2]
     return any(map(is_secret_name, names))
 
@@ -115,15 +113,13 @@ class Document:
     ) -> None:
         """Parse *text*, which *file* names in problems and whose relative paths begin at *folder*.
 
-        *status* is the file's, or None for text in memory.
-
         Raises:
             ConfigError: It is not YAML, or reading cannot go on; with one problem.
         """
         self.file = file
         self.environ = environ
         self.folder = folder
-        self.status = status
+        self.status = status  # the file's; None for text in memory
         self.problems: list[Problem] = []
         self.variables: dict[Path, tuple[str, ...]] = {}  # those that were put into a value with ``${…}``
         self._flawed: set[Path] = set()
@@ -300,10 +296,14 @@ def _without_passwords(text: str) -> str:
 def _masked_by_guess(lines: list[str], number: int) -> str:
     """Line *number* of a text that is not YAML; masked behind or below a key whose value may be secret."""
     line = lines[number - 1]
+    path: Path = tuple(_keys_above(lines, number))[::-1]
+    if path and (path[0] == "hooks" or is_secret_path(path, line)):
+        return "*" * len(line)
     for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):
-        if is_secret_name(name[1]):
+        path = (*path, name[1])
+        if path[0] == "hooks" or is_secret_path(path, line):
             return line[: name.end()] + "*" * (len(line) - name.end())
-    return "*" * len(line) if any(map(is_secret_name, _keys_above(lines, number))) else line
+    return line
 
 
 def _keys_above(lines: list[str], number: int) -> Iterator[str]:

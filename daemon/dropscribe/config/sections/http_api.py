@@ -29,10 +29,10 @@ def _expression(value: object) -> str:
         pass  # the trial runs on an empty answer, so that functions get null
     except (exceptions.JMESPathError, RecursionError) as error:
         position = getattr(error, "lex_position", None)
-        where = "" if position is None else f" (at character {position + 1})"
-        raise ValueError(
-            f"is not a JMESPath expression{where}", "https://jmespath.org has examples"
-        ) from None
+        said = "is not a JMESPath expression" + (
+            "" if position is None else f" (at character {position + 1})"
+        )
+        raise ValueError(said, "https://jmespath.org has examples") from None
     return text
 
 
@@ -74,11 +74,10 @@ def _header(value: object) -> str:
 
 
 def _marks(value: object) -> tuple[int | str, ...]:
-    items = value if isinstance(value, list) else [value]
-    texts = [str(item) for item in items if isinstance(item, int | str) and not isinstance(item, bool)]
-    if len(texts) < len(items):
+    items: list[Any] = value if isinstance(value, list) else [value]
+    if not all(type(item) in {int, str} for item in items):
         raise ValueError("is not a list of statuses and codes", "write such as [402, insufficient_credits]")
-    return tuple(int(text) if text.isdecimal() else text for text in texts)
+    return tuple(int(item) if str(item).isdecimal() else item for item in items)
 
 
 def _url_or_path(value: object) -> str:
@@ -97,12 +96,10 @@ def _job_url(value: object) -> str:
 EXPRESSION = t.FieldType(t.TEXT.schema, "JMESPath", _expression)
 WORDS = t.FieldType(t.TEXT.schema, "JMESPath", _items("word"))
 SEGMENTS = t.FieldType(t.TEXT.schema, "JMESPath", _items("text"))
-_MEDIA_TYPE = r"(?a)[\w.+-]+/[\w.+-]+(; ?[\w.+=-]+)*"
-MEDIA_TYPE = t.FieldType(
-    {"type": "string", "pattern": "/"},
-    "text",
-    t.full_match(_MEDIA_TYPE, "is not a media type", "write such as application/octet-stream"),
+_media_type = t.full_match(
+    r"(?a)[\w.+-]+/[\w.+-]+(; ?[\w.+=-]+)*", "is not a media type", "write such as application/octet-stream"
 )
+MEDIA_TYPE = t.FieldType({"type": "string", "pattern": "/"}, "text", _media_type)
 KEY_HEADER = t.FieldType({"type": "string", "pattern": r"\{key\}"}, "text", _header)
 _PLACE = {"type": "string", "pattern": r"^(https?://|/)|\$\{"}
 JOB_URL = t.FieldType(_PLACE, "url or path", _job_url)

@@ -219,10 +219,8 @@ class ProviderConfig(Section):
 
 def keys_of_type(kind: str) -> dict[str, Key]:
     """The keys of a provider of this type, by name."""
-    own = facts_of(kind).own
-    return {
-        name: key for name, key in keys_of(ProviderConfig).items() if name in own or name not in SPECIAL_KEYS
-    }
+    others = SPECIAL_KEYS.difference(facts_of(kind).own)
+    return {name: key for name, key in keys_of(ProviderConfig).items() if name not in others}
 
 
 def _check_local(read: SectionRead, model: str) -> None:

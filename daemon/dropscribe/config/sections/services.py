@@ -16,6 +16,8 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.core.hosts import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dropscribe.config.document import Path as KeyPath
 
 LEAST_TOKEN_CHARACTERS = 16
@@ -69,8 +71,7 @@ class HttpConfig(Section):
     def build(cls, read: SectionRead) -> HttpConfig:
         """Beyond loopback there must be a token."""
         host, port, socket = parse_listen(read.values.setdefault("listen", keys_of(cls)["listen"].default))
-        has_token = _has_secret(read, "token")
-        if not (has_token or socket or is_loopback(host)):
+        if not (_has_secret(read, "token") or socket or is_loopback(host)):
             message = f"a token is required to listen on {host}"
             read.report("listen", message, "add token_file: PATH, or listen on 127.0.0.1")
         place = read.document.absolute(socket) if socket else None
@@ -198,11 +199,10 @@ class NotifyConfig(Section):
         if not (read.values.get("urls") or "webhook" in read.values or read.has_problem_in()):
             message = "neither urls nor webhook is given"
             read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
-        urls: tuple[Secret, ...] = read.values.get("urls", ())
-        if urls and not is_installed("notify"):
+        if read.values.get("urls") and not is_installed("notify"):
             read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
-        elif urls:
-            read.values["urls"] = _checked_urls(read, urls)
+        elif read.values.get("urls"):
+            read.values["urls"] = tuple(_checked_urls(read))
         return cls(**read.values)
 
 
@@ -223,16 +223,14 @@ def _has_secret(read: SectionRead, name: str) -> bool:
     return secret is not None or read.has_problem_in(name) or read.has_problem_in(f"{name}_file")
 
 
-def _checked_urls(read: SectionRead, urls: tuple[Secret, ...]) -> tuple[Secret, ...]:
-    """*urls* with their origin; those that apprise cannot use are reported."""
+def _checked_urls(read: SectionRead) -> Iterator[Secret]:
+    """The section's urls with their origin; those that apprise cannot use are reported."""
     import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
 
-    is_list = isinstance(read.data.get("urls"), list)
-    checked = []
-    for index, url in enumerate(urls):
+    is_list = isinstance(read.data["urls"], list)
+    for index, url in enumerate(read.values["urls"]):
         path: KeyPath = (*read.path, "urls", *([index] if is_list else []))
         if apprise.Apprise.instantiate(url.reveal()) is None:
             hint = "each service has a form of its own: see apprise's documentation"
             read.document.report(path, "apprise cannot use this url", hint)
-        checked.append(with_origin(url, path, read.document))
-    return tuple(checked)
+        yield with_origin(url, path, read.document)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -34,17 +33,12 @@ def read_template(path: Path) -> str:
     """The template's text.
 
     Raises:
-        OSError: It cannot be read, or is no regular file.
-        ValueError: It is not UTF-8, or too large.
+        OSError: It cannot be read, is no regular file, or is larger than :data:`LARGEST_BYTES`.
+        ValueError: It is not UTF-8.
     """
     if path.name in SHIPPED and not path.exists():
         return (files("dropscribe") / "templates" / path.name).read_text("utf-8")
-    try:
-        return read_small_file(path, LARGEST_BYTES)[0].decode()
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise ValueError(f"it is larger than {LARGEST_BYTES} bytes") from None
-        raise
+    return read_small_file(path, LARGEST_BYTES)[0].decode()
 
 
 def template_output(path: Path) -> str:

@@ -138,6 +138,14 @@ async def test_an_upload_without_a_job_is_deleted_where_the_vendor_can(bench_of,
     assert len(bench.emulator.vendors.desk.uploads) == left
 
 
+async def test_an_upload_whose_job_cannot_be_asked_for_is_deleted(bench_of):
+    """A parameter in the way of others is found when the file is there already."""
+    bench = bench_of("soniox")
+    error = await failure_of(bench.provider().start_job(bench.audio(), {"context": "x", "context.text": "y"}))
+    assert type(error) is RuleRejected
+    assert not bench.emulator.vendors.desk.uploads
+
+
 @pytest.mark.parametrize("kind", ["soniox", "speechmatics"])
 async def test_a_result_that_is_not_there_yet_is_asked_for_again(bench_of, kind):
     """The job is known, so that a result that is not found is no loss."""

@@ -181,7 +181,6 @@ def _job(provider: Any, answer: Answer) -> None:
     provider.vendor.progress(polled)
     with contextlib.suppress(BadAnswer):
         provider.vendor.job_id(polled)
-    provider.vendor.seconds(polled)
     provider._classifier.failed_job(answer, provider.vendor.job_failure(polled))
 
 

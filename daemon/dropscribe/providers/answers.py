@@ -29,8 +29,8 @@ MOST_ERROR_LAYERS = 6
 HAS_PARAM = "has:param"  # ``error.param`` names a request parameter
 HAS_FILE_PARAM = "has:param=file"  # it names the file
 HAS_DETAIL_LIST = "has:detail[]"  # FastAPI's list of mistakes in the request
-HAS_DETAILS = "has:details"  # Pulse's list of missing or wrong query parameters
-HAS_VALIDATION_ERRORS = "has:validation_errors"  # Gladia's and Soniox's list of mistakes in the request
+HAS_DETAILS = "has:details[]"  # Pulse's list of missing or wrong query parameters
+HAS_VALIDATION_ERRORS = "has:validation_errors[]"  # Gladia's and Soniox's list of mistakes in the request
 HAS_ERRORS = "has:errors"  # Pulse's shape for audio that it cannot take
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -56,44 +56,30 @@ class TooLarge(ValueError):
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value in *body*.
-
-    Raises:
-        TooLarge: Parsing it would take memory out of all proportion.
-        ValueError: It is not JSON.
-    """
+    """The JSON value in *body*; raises ValueError where it is none, TooLarge where it takes much memory."""
     if body.count(b"{") + body.count(b"[") > MOST_CONTAINERS or body.count(b",") > MOST_VALUES:
         raise TooLarge("too many values")
     try:
         parsed = json.loads(body, parse_float=_finite, parse_int=_bounded, parse_constant=lambda _: None)
     except RecursionError:
         raise TooLarge("nested too deep") from None
-    if _is_deeper(parsed, MOST_LEVELS):
+    if isinstance(parsed, dict | list) and _is_deeper(parsed, MOST_LEVELS):
         raise TooLarge("nested too deep")
     return parsed
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
-    containers = [value] if isinstance(value, dict | list) else []
-    for _ in range(levels):
-        if not containers:
-            return False
-        containers = [
-            child
-            for item in containers
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, dict | list)
-        ]
-    return bool(containers)
+def _is_deeper(container: dict[str, Any] | list[Any], levels: int) -> bool:
+    children = container.values() if isinstance(container, dict) else container
+    inner = (child for child in children if isinstance(child, dict | list))
+    return levels == 0 or any(_is_deeper(child, levels - 1) for child in inner)
 
 
 def error_body(answer: Answer) -> ErrorBody:
     """Error in the body of *answer*; an empty one if nothing there can be read."""
-    try:
-        parsed = parse_json(answer.body)
-    except ValueError:
-        return ErrorBody("", (), _plain(answer))
-    return error_of(parsed)
+    with contextlib.suppress(ValueError):
+        return error_of(parse_json(answer.body))
+    is_page = answer.content_type == "text/html" or answer.body.lstrip()[:1] == b"<"
+    return ErrorBody("", (), "an HTML page" if is_page else answer.body.decode("utf-8", "replace"))
 
 
 def error_of(parsed: Any) -> ErrorBody:
@@ -110,11 +96,7 @@ def error_of(parsed: Any) -> ErrorBody:
 
 
 def request_id_of(answer: Answer, parsed: Any = None) -> str | None:
-    """The provider's id of the request: from the body, else ``x-request-id``, else Groq's own.
-
-    Args:
-        parsed: The body, where it has been parsed already.
-    """
+    """The provider's id of the request: from the body (*parsed*), else ``x-request-id``, else Groq's own."""
     if parsed is None:
         with contextlib.suppress(ValueError):
             parsed = parse_json(answer.body)
@@ -147,12 +129,9 @@ def _shapes(layer: Mapping[str, Any]) -> Iterator[str]:
     param = layer.get("param")
     if isinstance(param, str) and param:
         yield HAS_FILE_PARAM if param == "file" else HAS_PARAM
-    if isinstance(layer.get("detail"), list):
-        yield HAS_DETAIL_LIST
-    if isinstance(layer.get("details"), list):
-        yield HAS_DETAILS
-    if isinstance(layer.get("validation_errors"), list) and layer["validation_errors"]:
-        yield HAS_VALIDATION_ERRORS
+    for key, value in layer.items():
+        if isinstance(value, list) and (value or key != "validation_errors"):  # Soniox always has that list
+            yield f"has:{key}[]"
     if "errors" in layer:
         yield HAS_ERRORS
 
@@ -170,12 +149,6 @@ def _told(value: Any) -> str:
     if isinstance(value, str):
         return value if value.strip() else ""
     return json.dumps(value) if isinstance(value, list) and value else ""
-
-
-def _plain(answer: Answer) -> str:
-    if answer.content_type == "text/html" or answer.body.lstrip()[:1] == b"<":
-        return "an HTML page"
-    return answer.body.decode("utf-8", "replace")
 
 
 def is_html(answer: Answer) -> bool:

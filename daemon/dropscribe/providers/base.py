@@ -44,11 +44,7 @@ class Provider(Transcriber, Protocol):
     async def probe(self) -> str:
         """Ask whether the provider answers and takes the key, without paying for audio.
 
-        Returns:
-            The result in a few words, for ``check --online``.
-
-        Raises:
-            ProviderError: As :meth:`transcribe`.
+        Returns the result in a few words, for ``check --online``; raises as :meth:`transcribe`.
         """
         ...
 
@@ -88,15 +84,13 @@ class JobProvider(Provider, Protocol):
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
         """Ask for the result of a job; sends no audio.
 
-        Raises:
-            ProviderError: The job is over without a result: it failed, or the provider does not know it.
+        Raises ProviderError if the job is over without one: it failed, or the provider does not know it.
         """
         ...
 
     async def delete_job(self, job_id: str) -> None:
         """Delete a job and its audio at the provider; a job that is gone already is no error.
 
-        Raises:
-            ProviderError: It could not be deleted now.
+        Raises ProviderError if it could not be deleted now.
         """
         ...

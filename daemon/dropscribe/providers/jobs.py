@@ -22,18 +22,19 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, is_html
 from dropscribe.providers.base import Unfinished
+from dropscribe.providers.formats import OCTETS
 from dropscribe.providers.statuses import Kind, Table
-from dropscribe.providers.transport.requests import Upload, form_request, json_request, nested
-from dropscribe.providers.vendor import HttpProvider, Params, Vendor
+from dropscribe.providers.transport.requests import Upload, form_request, json_request, raw_request
+from dropscribe.providers.vendor import HttpProvider, Vendor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.transport.http import Answer
-    from dropscribe.providers.values import Item
+    from dropscribe.providers.values import Item, Params
     from dropscribe.transcripts.model import Transcript
 
     _Document = tuple[Answer, dict[str, Any]]  # the dict is the JSON object in the answer
@@ -70,27 +71,44 @@ class Progress(Enum):
 class JobVendor(Vendor):
     """A vendor with jobs; it differs from others in its attributes and in the methods that it overrides.
 
-    ``upload`` sends the audio; ``transcript`` reads the document with the result. Methods that make URLs
-    get a job's id percent-encoded.
+    ``upload`` sends the audio; ``transcript`` reads the document with the result. Paths have the places
+    ``{jobs}`` and ``{id}``, see :meth:`at`, and fields are places in answers, see :meth:`told`; "" is none.
 
     Attributes:
         upload_path: Takes the audio.
-        jobs_path: A POST creates a job; a GET or DELETE with a job's id asks for it or deletes it.
+        jobs_path: A POST creates a job.
+        job_path: A GET asks for the job's state.
+        result_path: The result, where it is not in the answer with the state.
+        delete_path: A DELETE deletes the job and its upload.
+        unused_path: A DELETE deletes an upload on which no job was made.
+        probe_path: A GET that costs nothing and proves the key.
         form_field: The field with the audio, where the upload is a form; "" where the body is the audio.
         file_name: The file's field in the upload's answer, and in the request for a job.
-        working, done, failed, lost: The values of a job's ``status``.
+        id_field: The job's id, in the answer that created it.
+        state_field: The job's state, in the answer to a poll.
+        working, done, failed, lost: The values of the state.
+        length_field: The field of a finished job's state with the recording's length, where the result has
+            none, and the factor that makes it seconds.
         creates_in_upload: Whether the upload creates the job, so that it may be paid for.
         poll_every_seconds: The least time between two polls of a job; 0 where the vendor asks for none.
     """
 
     upload_path: ClassVar[str]
-    jobs_path: ClassVar[str]
+    jobs_path: str
+    job_path = "{jobs}/{id}"
+    result_path = ""
+    delete_path = "{jobs}/{id}"
+    unused_path = ""
+    probe_path = "{jobs}?limit=1"
     form_field = ""
     file_name: tuple[str, str] = ("", "")
+    id_field = "id"
+    state_field = "status"
     working: tuple[str, ...] = ("queued", "processing")
     done: tuple[str, ...] = ("completed",)
     failed: tuple[str, ...] = ("error",)
     lost: tuple[str, ...] = ()
+    length_field = ("", 1.0)
     errors: Table = {(None, SERVER_ERROR): Kind.TEMPORARY}
     creates_in_upload = False
     poll_every_seconds = 0.0
@@ -104,71 +122,48 @@ class JobVendor(Vendor):
         """The provider of *config* at this vendor."""
         return JobProvider(config, cls(config))
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
-        """The audio as it is, or in a form."""
-        url = self.url + self.upload_path
-        if not self.form_field:
-            return Upload(url, {"Content-Type": "application/octet-stream"}, audio)
-        return form_request(url, self.form_fields(params), audio, field=self.form_field)
+    def at(self, path: str, name: str = "") -> str:
+        """URL at *path*, with the *name* of a job or an upload in its place ``{id}``."""
+        return self.url + path.replace("{jobs}", self.jobs_path).replace("{id}", quoted(name))
 
-    def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:  # noqa: ARG002
-        """Fields of the upload's form beside the audio."""
-        return ()
+    def told(self, answer: Item, place: str) -> str:
+        """The text at *place*, a field or several with dots between them, in an answer; "" for none."""
+        *outer, last = place.split(".")
+        for name in outer:
+            answer = values.mapping(answer.get(name))
+        return values.stripped(answer.get(last))
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:  # noqa: ARG002
+        """The audio as it is, or in a form."""
+        if not self.form_field:
+            return raw_request(self.at(self.upload_path), audio, OCTETS)
+        return form_request(self.at(self.upload_path), (), audio, field=self.form_field)
 
     def create(self, uploaded: Item, params: Params) -> Upload:
-        """The request for a job on the upload; not called where the upload creates the job.
-
-        Raises:
-            BadAnswer: The upload has no name; without it there is no job, and nothing is paid for.
-        """
+        """The request for a job on the upload, if that has not created it; BadAnswer if it has no name."""
         answered, asked = self.file_name
-        name = uploaded.get(answered)
-        if not isinstance(name, str) or not name:
-            raise values.BadAnswer(f"an upload without {answered}")
-        return json_request(self.url + self.jobs_path, {asked: name, **nested(params)})
+        if not (name := self.told(uploaded, answered)):
+            raise values.BadAnswer(f"an upload without '{answered}'")
+        return json_request(self.at(self.jobs_path), {**params, asked: name})
 
     def job_id(self, created: Item) -> str:
-        """The job's id in the answer that created it.
-
-        Raises:
-            BadAnswer: It has none.
-        """
-        if (found := values.word_or_none(created.get("id"))) is None:
-            raise values.BadAnswer("a job without an id")
+        """The job's id in the answer that created it; raises BadAnswer if it has none."""
+        if not (found := self.told(created, self.id_field)):
+            raise values.BadAnswer(f"a job without an id at '{self.id_field}'; {values.names_in(created)}")
         return found
-
-    def poll_url(self, job_id: str) -> str:
-        """URL of the job's state."""
-        return f"{self.url}{self.jobs_path}/{job_id}"
 
     def progress(self, polled: Item) -> Progress | None:
         """State in a poll's answer; None if it is not a documented one."""
-        status = values.text_of(polled.get("status"))
-        return next((progress for progress in Progress if status in getattr(self, progress.value)), None)
+        state = self.told(polled, self.state_field)
+        return next((progress for progress in Progress if state in getattr(self, progress.value)), None)
 
     def job_failure(self, polled: Item) -> ErrorBody:
         """Error of a failed job."""
         return error_of(polled)
 
-    def seconds(self, polled: Item) -> float | None:  # noqa: ARG002
-        """The recording's length, where a poll's answer tells it and the result does not."""
-        return None
-
-    def result_url(self, job_id: str) -> str | None:  # noqa: ARG002
-        """URL of the result; None if the poll's answer holds the result."""
-        return None
-
-    def deletions(self, job_id: str) -> tuple[str, ...]:
-        """URLs to delete: the job, and its upload where that is not deleted with it."""
-        return (self.poll_url(job_id),)
-
-    def unused_upload(self, uploaded: Item) -> str | None:  # noqa: ARG002
-        """The URL to delete where no job was created on an upload; None where the vendor has none."""
-        return None
-
     def probe(self) -> tuple[str, str]:
-        """The list of jobs, limited to one."""
-        return "GET", f"{self.url}{self.jobs_path}?limit=1"
+        """By default the list of jobs, limited to one."""
+        return "GET", self.at(self.probe_path)
 
 
 class JobProvider(HttpProvider):
@@ -202,7 +197,7 @@ class JobProvider(HttpProvider):
 
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
         """See :class:`dropscribe.providers.base.JobProvider`."""
-        found = await self._fetched(self.vendor.poll_url(_quoted(job_id)))
+        found = await self._fetched(self.vendor.job_path, job_id)
         if isinstance(found, Unfinished):
             return found
         answer, polled = found
@@ -216,22 +211,24 @@ class JobProvider(HttpProvider):
             case None:
                 reason = "a job in no documented state"
                 return Unfinished(TemporaryFailure("bad_answer", reason, status=answer.status))
-        if url := self.vendor.result_url(_quoted(job_id)):
-            found = await self._fetched(url, is_result=True)
+        if self.vendor.result_path:
+            found = await self._fetched(self.vendor.result_path, job_id, is_result=True)
             if isinstance(found, Unfinished):
                 return found
         sent = self.vendor.params(params)
         transcript = await asyncio.to_thread(self._transcript, *found, sent, job_id)
         if transcript.duration is None:
-            return dataclasses.replace(transcript, duration=self.vendor.seconds(polled))
+            name, scale = self.vendor.length_field
+            return dataclasses.replace(transcript, duration=values.duration(polled.get(name), scale=scale))
         return transcript
 
     async def delete_job(self, job_id: str) -> None:
         """See :class:`dropscribe.providers.base.JobProvider`."""
-        for url in self.vendor.deletions(_quoted(job_id)):
-            answer = await self._request("DELETE", Upload(url), self._timeout_seconds)
-            if answer.status // 100 != 2 and answer.status not in {404, 410}:
-                raise self._classifier.error(answer)
+        if not self.vendor.delete_path:
+            return
+        answer = await self._deleted(self.vendor.delete_path, job_id)
+        if answer.status // 100 != 2 and answer.status not in {404, 410}:
+            raise self._classifier.error(answer)
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Start a job and wait for it here: for commands, and for the pieces of a recording."""
@@ -269,6 +266,9 @@ class JobProvider(HttpProvider):
                 raise AmbiguousFailure("job_unfinished", "the provider has not finished")
             raise _StateUnknown("job_unfinished", f"{error}; job {job_id} is left at the provider")
 
+    async def _deleted(self, path: str, name: str) -> Answer:
+        return await self._request("DELETE", Upload(self.vendor.at(path, name)), self._timeout_seconds)
+
     async def _posted(self, request: Upload) -> _Document:
         answer = await self._accepted(request, self._timeout_seconds)
         return answer, self._object(answer)
@@ -292,22 +292,20 @@ class JobProvider(HttpProvider):
         except AmbiguousFailure:
             raise  # there may be a job on the upload
         except ProviderError:
-            if url := self.vendor.unused_upload(uploaded):
+            name = self.vendor.told(uploaded, self.vendor.file_name[0])
+            if name and self.vendor.unused_path:
                 with contextlib.suppress(ProviderError):
-                    await self._request("DELETE", Upload(url), self._timeout_seconds)
+                    await self._deleted(self.vendor.unused_path, name)
             raise
 
-    async def _fetched(self, url: str, *, is_result: bool = False) -> _Document | Unfinished:
+    async def _fetched(self, path: str, job_id: str, *, is_result: bool = False) -> _Document | Unfinished:
         """A document about a job, or the error that prevents reading it now.
 
-        Args:
-            is_result: The job is done: a result that is not found is not there yet.
-
-        Raises:
-            AmbiguousFailure: The vendor does not have it any more.
+        With *is_result* the job is done: a result that is not found is not there yet. Raises AmbiguousFailure
+        if the vendor does not have the document any more.
         """
         try:
-            answer = await self._request("GET", Upload(url), self._timeout_seconds)
+            answer = await self._request("GET", Upload(self.vendor.at(path, job_id)), self._timeout_seconds)
             if answer.status // 100 == 2:
                 return answer, self._object(answer)
         except ProviderError as failure:
@@ -321,9 +319,9 @@ class JobProvider(HttpProvider):
         return Unfinished(error)
 
 
-def _quoted(job_id: str) -> str:
-    """*job_id* as one segment of a URL's path, or as a value of its query."""
-    return quote(job_id, safe=":")
+def quoted(name: str) -> str:
+    """*name* as one segment of a URL's path, or as a value of its query."""
+    return quote(name, safe=":")
 
 
 def _lost(answer: Answer) -> AmbiguousFailure:

@@ -56,7 +56,6 @@ class LocalProvider:
     """The embedded engine."""
 
     def __init__(self, config: ProviderConfig) -> None:
-        """Remember *config*; nothing is loaded or started."""
         self._config = config
         self._threads = ThreadPoolExecutor(config.concurrency, "local-engine")
         self._pool: WorkerPool | None = None
@@ -91,8 +90,7 @@ class LocalProvider:
     async def probe(self) -> str:
         """Name and origin of the model that would be used, its hashes checked; loads nothing.
 
-        Raises:
-            ProviderUnusable: Engine or model are missing, or the model's files are altered.
+        Raises ProviderUnusable if engine or model are missing, or the model's files are altered.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._describe)
 

@@ -11,6 +11,7 @@ import enum
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -169,10 +170,9 @@ class Classifier:
         return self._made(Kind.AMBIGUOUS, "bad_answer", answer, reason)
 
     def _kind(self, status: int, said: ErrorBody) -> tuple[Kind, str]:
-        for place in (status, None):
-            for sign in said.signs:
-                if found := self._row(place, sign):
-                    return found, sign
+        for place, sign in product((status, None), said.signs):
+            if found := self._row(place, sign):
+                return found, sign
         if found := self._kind_of_words(said.message, with_common=status in _WORDS_COUNT_IN):
             return found, ""
         return self._row(status, None) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""

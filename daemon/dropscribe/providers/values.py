@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dropscribe.core.requests.languages import language_tag
+from dropscribe.core.requests.params import ParamValue
 
 Item = Mapping[str, Any]  # a JSON object
+Params = dict[str, ParamValue]  # the parameters of a request
 _MOST_SPEAKERS = 1_000_000
 _LONGEST_SPEAKER_DIGITS = 7
+_MOST_NAMES = 10  # in a message
 
 
 class BadAnswer(Exception):
@@ -99,11 +102,7 @@ def first_of(item: Item, *names: str) -> Any:
 def told_text(*told: Any, parts: Sequence[object] = (), missing: str = "a success without a text") -> str:
     """The first string of *told* that is not blank, else "".
 
-    Args:
-        parts: Segments or words, from which :func:`dropscribe.providers.words.with_text` makes the text.
-
-    Raises:
-        BadAnswer: There is no string and there are no *parts*; its text is *missing*.
+    Raises BadAnswer(*missing*) if there is no string, and no segments or words (*parts*) to make a text of.
     """
     texts = [value for value in told if isinstance(value, str)]
     if not texts and not parts:
@@ -151,6 +150,11 @@ def elements(value: Any) -> list[Any]:
 def mapping(value: Any) -> Item:
     """An object; {} for anything else."""
     return value if isinstance(value, dict) else {}
+
+
+def names_in(item: Item) -> str:
+    """A clause with the names in an object, for a message that one is missing."""
+    return f"it has {', '.join([*item][:_MOST_NAMES]) or 'nothing'}"
 
 
 def objects(value: Any) -> list[Item]:

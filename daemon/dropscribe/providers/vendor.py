@@ -12,24 +12,23 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dropscribe.core.errors import AudioRejected, ProviderError, ProviderUnusable, RuleRejected
-from dropscribe.core.requests.params import ParamValue, effective_params
+from dropscribe.core.requests.params import effective_params
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.redaction import cleaned, redactor_of
 from dropscribe.providers.statuses import Classifier, Table
 from dropscribe.providers.transport.http import Answer, HttpTransport
 from dropscribe.providers.transport.requests import Upload, at_path, json_request, raw_request, with_query
-from dropscribe.providers.values import BadAnswer, Item, word_or_none
+from dropscribe.providers.values import BadAnswer, Item, Params, word_or_none
 from dropscribe.providers.words import with_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
-
-Params = dict[str, "ParamValue"]
 
 ANSWER_SECONDS_A_SECOND = 3.0
 """A recording of so many seconds may take this many times as long, where that is more than ``timeout``."""
@@ -50,7 +49,9 @@ class Vendor(ABC):
         host: The URL where the config has none, with ``{region}`` for the config's.
         path: Added to a URL without a path.
         key_header: The header with the key, as ``key_header`` in the config.
+        query: The parameters in the URL's query; None for all.
         model_param: The parameter with the model's name.
+        text_formats: A parameter, and its values that ask for a plain text in place of JSON.
         away_params: Parameters by which the vendor sends the transcript elsewhere, and not in its answer.
         url: URL to which audio is sent, without parameters.
         errors: The vendor's own rows for :class:`Classifier`.
@@ -60,7 +61,9 @@ class Vendor(ABC):
     host: ClassVar[str] = ""
     path: ClassVar[str] = ""
     key_header = "Authorization: Bearer {key}"
+    query: Collection[str] | None = ()
     model_param = "model"
+    text_formats: tuple[str, tuple[str, ...]] = ("", ())
     away_params: tuple[str, ...] = ()
     errors: Table = {}
 
@@ -77,13 +80,14 @@ class Vendor(ABC):
         """The parameters to be sent: the type's defaults with *given* laid over them."""
         return effective_params(self.type, given)
 
+    def endpoint(self, params: Params) -> str:
+        """URL to which audio is sent, with those of *params* that belong into its query."""
+        names = params if self.query is None else self.query
+        return with_query(self.url, {name: params[name] for name in names if name in params})
+
     @abstractmethod
     def upload(self, audio: AudioFile, params: Params) -> Upload:
-        """The request for *audio*, without the key.
-
-        Raises:
-            AudioRejected: The vendor takes no such file.
-        """
+        """The request for *audio*, without the key; raises AudioRejected if the vendor takes no such file."""
 
     def link(self, url: str, params: Params) -> Upload:  # noqa: ARG002
         """The request for the audio at *url*; called only for the types that core.links names."""
@@ -92,10 +96,6 @@ class Vendor(ABC):
     def link_error(self, error: ProviderError) -> ProviderError:
         """The error to report for *error*, the answer to :meth:`link`."""
         return error
-
-    def wants_text(self, params: Params) -> bool:  # noqa: ARG002
-        """Whether *params* ask for a plain text in place of JSON."""
-        return False
 
     def failure(self, parsed: Item) -> str | None:  # noqa: ARG002
         """This vendor's own form of an error in a success's JSON object, in its words; else None."""
@@ -107,11 +107,7 @@ class Vendor(ABC):
 
     @abstractmethod
     def transcript(self, parsed: Item, params: Params) -> Transcript:
-        """The transcript in an answer's JSON object; HttpProvider adds the answer itself.
-
-        Raises:
-            BadAnswer: It holds no text.
-        """
+        """The transcript in an answer's JSON object; raises BadAnswer if that holds no text."""
 
     def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:  # noqa: ARG002
         """Parameters that avoid *error* and are worth one more request; else None."""
@@ -119,13 +115,10 @@ class Vendor(ABC):
 
     def probe(self) -> tuple[str, str]:
         """Method and URL of a request that costs nothing and proves the key: by default one without audio."""
-        return "POST", self.url
+        return "POST", self.endpoint(self.params({}))
 
     def probed(self, answer: Answer) -> str | None:
-        """Result of the answer to :meth:`probe`; None for an error that the table classifies.
-
-        A refusal of the missing audio shows that the key was taken.
-        """
+        """Result of the answer to :meth:`probe`; None for an error that the table classifies."""
         if answer.status // 100 == 2:
             return f"answers and takes the key (HTTP {answer.status})"
         if answer.status in {400, 413, 415, 422}:
@@ -136,17 +129,15 @@ class Vendor(ABC):
 class QueryVendor(Vendor):
     """A vendor that takes the audio as the body or fetches it, with the parameters in the query."""
 
+    query = None
+
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is."""
-        return raw_request(with_query(self.url, params), audio)
+        return raw_request(self.endpoint(params), audio)
 
     def link(self, url: str, params: Params) -> Upload:
         """The vendor fetches the audio itself."""
-        return json_request(with_query(self.url, params), {"url": url})
-
-    def probe(self) -> tuple[str, str]:
-        """A request without audio."""
-        return "POST", with_query(self.url, self.params({}))
+        return json_request(self.endpoint(params), {"url": url})
 
 
 class HttpProvider:
@@ -242,7 +233,8 @@ class HttpProvider:
         return max(limit, (seconds or 0.0) * ANSWER_SECONDS_A_SECOND)
 
     def _read(self, answer: Answer, params: Params) -> Transcript:
-        parsed = self._object(answer, wants_text=self.vendor.wants_text(params))
+        name, formats = self.vendor.text_formats
+        parsed = self._object(answer, wants_text=params.get(name) in formats)
         if failure := self._classifier.error_in_success(answer, self.vendor.checked(parsed)):
             raise failure
         if words := self.vendor.failure(parsed):

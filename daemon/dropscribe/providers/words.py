@@ -99,8 +99,7 @@ def words_of_each(segments: Iterable[Segment], words: Iterable[Word]) -> Iterato
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
     """Segments of *words*, which are in order, cut where the speaker changes, after a sentence, at a pause.
 
-    Args:
-        joint: The text between two words; a space is left out between Chinese and Japanese ones.
+    *joint* is the text between two words; a space is left out between Chinese and Japanese ones.
     """
     return tuple(_segment(run, joint) for run in split_runs(words, _begins_segment))
 

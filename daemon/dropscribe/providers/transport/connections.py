@@ -38,11 +38,7 @@ class Target(NamedTuple):
 
 @lru_cache(maxsize=64)  # a provider is asked again and again at one URL
 def target_of(address: str) -> Target:
-    """The target that a URL names.
-
-    Raises:
-        ProviderUnusable: It is no URL of an HTTP server.
-    """
+    """The target that a URL names; raises ProviderUnusable if it is no URL of an HTTP server."""
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL:
@@ -71,8 +67,7 @@ class Connections:
     async def response(self, target: Target, request: httpcore.Request) -> AsyncIterator[httpcore.Response]:
         """Send *request* to *target*; its answer, to be read within the block.
 
-        Raises:
-            ProviderUnusable: The environment names a proxy or certificates that cannot be used.
+        Raises ProviderUnusable if the environment names a proxy or certificates that cannot be used.
         """
         pool, origin = self._pool_for(target), target.at.origin
         connection = await self._take(origin) or pool.create_connection(origin)
@@ -160,8 +155,7 @@ def _open_client() -> httpx.AsyncClient:
 def trusted() -> ssl.SSLContext:
     """The TLS context of all connections: loading the certificates takes about 20 ms.
 
-    Raises:
-        ProviderUnusable: The environment names certificates that cannot be loaded.
+    Raises ProviderUnusable if the environment names certificates that cannot be loaded.
     """
     try:
         return httpx.create_ssl_context()

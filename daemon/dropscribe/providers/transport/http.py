@@ -39,18 +39,11 @@ SEND_STALL_SECONDS = 60.0
 ANSWER_BYTES = 64 * 1024 * 1024
 ERROR_ANSWER_BYTES = 64 * 1024  # Enough for any error's message; the rest is not read
 
-NETWORK_ERRORS = (
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.ProxyError,
-    httpcore.TimeoutException,
-    httpcore.UnsupportedProtocol,
-)
+_FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, httpcore.TimeoutException)
 
 _SENDING, _ANSWERING = "http11.send_request_headers.started", "http11.receive_response_headers.started"
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] ?")
 _UNKNOWN_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
-_SUCCESS = 2  # the class of a status, RFC 9110
 _OTHER_CHARSET = re.compile(
     r"charset\s*=\s*[\"']?((?:utf-?(?:16|32)|iso|latin|windows|koi8|gb|big5|shift|euc)[\w.-]*)", re.IGNORECASE
 )
@@ -116,12 +109,7 @@ class _Progress:
 
 
 class HttpTransport:
-    """Sends requests to one provider.
-
-    Args:
-        redactor: For system messages that become part of errors.
-        headers: Of every request: the key's.
-    """
+    """Sends requests to one provider, with *headers* in each; *redactor* is for the reasons of errors."""
 
     def __init__(self, *, redactor: Redactor, headers: Mapping[str, str] | None = None) -> None:
         self._redactor = redactor
@@ -131,13 +119,9 @@ class HttpTransport:
     async def send(
         self, method: str, upload: Upload, *, timeout_seconds: float | None, reads_body: bool = True
     ) -> Answer:
-        """Send *upload* once and read the answer, with any status.
+        """Send *upload* once and read the answer, with any status; without *reads_body* the status alone.
 
-        Args:
-            method: POST, or GET for an upload without a body.
-            upload: The request.
-            timeout_seconds: From the last byte sent to the whole answer; None is no limit.
-            reads_body: False where the answer's status is enough.
+        *timeout_seconds* is from the last byte sent to the whole answer; None is no limit.
 
         Raises:
             TemporaryFailure: The network failed before the body was sent whole.
@@ -161,7 +145,7 @@ class HttpTransport:
             failure = self._failure(error, progress)
         except (httpcore.LocalProtocolError, UnicodeEncodeError):
             failure = ProviderUnusable("bad_request", "a header holds characters that cannot be sent")
-        except (*NETWORK_ERRORS, EncodingError) as error:
+        except (*_FAILURES, EncodingError) as error:
             failure = self._failure(error, progress)
         raise failure
 
@@ -224,7 +208,7 @@ async def _in_base64(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
-    is_success = response.status // 100 == _SUCCESS
+    is_success = response.status // 100 == 2
     if is_success and not progress.is_whole:
         raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
     headers = _headers_of(response)
@@ -236,7 +220,7 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
                 body += block
                 if len(body) > most_bytes:
                     break
-    except NETWORK_ERRORS:
+    except _FAILURES:
         if is_success:
             raise  # of an error, the status alone decides; as much of its message as arrives is kept
     await _close_unless_exact(response, headers)
@@ -253,13 +237,10 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
 
 
 def decoded(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:
-    """At most *most_bytes* of *body* without *encoding*, and what is wrong with that, if anything.
+    """At most *most_bytes* of *body* without its Content-Encoding, and what is wrong with that, if anything.
 
     Requests ask for no encoding; some servers and proxies use one all the same. A gzip body may have several
     members and padding behind them (RFC 1952).
-
-    Args:
-        encoding: The value of Content-Encoding.
     """
     name = encoding.strip().lower()
     if name in {"", "identity"}:

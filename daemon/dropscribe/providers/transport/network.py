@@ -61,7 +61,8 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
                 )
                 return Stream(connected.taken())
         except BaseException as error:
-            connected.discard()
+            if connected.sock is not None:  # it was cancelled in the instant of its begin
+                connected.sock.close()
             match error:
                 case TimeoutError():
                     raise httpcore.ConnectTimeout("no connection in time") from error
@@ -73,28 +74,22 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
 class _Connected(asyncio.BaseProtocol):
     """Takes the socket of a connection away from the transport that asyncio makes for it."""
 
-    def __init__(self) -> None:
-        self._socket: socket.socket | None = None
-        self._error: OSError | None = None
+    sock: socket.socket | None = None
+    _error: OSError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Before the transport has read anything."""
         try:
-            self._socket = transport.get_extra_info("socket").dup()
+            self.sock = transport.get_extra_info("socket").dup()
         except OSError as error:  # no descriptor is left; asyncio would only log it
             self._error = error
         transport.close()
 
     def taken(self) -> socket.socket:
         """The socket; raises OSError where it could not be taken."""
-        if self._socket is None:
+        if self.sock is None:
             raise self._error or ConnectionAbortedError("lost in the instant of its begin")
-        return self._socket
-
-    def discard(self) -> None:
-        """Close the socket of a connection that was cancelled in the instant of its begin."""
-        if self._socket is not None:
-            self._socket.close()
+        return self.sock
 
 
 class Stream(httpcore.AsyncNetworkStream):
@@ -299,24 +294,15 @@ class Stream(httpcore.AsyncNetworkStream):
 
 
 class TlsLayer:
-    """One TLS session on OpenSSL's memory buffers: plain bytes to records and back.
-
-    Attributes:
-        object: OpenSSL's session.
-        is_over: The other side has ended the session.
-    """
+    """One TLS session on OpenSSL's memory buffers: plain bytes to records and back."""
 
     def __init__(self, context: ssl.SSLContext, host: str | None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self.is_over = False
+        self.is_over = False  # the other side has ended the session
 
     def handshake(self, received: bytes) -> bool:
-        """Continue the handshake; returns whether it is complete. :meth:`records` must be sent.
-
-        Raises:
-            ssl.SSLError: It failed.
-        """
+        """Continue the handshake; returns whether it is complete. :meth:`records` must be sent, always."""
         self._incoming.write(received)
         try:
             self.object.do_handshake()
@@ -336,11 +322,7 @@ class TlsLayer:
         return self.records()
 
     def decrypted(self, received: bytes) -> bytes:
-        """The plain bytes in *received*; an incomplete record is kept for the next call.
-
-        Raises:
-            ssl.SSLError: A record is broken.
-        """
+        """The plain bytes in *received*; an incomplete record is kept for the next call."""
         self._incoming.write(received)
         found = bytearray()
         try:
@@ -355,16 +337,11 @@ class TlsLayer:
 
 
 class _Answer:
-    """Progress of one answer, by its bytes: informational heads (1xx), the final head, the body.
-
-    Attributes:
-        has_begun: A status line other than an informational one has arrived.
-        body_bytes: Number of bytes that arrived after the final head.
-    """
+    """Progress of one answer, by its bytes: informational heads (1xx), the final head, the body."""
 
     def __init__(self) -> None:
-        self.has_begun = False
-        self.body_bytes = 0
+        self.has_begun = False  # a status line other than an informational one has arrived
+        self.body_bytes = 0  # after the final head
         self._head = bytearray()
         self._has_head = False
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -44,24 +43,16 @@ class Upload:
 
 def fields_of(params: Mapping[str, ParamValue]) -> list[tuple[str, str]]:
     """*params* as sent: booleans as true/false, a list as a repeated field, an empty list not at all."""
-    return [(name, text) for name, value in params.items() for text in _texts(value)]
-
-
-def _texts(value: ParamValue) -> list[str]:
-    if isinstance(value, bool):
-        return ["true" if value else "false"]
-    return list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
+    found: list[tuple[str, str]] = []
+    for name, value in params.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        found += [(name, str(item).lower() if isinstance(item, bool) else str(item)) for item in items]
+    return found
 
 
 def with_query(url: str, params: Mapping[str, ParamValue]) -> str:
     """*url* with *params* after the query that it may have already."""
-    return _with_fields(url, tuple(fields_of(params)))
-
-
-@lru_cache(maxsize=64)  # a provider gets the same parameters with each file
-def _with_fields(url: str, fields: tuple[tuple[str, str], ...]) -> str:
-    parts = urlsplit(url)
-    query = urlencode(fields, quote_via=quote)
+    parts, query = urlsplit(url), urlencode(fields_of(params), quote_via=quote)
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, query))), fragment=""))
 
 
@@ -99,15 +90,14 @@ def form_request(
 
 
 def json_request(url: str, body: Mapping[str, Any]) -> Upload:
-    """A request with *body* as JSON, and without audio."""
-    return Upload(url, {"Content-Type": "application/json"}, before=json.dumps(body).encode())
+    """A request with *body* as JSON, see :func:`nested`, and without audio."""
+    return Upload(url, {"Content-Type": "application/json"}, before=json.dumps(nested(body)).encode())
 
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
     """*params* as a JSON object: names with dots as nested objects, an empty list left out.
 
-    Raises:
-        RuleRejected: One name is both a value and an object.
+    Raises RuleRejected if a name is both a value and an object.
     """
     found: dict[str, Any] = {}
     for name, value in params.items():

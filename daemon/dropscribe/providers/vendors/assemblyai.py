@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
 from dropscribe.providers.jobs import SERVER_ERROR, JobVendor
 from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from dropscribe.providers.vendor import Params
 
 _SERVER_WORDS = ("internal server error", "server error", "please try again", "resubmit")
 _SPOKEN = Reading(scale=0.001, speaker=())
@@ -35,7 +31,7 @@ class AssemblyAI(JobVendor):
             return replace(said, code=SERVER_ERROR, signs=(SERVER_ERROR,))
         return said
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times of words are milliseconds, the duration is seconds; silence has null for text and words."""
         text = parsed.get("text")
         is_split = bool(parsed.get("multichannel") or params.get("multichannel"))

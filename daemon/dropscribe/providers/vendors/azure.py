@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import Upload, form_request, nested, with_query
-from dropscribe.providers.vendor import Params, Vendor
+from dropscribe.providers.transport.requests import Upload, form_request, nested
+from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, by_time
 from dropscribe.transcripts.model import Transcript
 
@@ -35,15 +35,16 @@ class Azure(Vendor):
     type = "azure"
     host = "https://{region}.api.cognitive.microsoft.com"
     path = "/speechtotext/transcriptions:transcribe"
+    query = (API_VERSION,)
     key_header = "Ocp-Apim-Subscription-Key: {key}"
     errors = {(400, "invalidlocale"): Kind.RULE, (404, "resourcenotfound"): Kind.UNUSABLE}
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
+    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """A form with the file at its end."""
         definition = json.dumps(definition_of(params))
-        return form_request(self._at(params), [("definition", definition)], audio, field="audio")
+        return form_request(self.endpoint(params), [("definition", definition)], audio, field="audio")
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are milliseconds, as start and length; each channel has a combined phrase of its own."""
         combined = values.objects(parsed.get("combinedPhrases"))
         phrases = values.objects(parsed.get("phrases"))
@@ -64,15 +65,8 @@ class Azure(Vendor):
             words=by_time(_SPOKEN.words_within(phrases, segments)),
         )
 
-    def probe(self) -> tuple[str, str]:
-        """A request without audio."""
-        return "POST", self._at(self.params({}))
 
-    def _at(self, params: Params) -> str:
-        return with_query(self.url, {name: params[name] for name in (API_VERSION,) if name in params})
-
-
-def definition_of(params: Params) -> dict[str, Any]:
+def definition_of(params: values.Params) -> dict[str, Any]:
     """The `definition`: names with dots as nested objects, an empty list left out."""
     definition = nested({name: value for name, value in params.items() if name != API_VERSION})
     if isinstance(channels := definition.get("channels"), list):

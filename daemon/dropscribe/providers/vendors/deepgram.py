@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.vendor import Params, QueryVendor
+from dropscribe.providers.vendor import QueryVendor
 from dropscribe.providers.words import Reading, by_time, segments_of
 from dropscribe.transcripts.model import Transcript
 
@@ -26,7 +26,7 @@ class Deepgram(QueryVendor):
         (422, None): Kind.TEMPORARY,  # an upload that did not arrive whole
     }
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are seconds, confidences probabilities; each channel has its alternatives."""
         results, metadata = values.mapping(parsed.get("results")), values.mapping(parsed.get("metadata"))
         channels = values.objects(results.get("channels"))

@@ -13,18 +13,17 @@ from jmespath.exceptions import JMESPathError
 from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, parse_json
-from dropscribe.providers.jobs import JobVendor, Progress
+from dropscribe.providers.jobs import JobVendor, Progress, quoted
 from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.requests import (
     Upload,
     fields_of,
     form_request,
-    json_request,
     nested,
     raw_request,
     with_query,
 )
-from dropscribe.providers.vendor import Params, Vendor
+from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.transport.http import Answer
 
 MOST_ITEMS = 1_000_000  # of words and of segments: an expression can give more than the answer holds
-MOST_NAMES = 10  # of an answer's own names, in a message
 _SCALES = {"s": 1.0, "ms": 0.001}
 _KINDS = {"account": Kind.UNUSABLE, "file": Kind.REJECTED, "rule": Kind.RULE, "later": Kind.TEMPORARY}
 
@@ -76,11 +74,11 @@ class DescribedApi(Vendor):
             for text in ("word", "text")
         )
 
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
+    def params(self, given: Mapping[str, ParamValue]) -> values.Params:
         """The user's parameters, without defaults."""
         return dict(given)
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
+    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """The audio as the body, in a form, or in a JSON object."""
         beside = params if self._has_params_beside else {}
         url = with_query(self.url, {} if self._has_params_beside else params)
@@ -111,12 +109,12 @@ class DescribedApi(Vendor):
             ignored.add("error")
         return {name: value for name, value in parsed.items() if name not in ignored}
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Transcript of the values that the expressions find."""
         found = found_values(self._keys, parsed)
         words = self._word.words(_shortened(found.get("words")))
         segments = self._segment.segments(_shortened(found.get("segments"))) or segments_of(words)
-        missing = f"a success without a text at '{self._keys.text}'; {_names_in(parsed)}"
+        missing = f"a success without a text at '{self._keys.text}'; {values.names_in(parsed)}"
         duration_scale = _SCALES[self._keys.duration_unit or self._keys.unit]
         return Transcript(
             values.told_text(found.get("text"), parts=segments, missing=missing),
@@ -149,61 +147,38 @@ class DescribedJobs(DescribedApi, JobVendor):
         super().__init__(config)
         poll = config.poll
         assert poll is not None  # noqa: S101 - see build
-        self._poll = poll
         self.creates_in_upload = poll.create is None
+        if poll.create is not None:
+            self.jobs_path, self.file_name = poll.create.url, (poll.create.audio, poll.create.field)
+        self.job_path, self.result_path, self.delete_path = poll.url, poll.result or "", poll.delete or ""
+        self.id_field, self.state_field = poll.id, poll.state
+        self.working, self.done, self.failed = (), poll.done, poll.failed
         self.poll_every_seconds = poll.every_seconds
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
+    def at(self, path: str, name: str = "") -> str:
+        """URL of the config, which may be relative to that of the audio."""
+        return urljoin(self.url, path.replace("{id}", quoted(name)))
+
+    def told(self, answer: values.Item, place: str) -> str:
+        """The text, number or truth value that an expression finds."""
+        found = _found(place, answer)
+        return json.dumps(found) if isinstance(found, bool) else _said(found)
+
+    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """The audio; `params` are in the request that creates the job, if that is another one."""
         return super().upload(audio, params if self.creates_in_upload else {})
 
-    def create(self, uploaded: values.Item, params: Params) -> Upload:
-        """The parameters and the upload's name as JSON."""
-        create = self._poll.create
-        assert create is not None  # noqa: S101 - see creates_in_upload
-        name = _word(_found(create.audio, uploaded))
-        if not name:
-            raise values.BadAnswer(f"an upload without '{create.audio}'")
-        return json_request(self._at(create.url), nested({**params, create.field: name}))
-
-    def job_id(self, created: values.Item) -> str:
-        """Id that `poll.id` finds."""
-        if (name := _word(_found(self._poll.id, created))) is None:
-            raise values.BadAnswer(f"a job without an id at '{self._poll.id}'; {_names_in(created)}")
-        return name
-
-    def poll_url(self, job_id: str) -> str:
-        """URL of the job's state, from the config."""
-        return self._at(self._poll.url, job_id)
-
     def progress(self, polled: values.Item) -> Progress | None:
         """State of the job; one that the config does not name counts as working."""
-        state = _word(_found(self._poll.state, polled))
-        if state in self._poll.done:
-            return Progress.DONE
-        if state in self._poll.failed:
-            return Progress.FAILED
-        return Progress.WORKING if state else None
+        is_unnamed = bool(self.told(polled, self.state_field))
+        return super().progress(polled) or (Progress.WORKING if is_unnamed else None)
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """Error of the text that `answer.error` finds, else of the body."""
         said = self.failure(polled)
         return error_of({"message": said} if said else polled)
 
-    def result_url(self, job_id: str) -> str | None:
-        """URL of the result by the config; None if the poll's answer holds the result."""
-        return self._at(self._poll.result, job_id) if self._poll.result else None
-
-    def deletions(self, job_id: str) -> tuple[str, ...]:
-        """The job, if the config says where."""
-        return (self._at(self._poll.delete, job_id),) if self._poll.delete else ()
-
-    def probe(self) -> tuple[str, str]:
-        """A request without audio."""
-        return "POST", self.url
-
-    def _at(self, place: str, job_id: str = "") -> str:
-        return urljoin(self.url, place.replace("{id}", job_id))
+    probe = Vendor.probe  # a request without audio
 
 
 def _found(expression: str, parsed: values.Item) -> Any:
@@ -212,11 +187,6 @@ def _found(expression: str, parsed: values.Item) -> Any:
         return jmespath.search(expression, parsed)
     except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError):
         return None
-
-
-def _names_in(parsed: values.Item) -> str:
-    """A clause with the names that an answer has."""
-    return f"it has {', '.join([*map(str, parsed)][:MOST_NAMES]) or 'nothing'}"
 
 
 def _said(value: Any) -> str:
@@ -235,10 +205,3 @@ def _table(keys: ErrorKeys | None) -> Table:
         for mark in getattr(keys, name, ()):
             rows[(mark, None) if isinstance(mark, int) else (None, mark.lower())] = kind
     return rows
-
-
-def _word(value: Any) -> str | None:
-    """A text, a number or a truth value as the config would write it; None for anything else."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, str | int) and str(value) else None

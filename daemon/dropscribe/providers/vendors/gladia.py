@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody
 from dropscribe.providers.jobs import SERVER_ERROR, JobVendor
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.words import Reading
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from dropscribe.providers.vendor import Params
 
 _UTTERANCE = Reading(said=values.stripped)
 _WORD = Reading(("word",), said=values.stripped)
@@ -42,7 +37,7 @@ class Gladia(JobVendor):
         code = SERVER_ERROR if status >= 500 else f"job_failed_{status:.0f}"
         return ErrorBody(code, (code,), f"the job failed with error_code {status:.0f}")
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:  # noqa: ARG002
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:  # noqa: ARG002
         """Times are seconds. Words stand in the utterances, which have the speaker."""
         result = values.mapping(parsed.get("result"))
         transcription = values.mapping(result.get("transcription"))

@@ -16,7 +16,7 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.requests import Upload, fields_of, form_request
-from dropscribe.providers.vendor import Params, Vendor
+from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading
 from dropscribe.transcripts.model import Transcript
 
@@ -34,8 +34,6 @@ _WHOLE_PATHS = (_PATH, "/inference")  # whisper.cpp's server has the second
 _NO_FILE = re.compile(
     r"\bfile\b.*\b(?:required|missing|provide)|\b(?:required|missing|no)\b.*\bfile\b", re.IGNORECASE
 )
-_TEXT_FORMATS = ("text", "srt", "vtt")  # no sets: null gives a list
-
 _NANOSECONDS = 1e-9
 _LONGEST_SECONDS = 1e6  # No recording lasts 11 days: a larger time is LocalAI's nanoseconds
 _SPEAKER = ("speaker", "speaker_id")  # Mistral has the second
@@ -55,6 +53,7 @@ class OpenAI(Vendor):
 
     type = "openai"
     host = "https://api.openai.com/v1"
+    text_formats = ("response_format", ("text", "srt", "vtt"))
     errors = {
         (400, HAS_FILE_PARAM): Kind.REJECTED,
         (400, HAS_PARAM): Kind.RULE,
@@ -68,14 +67,14 @@ class OpenAI(Vendor):
         self._max_body_bytes = OPENAI_BODY_BYTES if at_openai else None
         self._plain_models: set[str] = set()
 
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
+    def params(self, given: Mapping[str, ParamValue]) -> values.Params:
         """With the richest format that the model takes."""
         sent = super().params(given)
         if "response_format" not in given and str(sent["model"]) in self._plain_models:
             return _plain(sent)
         return sent
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
+    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """A form with the file at its end."""
         upload = form_request(self.url, fields_of(params), audio)
         if self._max_body_bytes is not None and upload.size_bytes > self._max_body_bytes:
@@ -83,7 +82,7 @@ class OpenAI(Vendor):
             raise AudioRejected("too_large", reason)
         return upload
 
-    def link(self, url: str, params: Params) -> Upload:
+    def link(self, url: str, params: values.Params) -> Upload:
         """The field ``url``, which some servers have and OpenAI itself has not."""
         return form_request(self.url, [*fields_of(params), ("url", url)])
 
@@ -93,11 +92,9 @@ class OpenAI(Vendor):
             return AudioRejected("links_not_supported", error.reason, status=error.status)
         return error
 
-    def wants_text(self, params: Params) -> bool:
-        """Whether the user chose a format that is plain text."""
-        return params.get("response_format") in _TEXT_FORMATS
-
-    def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:
+    def simpler(
+        self, given: Mapping[str, ParamValue], params: values.Params, error: ProviderError
+    ) -> values.Params | None:
         """Plain ``json``, where the model refused a ``response_format`` with times."""
         is_about_format = error.status in {400, 422} and "response_format" in error.reason
         if not is_about_format or "response_format" in given or params["response_format"] == "json":
@@ -117,7 +114,7 @@ class OpenAI(Vendor):
             return f"answers, but lists no models (HTTP {answer.status}): the key was not tried"
         return None
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Words stand at the top or in their segments."""
         items, top = values.objects(parsed.get("segments")), values.objects(parsed.get("words"))
         found = top or [word for item in items for word in values.objects(item.get("words"))]
@@ -156,6 +153,6 @@ def models_url(url: str) -> str:
     return urlunsplit(parts._replace(path=f"{base}/models"))
 
 
-def _plain(params: Params) -> Params:
+def _plain(params: values.Params) -> values.Params:
     others = {name: value for name, value in params.items() if name not in GRANULARITIES}
     return {**others, "response_format": "json"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.vendor import Params, QueryVendor
+from dropscribe.providers.vendor import QueryVendor
 from dropscribe.providers.words import Reading, mean_confidence, words_of_each
 from dropscribe.transcripts.model import Transcript
 
@@ -28,7 +28,7 @@ class Pulse(QueryVendor):
         (None, "nosuchkey"): Kind.TEMPORARY,
     }
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""
         words = _WORD.words(parsed.get("words"))
         utterances = _UTTERANCE.segments(parsed.get("utterances"))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.providers import values
 from dropscribe.providers.formats import OCTETS, reson8_encoding
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import Upload, raw_request, with_query
-from dropscribe.providers.vendor import Params, Vendor
+from dropscribe.providers.transport.requests import Upload, raw_request
+from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, mean_confidence
 from dropscribe.transcripts.model import Transcript
 
@@ -39,6 +39,7 @@ class Reson8(Vendor):
 
     type = "reson8"
     host = "https://api.reson8.dev/v1/speech-to-text/prerecorded"
+    query = None
     errors = {
         (400, "invalid_request"): Kind.REJECTED_OR_RULE,
         (404, "not_found"): Kind.RULE,  # an unknown custom_model_id
@@ -49,12 +50,12 @@ class Reson8(Vendor):
         if config.auth != "bearer":
             self.key_header = "Authorization: ApiKey {key}"
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
+    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """The audio as it is, with its encoding named."""
         sent = {"encoding": reson8_encoding(audio.suffix, audio.head), **params}
-        return raw_request(with_query(self.url, sent), audio, OCTETS)
+        return raw_request(self.endpoint(sent), audio, OCTETS)
 
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are milliseconds, as start and length.
 
         The top ``duration_ms`` is the span of the speech, not the audio's length, which stays unknown. Words

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
@@ -14,9 +12,6 @@ from dropscribe.providers.words import segments_of
 from dropscribe.transcripts.line_breaks import joined, pieces_of
 from dropscribe.transcripts.model import Transcript, Word
 from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, split_runs
-
-if TYPE_CHECKING:
-    from dropscribe.providers.vendor import Params
 
 _MILLISECONDS = 0.001
 
@@ -30,6 +25,10 @@ class Soniox(JobVendor):
     form_field = "file"
     file_name = ("id", "file_id")
     jobs_path = "/v1/transcriptions"
+    result_path = "{jobs}/{id}/transcript"
+    unused_path = "/v1/files/{id}"  # the account has room for a limited number of files
+    probe_path = "/v1/models"
+    length_field = ("audio_duration_ms", _MILLISECONDS)
     errors = {(None, "internal_error"): Kind.TEMPORARY}
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
@@ -37,20 +36,7 @@ class Soniox(JobVendor):
         said = error_of({"message": polled.get("error_message"), "type": polled.get("error_type")})
         return replace(said, code=said.code or next(iter(said.signs), ""))
 
-    def result_url(self, job_id: str) -> str | None:
-        """The text has a document of its own."""
-        return f"{self.poll_url(job_id)}/transcript"
-
-    def seconds(self, polled: values.Item) -> float | None:
-        """Told by the job, in milliseconds."""
-        return values.duration(polled.get("audio_duration_ms"), scale=_MILLISECONDS)
-
-    def unused_upload(self, uploaded: values.Item) -> str | None:
-        """The account has room for a limited number of files."""
-        name = values.word_or_none(uploaded.get("id"))
-        return name and f"{self.url}{self.upload_path}/{quote(name, safe='')}"
-
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Tokens are parts of words, or Chinese and Japanese characters. Times are milliseconds.
 
         With `translation` in the parameters there are tokens of the translation too, which were not spoken.
@@ -69,10 +55,6 @@ class Soniox(JobVendor):
             segments=segments_of(words),
             words=words,
         )
-
-    def probe(self) -> tuple[str, str]:
-        """The list of models."""
-        return "GET", f"{self.url}/v1/models"
 
 
 def _begins_word(run: list[values.Item], token: values.Item) -> bool:

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
-from dropscribe.providers.jobs import JobVendor, Progress
+from dropscribe.providers.jobs import JobVendor
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import nested
+from dropscribe.providers.transport.requests import Upload, form_request, nested
 from dropscribe.providers.words import segments_of
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dropscribe.providers.vendor import Params
+    from dropscribe.files.audio import AudioFile
 
 _UNKNOWN_SPEAKER = "UU"
 
@@ -29,9 +27,11 @@ class Speechmatics(JobVendor):
     host = "https://eu1.asr.api.speechmatics.com"
     model_param = "transcription_config.model"
     upload_path = "/v2/jobs/"
-    form_field = "data_file"
     creates_in_upload = True
     jobs_path = "/v2/jobs"
+    result_path = "{jobs}/{id}/transcript?format=json-v2"
+    delete_path = "{jobs}/{id}?force=true"  # even if it is still running: its result is not needed
+    state_field = "job.status"
     working = ("running",)
     done = ("done",)
     failed = ("rejected",)
@@ -44,32 +44,21 @@ class Speechmatics(JobVendor):
         (None, "requested_product_not_available"): Kind.UNUSABLE,
     }
 
-    def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:
-        """The job's config as JSON; each word of a custom dictionary is an object there."""
+    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
+        """A form with the job's config as JSON; each word of a custom dictionary is an object there."""
         config: dict[str, Any] = {"type": "transcription", **nested(params)}
         words = config.get("transcription_config", {}).get("additional_vocab")
         if isinstance(words, list):
             config["transcription_config"]["additional_vocab"] = [{"content": word} for word in words]
-        return [("config", json.dumps(config))]
-
-    def progress(self, polled: values.Item) -> Progress | None:
-        """The job is an object in the answer."""
-        return super().progress(values.mapping(polled.get("job")))
+        fields = [("config", json.dumps(config))]
+        return form_request(self.at(self.upload_path), fields, audio, field="data_file")
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """The last of the job's errors: words alone."""
         errors = values.objects(values.mapping(polled.get("job")).get("errors"))
         return error_of(errors[-1] if errors else {})
 
-    def result_url(self, job_id: str) -> str | None:
-        """The text has a document of its own."""
-        return f"{self.poll_url(job_id)}/transcript?format=json-v2"
-
-    def deletions(self, job_id: str) -> tuple[str, ...]:
-        """URL of the job, even if it is still running: its result is not needed."""
-        return (f"{self.poll_url(job_id)}?force=true",)
-
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:  # noqa: ARG002
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:  # noqa: ARG002
         """A flat list of words and punctuation marks. Times are seconds."""
         results = values.objects(parsed.get("results"))
         metadata = values.mapping(parsed.get("metadata"))

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.providers import values
-from dropscribe.providers.transport.requests import Upload, form_request, with_query
-from dropscribe.providers.vendor import Params, Vendor
+from dropscribe.providers.transport.requests import Upload, form_request
+from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, mean_confidence
 from dropscribe.transcripts.model import Segment, Transcript
 
 if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.transport.http import Answer
-
-_TEXT_OUTPUTS = ("txt", "vtt", "srt", "tsv")  # no sets: null gives a list
 
 _WORD = Reading(("word",), confidence=("probability", "score"), said=values.stripped)
 _SEGMENT = Reading(confidence=("avg_logprob",), probability=values.probability_of_log, said=values.stripped)
@@ -30,16 +28,14 @@ class WhisperAsr(Vendor):
 
     type = "whisper-asr"
     path = "/asr"
+    query = None
+    text_formats = ("output", ("txt", "vtt", "srt", "tsv"))
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
+    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """A form with the file; the parameters are in the query."""
-        return form_request(with_query(self.url, params), (), audio, field="audio_file")
+        return form_request(self.endpoint(params), (), audio, field="audio_file")
 
-    def wants_text(self, params: Params) -> bool:
-        """Whether the user chose an output that is plain text."""
-        return params.get("output") in _TEXT_OUTPUTS
-
-    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+    def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are seconds; whisperX has no `text` and calls a probability `score`."""
         items = values.objects(parsed.get("segments"))
         segments = tuple(map(_segment, items))

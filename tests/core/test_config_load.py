@@ -389,7 +389,7 @@ def test_a_vendors_key_goes_to_no_other_server():
         (
             "type: openai, api_key: k, params: 3",
             "providers.p.params",
-            "'3' is not a mapping of names to values",
+            "'3' must be a mapping",
         ),
     ],
 )

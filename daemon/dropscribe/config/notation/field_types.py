@@ -160,11 +160,16 @@ def _time_zone(value: object) -> ZoneInfo:
         raise ValueError("is not a time zone of this system", "write such as Europe/Berlin or UTC") from None
 
 
-def _params(value: object) -> dict[str, Any]:
-    """The names and values as written; ``params.py`` checks that they can be sent."""
-    if not isinstance(value, dict | None):
-        raise ValueError("is not a mapping of names to values", "write {language: en}")  # noqa: TRY004 - as above
-    return value or {}
+def _param(value: object) -> Any:
+    """A request parameter, which is text, a number, a boolean or a list of them; or None."""
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    if any(not isinstance(item, str | int | float) or _BROKEN.search(str(item)) for item in items):
+        raise ValueError(
+            "cannot be sent", "a parameter is a string, a number, true, false or a list of strings"
+        )
+    if items is not value:
+        return value
+    return [str(item).lower() if isinstance(item, bool) else str(item) for item in items]
 
 
 def _time_pattern(value: object) -> str:
@@ -333,9 +338,8 @@ SECRET_URLS = list_of(_string(_secret_url))
 COMPANIONS = list_of(_string(_companion))
 _ARGUMENT = _string(_system_text)
 COMMAND = FieldType({"type": "array", "items": TEXT.schema}, "list of text", item=_ARGUMENT, is_argv=True)
-PARAMS = FieldType({"type": ["object", "null"], "additionalProperties": _VALUE}, "mapping", _params)
-_VALUES = {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUE, {"type": "object"}]}}
-RULE_PARAMS = FieldType(_VALUES, "mapping", _params)
+PARAMS = map_of(FieldType(_VALUE, "", _param), TEXT)
+RULE_PARAMS = map_of(FieldType({"anyOf": [_VALUE, {"type": "object"}]}, ""), TEXT)
 
 _PLAIN_TYPES = {
     bool: BOOLEAN,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dropscribe.config.extras import install_hint, is_installed
+from dropscribe.config.keys import MISSING
+from dropscribe.config.notation.field_types import PARAMS
 from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import LOCAL_PARAMS, local_param_problem
 from dropscribe.core.requests.speech_hints import SpeechHints, Written, hint_params, ignored_hints
@@ -29,47 +31,19 @@ class Target(NamedTuple):
     own: Mapping[str, ParamValue]  # parameters that its preset sends; `language: auto` returns to them
 
 
-def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:
-    """The parameters at *path* that can be sent; the others are reported."""
-    sendable: Written = {}
-    for name, value in values.items():
-        items = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(map(_can_be_sent, items)):
-            hint = "a parameter is a string, a number, true, false or a list of strings"
-            document.report((*path, name), f"{document.shown((*path, name), value)} cannot be sent", hint)
-        elif isinstance(value, list):
-            sendable[name] = [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
-        else:
-            sendable[name] = value
-    return sendable
-
-
-def _can_be_sent(value: object) -> bool:
-    """Whether *value* is a number, a boolean or a text; one with bytes that are not UTF-8 is none."""
-    if isinstance(value, str):
-        return not any("\ud800" <= letter <= "\udfff" for letter in value)
-    return isinstance(value, int | float)
-
-
 def check_rule_params(read: SectionRead) -> dict[str, Written]:
     """The rule's own parameters by provider; they are keyed by provider if the file lists its providers."""
-    document, path, providers = read.document, (*read.path, "params"), read.values["providers"]
+    path, providers = (*read.path, "params"), read.values["providers"]
     values = read.values.get("params", {})
     if not isinstance(read.data["provider"], list):
-        return {providers[0]: check_params(values, path, document)}
-    checked: dict[str, Written] = {}
-    for name, body in values.items():
-        here = (*path, name)
-        if name not in providers:
-            hint = did_you_mean(name, providers)
-            document.report(
-                here, "with a list of providers, params are keyed by their names", hint, on_key=True
-            )
-        elif not isinstance(body, dict):
-            document.report(here, "must be a mapping", f"write {name}: {{language: en}}")
-        else:
-            checked[name] = check_params(body, here, document)
-    return checked
+        found = {providers[0]: read.reader.value(PARAMS, path, values)}
+    else:
+        known = {name: body for name, body in values.items() if name in providers}
+        found = {name: read.reader.value(PARAMS, (*path, name), body) for name, body in known.items()}
+        for name in values.keys() - known:
+            message = "with a list of providers, params are keyed by their names"
+            read.document.report((*path, name), message, did_you_mean(name, providers), on_key=True)
+    return {name: params for name, params in found.items() if params is not MISSING}
 
 
 def layered_params(

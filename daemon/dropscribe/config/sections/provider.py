@@ -199,7 +199,7 @@ class ProviderConfig(Section):
                 message = f"a provider of type {kind} needs {' or '.join(map(repr, group))}"
                 read.report("", message, "write it", on_key=True)
         path = (*read.path, "params")
-        written = params.check_params(values.get("params", {}), path, read.document)
+        written = values.get("params", {})
         model = values.get("model") or ""
         below = {**FIXED_PARAMS.get(kind, {}), **facts.params}
         if kind == "local":

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 import structlog
 
-from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.mounts import ignore_sigio
 from support.postgres import Postgres, why_no_postgres
 
 ignore_sigio()

@@ -25,7 +25,7 @@ from dropscribe.providers.build import build_provider
 from dropscribe.providers.jobs import JobProvider
 from dropscribe.providers.transport.http import Answer
 from dropscribe.providers.values import BadAnswer
-from dropscribe.publish.error_file import read_error, remove_error_file
+from dropscribe.publish.return_to_inbox import read_error, remove_error_file
 from dropscribe.transcripts.document import TranscriptFacts, error_document, transcript_document
 from dropscribe.transcripts.render import RENDERERS
 from support.benches import DEEPGRAM_IN_WORDS

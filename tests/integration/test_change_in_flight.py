@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.files import content
-from dropscribe.files.content import find_content
+from dropscribe.files import audio
+from dropscribe.files.audio import find_content
 from dropscribe.pipeline import publisher
 from dropscribe.publish.publication import NameTaken
 from dropscribe.queue.sql import intake_queries
@@ -158,7 +158,7 @@ async def test_a_file_that_has_left_its_inbox_is_dropped_at_once(tmp_path, momen
 
 async def test_a_file_that_may_be_in_a_closed_folder_is_looked_for_again(tmp_path, monkeypatch):
     """A listing that is not complete proves nothing: the job ends after a few searches."""
-    monkeypatch.setattr(content, "open_listable_folder", refuse)
+    monkeypatch.setattr(audio, "open_listable_folder", refuse)
     async with Gated(tmp_path, "sent") as house:
         path = await house.drop_and_wait()
         path.unlink()

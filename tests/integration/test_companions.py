@@ -14,7 +14,7 @@ from dropscribe.core.errors import AudioRejected, PublishError
 from dropscribe.core.naming import Companion
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.companions import JSON_BYTES, JSON_DEPTH
-from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.mounts import ignore_sigio
 from dropscribe.publish.filing import publish, withdraw
 from dropscribe.publish.publication import NameTaken
 from dropscribe.publish.return_to_inbox import return_to_inbox
@@ -294,7 +294,7 @@ def test_the_last_copy_is_never_withdrawn(tmp_path, monkeypatch):
     """The original has gone from the inbox: the copy stays, whatever becomes of the recording."""
     request = request_with_companion(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("dropscribe.publish.filing.move_audio", _fail)
+        patch.setattr("dropscribe.publish.moving.move_audio", _fail)
         with pytest.raises(PublishError):
             publish(request)
     (tmp_path / "inbox/call.xml").unlink()

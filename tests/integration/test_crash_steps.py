@@ -23,7 +23,7 @@ PROGRAM = """
 import asyncio, os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.mounts import ignore_sigio
 from support.house import House, make_config
 from support.scripted import ScriptedProvider
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dropscribe.core.settling import Cause, Completeness, Lease, QuietTimes, Seen, Signs, decide
-from dropscribe.files import lease, mounts
+from dropscribe.files import mounts
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.mounts import LeaseSupport, lease_support
 from dropscribe.intake.availability import TAKEN, TAKEN_BY_US, InboxRoot
@@ -247,12 +247,12 @@ def test_the_longest_name_has_no_control_file(station):
 
 def test_no_lease_is_asked_for_where_a_server_decides(inbox_dir, monkeypatch):
     """There a refusal means a missing delegation or oplock, and says nothing of writers."""
-    monkeypatch.setattr(lease, "lease_support", lambda _: LeaseSupport.NONE)
+    monkeypatch.setattr(mounts, "lease_support", lambda _: LeaseSupport.NONE)
     path = inbox_dir / "a.wav"
     path.write_bytes(wav())
     with open(path, "ab"), open(path, "rb") as reader:
-        assert lease.probe_lease(reader.fileno()) is Lease.UNKNOWN
-        assert lease.hold_lease(reader.fileno()) is Lease.UNKNOWN
+        assert mounts.probe_lease(reader.fileno()) is Lease.UNKNOWN
+        assert mounts.hold_lease(reader.fileno()) is Lease.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_mount_without_a_source_is_known(inbox_dir, monkeypatch):
     assert mounts.mount_of(bytes(inbox_dir)).name == "tmpfs"
 
 
-@pytest.mark.parametrize("take", [lease.probe_lease, lease.hold_lease])
+@pytest.mark.parametrize("take", [mounts.probe_lease, mounts.hold_lease])
 def test_a_lease_ends_with_its_file(inbox_dir, take):
     """Until the file is closed no writer can open it; then it can at once."""
     path = inbox_dir / "a.wav"
@@ -302,10 +302,10 @@ def test_no_lease_is_taken_while_sigio_would_end_the_process(inbox_dir):
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     try:
         with open(path, "rb") as reader:
-            assert lease.probe_lease(reader.fileno()) is Lease.UNKNOWN
-            assert lease.hold_lease(reader.fileno()) is Lease.UNKNOWN
+            assert mounts.probe_lease(reader.fileno()) is Lease.UNKNOWN
+            assert mounts.hold_lease(reader.fileno()) is Lease.UNKNOWN
     finally:
-        lease.ignore_sigio()
+        mounts.ignore_sigio()
 
 
 # The lock
@@ -410,6 +410,14 @@ def test_a_thousand_probes_do_not_fill_the_lock(inbox_dir):
     first.unlock()
 
 
+def test_probes_that_are_not_answered_free_no_lock(inbox_dir):
+    """The holder's thread may be busy for minutes."""
+    first, second = _root(inbox_dir), _root(inbox_dir)
+    assert first.check() == ""
+    assert {second.check() for _ in range(500)} == {TAKEN_BY_US}
+    first.unlock()
+
+
 # The thread
 
 
@@ -467,7 +475,7 @@ def test_the_state_is_a_snapshot(inbox_dir):
 
 def test_every_cause_has_a_sentence(station):
     """Whatever a file waits for, `why` says it in words."""
-    from dropscribe.intake.state import WaitingFile
+    from dropscribe.intake.pending import WaitingFile
 
     for cause in Cause:
         assert WaitingFile(b"a.wav", cause, "note", 0.0, 10.0).describe(5.0)

@@ -18,8 +18,7 @@ import pytest
 from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
 from dropscribe.files import beneath, capabilities, moves, own_file
 from dropscribe.files.capabilities import Move
-from dropscribe.files.lease import ignore_sigio
-from dropscribe.files.mounts import mount_of
+from dropscribe.files.mounts import ignore_sigio, mount_of
 from dropscribe.publish import moving
 from dropscribe.publish.filing import publish
 from dropscribe.publish.publication import NameTaken

@@ -16,7 +16,7 @@ from dropscribe.core.errors import AudioChanged, AudioMissing
 from dropscribe.core.naming import Companion, OutputPlan, first_free, number_names
 from dropscribe.files import beneath, capabilities
 from dropscribe.files.audio import snapshot_of
-from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.mounts import ignore_sigio
 from dropscribe.files.moves import FileName, remove_aside, remove_if
 from dropscribe.publish import filing, moving
 from dropscribe.publish.filing import publish, withdraw

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.mounts import ignore_sigio
 from dropscribe.publish.filing import publish
 from support.faults import run_as_nobody
 from support.publications import publication_of

@@ -10,7 +10,7 @@ import pytest
 
 from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
 from dropscribe.files import beneath, own_file
-from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.mounts import ignore_sigio
 from dropscribe.publish import filing
 from dropscribe.publish.filing import publish, publish_together
 from dropscribe.publish.publication import CopyNeeded, NameTaken

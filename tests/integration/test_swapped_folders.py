@@ -17,12 +17,11 @@ from dropscribe.core.model import OutputNames
 from dropscribe.core.naming import OutputPlan
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing
-from dropscribe.files.lease import ignore_sigio
-from dropscribe.publish.error_file import remove_error_file
+from dropscribe.files.mounts import ignore_sigio
 from dropscribe.publish.filing import publish
 from dropscribe.publish.places import find_free_names
 from dropscribe.publish.publication import PublishRequest
-from dropscribe.publish.return_to_inbox import return_to_inbox
+from dropscribe.publish.return_to_inbox import remove_error_file, return_to_inbox
 from support.house import make_config
 
 TRIES = int(os.environ.get("DROPSCRIBE_SWAP_TRIES", "400"))

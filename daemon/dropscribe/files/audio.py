@@ -13,11 +13,19 @@ import os
 import pwd
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing, AudioUnsafe
+from dropscribe.core.errors import AudioChanged, AudioError, AudioForbidden, AudioMissing, AudioUnsafe
 from dropscribe.core.model import FileSnapshot
-from dropscribe.files.beneath import UnsafePathError, closing, open_at, open_file
+from dropscribe.files.beneath import (
+    UnsafePathError,
+    closing,
+    open_at,
+    open_file,
+    open_listable_folder,
+    open_listable_root,
+)
+from dropscribe.files.own_file import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -144,25 +152,19 @@ def _is_substitute(uid: int) -> bool:
 
 
 class AudioFile:
-    """One settled file, open for one attempt.
-
-    Attributes:
-        snapshot: From ``fstat`` right after the open.
-        size_bytes: Its size then; the Content-Length of the upload.
-        executor: For blocking calls on the file's folder; None is the event loop's default executor.
-        head: The first bytes, at most BLOCK_BYTES: enough to identify a container.
-        sha256: Hex digest of the whole content, known after a whole pass of :meth:`blocks`, else "".
-    """
+    """One settled file, open for one attempt."""
 
     def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
         self._descriptor = descriptor
-        self.executor = executor
-        self.sha256 = ""
+        self.executor = (
+            executor  # For blocking calls on its folder; None is the event loop's default executor
+        )
+        self.sha256 = ""  # Hex digest of the whole content, known after a whole pass of :meth:`blocks`
         self.name = name
         self.snapshot = snapshot_of(os.fstat(descriptor))
-        self.size_bytes = self.snapshot.size_bytes
+        self.size_bytes = self.snapshot.size_bytes  # The Content-Length of the upload
         self.progress = Progress(self.size_bytes)
-        # A recording of one block costs no second hop to a thread.
+        # Enough to identify a container; a recording of one block costs no second hop to a thread.
         self.head = os.pread(descriptor, min(BLOCK_BYTES, self.size_bytes), 0)
 
     @classmethod
@@ -247,3 +249,54 @@ class AudioFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class FoundContent(NamedTuple):
+    """The file found at a recording's path."""
+
+    snapshot: FileSnapshot | None = None  # Of a file with the recording's bytes; None if its bytes differ
+    inode: int | None = None  # Of the file; None if there is none
+    is_forbidden: bool = False  # There is a file, and it may not be read
+
+
+def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> FoundContent:
+    """Compare the file at *path* with the bytes that were sent; blocking: it may read the whole file.
+
+    SFTP and rclone clients set a file's times after its last byte, and others rename a second copy of the
+    same bytes over the first: neither is another recording.
+    """
+    try:
+        with closing(open_beneath(inbox, path)) as descriptor:
+            before = snapshot_of(os.fstat(descriptor))
+            is_it = sha256 and before.size_bytes == size_bytes and sha256_of(descriptor) == sha256
+            is_still = before.same_audio(snapshot_of(os.fstat(descriptor)))
+            return FoundContent(before if is_it and is_still else None, before.inode)
+    except AudioForbidden:
+        return FoundContent(is_forbidden=True)
+    except (AudioError, OSError):
+        return FoundContent()
+
+
+def has_left(inbox: bytes, audio: FileSnapshot) -> bool:
+    """Whether a complete listing of *inbox* shows that *audio*, known by its inode, is not in it.
+
+    False where that is not certain: a folder cannot be listed, or another device is mounted there.
+    """
+    try:
+        with closing(open_listable_root(inbox)) as root:
+            return os.fstat(root).st_dev == audio.device and not _has_inode(root, audio.inode)
+    except OSError:
+        return False
+
+
+def _has_inode(root: int, inode: int) -> bool:
+    waiting = [b""]
+    while waiting:
+        directory = waiting.pop()
+        with closing(open_listable_folder(root, directory)) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.inode() == inode:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(os.path.join(directory, os.fsencode(entry.name)))
+    return False

@@ -46,11 +46,7 @@ class UnsafePathError(OSError):
 
 
 def open_root(path: bytes) -> int:
-    """Open the folder at the absolute *path*.
-
-    Raises:
-        UnsafePathError: A link on the way belongs to neither root nor this process's user.
-    """
+    """Open the folder at the absolute *path*; UnsafePathError for a link of neither root nor our user."""
     at_once = _open_at_once(_ROOT, path, _AT_ONCE)
     if at_once is not None:
         return at_once
@@ -151,11 +147,7 @@ def make_root(path: bytes) -> int:
 
 
 def open_folder(root: int, path: bytes) -> int:
-    """Open the folder *path* below the open *root*; b"" is *root* itself.
-
-    Raises:
-        UnsafePathError: A component is a link, or not a name.
-    """
+    """Open *path* below the open *root* (b"": itself); UnsafePathError for a link or what is no path."""
     names = _components(path)
     at_once = _open_at_once(root, path, _AT_ONCE_BENEATH) if names else None
     return _descend(root, names, path, _step) if at_once is None else at_once
@@ -222,11 +214,7 @@ def open_at(root: bytes, path: bytes) -> int:
 
 
 def open_file(folder: int, name: bytes) -> int:
-    """Open the regular file *name* in the open *folder*.
-
-    Raises:
-        UnsafePathError: It is a link, device, pipe, socket or folder.
-    """
+    """Open the regular file *name* in the open *folder*; UnsafePathError if it is anything else."""
     return open_with_status(folder, name)[0]
 
 

@@ -68,29 +68,22 @@ class Capabilities:
 CAPABILITY_ERRORS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 """Errors of a mount that lacks the cached capabilities: another one is mounted there now."""
 
-_MountKey = tuple[int, int]
 _Call = Callable[[int, bytes, int, bytes], None]
 
-_known: dict[_MountKey, Capabilities] = {}
+_known: dict[tuple[int, int], Capabilities] = {}
 _trial = threading.Lock()
 
 
 def capabilities_of(folder: int) -> Capabilities:
-    """Capabilities of the mount of the open *folder*, tried there if they are not known yet.
-
-    Raises:
-        OSError: Nothing can be made in *folder* (EROFS, EACCES, ENOSPC, …).
-    """
+    """Capabilities of the mount of *folder*, tried there if unknown; OSError if nothing can be made there."""
     key = _mount_key(folder)
-    found = _known.get(key)
-    if found is None:
+    if (found := _known.get(key)) is None:
         with _trial:
-            found = _known.get(key) or _try_out(folder)
-            _known[key] = found
+            found = _known[key] = _known.get(key) or _try_out(folder)
     return found
 
 
-def _mount_key(folder: int) -> _MountKey:
+def _mount_key(folder: int) -> tuple[int, int]:
     """Device and file system id, because device numbers are reused after an unmount."""
     return os.fstat(folder).st_dev, os.fstatvfs(folder).f_fsid
 
@@ -114,11 +107,10 @@ def _try_out(folder: int) -> Capabilities:
         os.mkdir(_TRIALS, 0o700, dir_fd=folder)
     try:
         with closing(open_folder(folder, _TRIALS)) as trials:
-            _remove_of_ended_processes(trials)
             name = _own_prefix() + b"%d.%s" % (os.getpid(), secrets.token_hex(4).encode())
             os.mkdir(name, 0o700, dir_fd=trials)
             try:
-                _remove_old(trials, os.stat(name, dir_fd=trials).st_mtime_ns)
+                _remove_leftovers(trials, name)
                 with closing(open_folder(trials, name)) as inside:
                     return _try_all(inside, mount)
             finally:
@@ -137,32 +129,18 @@ def _own_prefix() -> bytes:
         return secrets.token_hex(16).encode() + b"."
 
 
-def _remove_of_ended_processes(trials: int) -> None:
-    """Remove the files of trials that were killed, as far as their processes can be asked for from here."""
-    prefix = _own_prefix()
+def _remove_leftovers(trials: int, own: bytes) -> None:
+    """Remove other trials that were killed: those of ended processes here, and old ones of other machines."""
+    prefix, now_ns = _own_prefix(), os.stat(own, dir_fd=trials).st_mtime_ns
     for name in map(os.fsencode, os.listdir(trials)):
         pid = name.removeprefix(prefix).partition(b".")[0]
-        if name.startswith(prefix) and pid.isdigit() and not _is_another_process(int(pid)):
+        is_of_here = name.startswith(prefix) and pid.isdigit()
+        # Our process runs one trial at a time.
+        is_ended = is_of_here and (int(pid) == os.getpid() or not os.path.exists(b"/proc/" + pid))
+        status = stat_at(trials, name)
+        is_old = status is not None and now_ns - status.st_mtime_ns > _OLD_NS
+        if name != own and (is_ended or is_old):
             _remove(trials, name)
-
-
-def _is_another_process(pid: int) -> bool:
-    """Whether *pid* is there and not ours: our process runs one trial at a time."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
-
-
-def _remove_old(trials: int, now_ns: int) -> None:
-    """Remove the files of trials on other machines that were killed; one may be running a trial now."""
-    for name in os.listdir(trials):
-        status = stat_at(trials, os.fsencode(name))
-        if status is not None and now_ns - status.st_mtime_ns > _OLD_NS:
-            _remove(trials, os.fsencode(name))
 
 
 def _remove(trials: int, trial: bytes) -> None:

@@ -17,7 +17,7 @@ from dropscribe.core.naming import Companion, companion_name, spellings
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_file
-from dropscribe.files.lease import hold_lease
+from dropscribe.files.mounts import hold_lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

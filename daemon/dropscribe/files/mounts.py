@@ -1,8 +1,16 @@
-"""Properties of a folder's file system: change events, reliable leases, stable inode numbers.
+"""Properties of a folder's file system: change events, stable inode numbers, read leases.
 
 inotify and leases only see changes made through this machine's own system calls (inotify(7)), so network and
 FUSE file systems are polled. A file system type that is on none of the lists counts as remote: that is
 slower, but never wrong.
+
+A read lease (``F_SETLEASE``, fcntl(2)) is granted only if no process of this machine has the file open or
+mapped for writing, under any of its names. Leases are asked for only where this kernel itself decides them
+(docs/design/watching.md). A lease ends when its file is closed, soon: until then a writer's open waits, at
+most 45 s (/proc/sys/fs/lease-break-time).
+
+Guarantees: no lease is requested while SIGIO would end the process: the kernel sends it when a writer's open
+breaks a lease, and its default action is to terminate.
 """
 
 from __future__ import annotations
@@ -11,8 +19,14 @@ import contextlib
 import ctypes
 import enum
 import errno
+import fcntl
 import os
+import signal
 from dataclasses import dataclass
+
+from dropscribe.core.settling import Lease
+
+_BUSY = frozenset({errno.EAGAIN, errno.EBUSY})
 
 
 class LeaseSupport(enum.Enum):
@@ -41,11 +55,6 @@ class Mount:
     leases: LeaseSupport = LeaseSupport.NONE
     stable_inodes: bool = False  # A number names the same file for as long as that exists, remounts included
     caches_attributes: bool = False  # stat may be a minute old (NFS without noac)
-
-    @property
-    def has_reliable_leases(self) -> bool:
-        """Whether a granted lease excludes every writer."""
-        return self.leases is LeaseSupport.FULL
 
     @property
     def gives_events(self) -> bool:
@@ -156,3 +165,39 @@ def _described(device: int) -> tuple[str, list[bytes]]:
     # Spaces in a field are escaped; between two there may be no source.
     name, _, options = lines[-1].rstrip().partition(b" - ")[2].split(b" ")[:3]
     return name.decode(errors="replace"), options.split(b",")
+
+
+def ignore_sigio() -> None:
+    """Make lease probes safe. Called once, from the main thread, before any thread starts."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def probe_lease(descriptor: int, support: LeaseSupport | None = None) -> Lease:
+    """Whether a local process has the open file open for writing; *descriptor* was opened read-only.
+
+    UNKNOWN if the file belongs to another user and CAP_LEASE is missing, or if the file system's leases say
+    nothing about local writers. FREE excludes remote writers only where *support* is FULL.
+    """
+    is_none = (support or lease_support(descriptor)) is LeaseSupport.NONE
+    return Lease.UNKNOWN if is_none else _acquire(descriptor)
+
+
+def hold_lease(descriptor: int | None) -> Lease:
+    """As :func:`probe_lease`, so that no writer can open the file between a check and a rename.
+
+    Where a writer's open would wait for another machine, no lease is held: UNKNOWN there, and for None, a
+    file that may not be opened.
+    """
+    if descriptor is None or lease_support(descriptor) is not LeaseSupport.FULL:
+        return Lease.UNKNOWN
+    return _acquire(descriptor)
+
+
+def _acquire(descriptor: int) -> Lease:
+    if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
+        return Lease.UNKNOWN
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return Lease.WRITER if error.errno in _BUSY else Lease.UNKNOWN
+    return Lease.FREE

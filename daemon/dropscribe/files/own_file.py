@@ -19,25 +19,17 @@ from typing import TYPE_CHECKING
 
 from dropscribe.files.beneath import closing, open_file, sync
 from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities
-from dropscribe.files.moves import (
-    FileName,
-    free_placeholder,
-    link,
-    move_new,
-    remove_aside,
-    remove_if,
-    same_file,
-)
-from dropscribe.files.permissions import Permissions
+from dropscribe.files.moves import free_placeholder, link, move_new, remove_aside, remove_if, same_file
+from dropscribe.files.permissions import keep_permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dropscribe.files.capabilities import Capabilities
+    from dropscribe.files.moves import FileName
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1024 * 1024
-
 
 _placed: set[tuple[bytes, bytes]] = set()
 """(hidden name, final name) of the files that this process has named and not finished."""
@@ -60,7 +52,6 @@ class OwnFile:
         self._sha256 = sha256
         self._key = (hidden, name.name)
         self._can = can
-        self._is_named = False
         self._descriptor: int | None = None
 
     def is_placed(self) -> bool:
@@ -73,19 +64,11 @@ class OwnFile:
             return is_known or same_file(self._hidden, self.name, self._can)
         return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self.name)
 
-    def is_like(self, content: bytes) -> bool:
-        """Whether the file at the final name has this content, even if it is not ours."""
-        return digest_at(self.name) == digest_of(content)
-
     def _is_at(self, name: FileName) -> bool:
         return digest_at(name) == self._sha256
 
     def write(self, fill: Callable[[int], None]) -> None:
-        """Write the content durably under the hidden name, unless the file has its final name already.
-
-        Args:
-            fill: Writes content, owner, mode and times into the open file.
-        """
+        """Write durably under the hidden name what *fill* does, unless the file has its final name."""
         try:
             self.begin(fill)
             self.make_durable()
@@ -109,8 +92,7 @@ class OwnFile:
         os.fsync(self._descriptor)
         self._close()
         if not self._can.links:
-            with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):
-                pass
+            os.close(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder))
             sync(self._mark.folder)
 
     def _close(self) -> None:
@@ -133,8 +115,7 @@ class OwnFile:
             # Without a hidden file nothing of an earlier try is left, because it is removed last.
             with contextlib.suppress(FileExistsError):
                 return self._create()
-        self._is_named = self.is_placed()
-        if self._is_named:
+        if self.is_placed():
             return None
         remove_aside(self.name, self._aside, self._is_own)
         if not self._can.links and self._mark.status() is not None and self._is_at(self._hidden):
@@ -148,13 +129,7 @@ class OwnFile:
         return descriptor
 
     def place(self) -> None:
-        """Give the file its final name; the name is not synced.
-
-        Raises:
-            FileExistsError: The name is taken.
-        """
-        if self._is_named:
-            return
+        """Give the file its final name, which is not synced; FileExistsError if it is taken."""
         if not self._can.links:
             move_new(self._hidden, self.name, self._can, self._aside, self._is_at)
             return
@@ -242,7 +217,7 @@ def copy_audio(source: int, target: int) -> None:
     while block := os.pread(source, _BLOCK_BYTES, offset):
         offset += len(block)
         write_all(target, block)
-    Permissions.of_audio(status).apply(target)
+    keep_permissions(target, status)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 import struct
-from dataclasses import dataclass
 
 _NOT_ALLOWED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _NO_ACL = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOENT})
@@ -33,64 +32,55 @@ def may_act_as_owner() -> bool:
     return bool(int(found, 16) & _CAP_FOWNER)
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """Owner and mode for a new file."""
+def keep_permissions(descriptor: int, audio: os.stat_result) -> None:
+    """Give an open copy of *audio* its owner, where allowed, and its mode.
 
-    mode: int
-    owner: tuple[int, int]  # (uid, gid), taken where the system allows it
-    is_audio: bool = False  # A copy of audio keeps its mode as it is
+    A file that keeps our own owner never becomes set-user-ID: a program dropped under an audio's name would
+    run as us.
+    """
+    found = _give_owner(descriptor, audio)
+    is_owners = (found.st_uid, found.st_gid) == (audio.st_uid, audio.st_gid)
+    _give_mode(descriptor, found, stat.S_IMODE(audio.st_mode) & (0o7777 if is_owners else 0o777))
 
-    @classmethod
-    def of_audio(cls, status: os.stat_result) -> Permissions:
-        """The audio's own."""
-        return cls(stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), is_audio=True)
 
-    @classmethod
-    def of_sidecar(cls, folder: int, name: bytes, status: os.stat_result) -> Permissions:
-        """A sidecar's, for the audio *name* in the open *folder*, which has *status*."""
-        mode = stat.S_IMODE(status.st_mode) & 0o644
-        group = _group_rights(folder, name) if mode & 0o070 else None
-        if group is not None:
-            mode &= ~0o070 | (group << 3)
-        return cls(mode, (status.st_uid, status.st_gid))
+def sidecar_mode(folder: int, name: bytes, audio: os.stat_result) -> int:
+    """Mode of a sidecar, for the audio *name* in the open *folder*, which has the status *audio*."""
+    mode = stat.S_IMODE(audio.st_mode) & 0o644
+    group = _group_rights(folder, name) if mode & 0o070 else None
+    return mode if group is None else mode & (~0o070 | (group << 3))
 
-    def apply(self, descriptor: int) -> None:
-        """Give an open new file its owner, where allowed, and its mode.
 
-        A file that keeps our own owner never becomes set-user-ID: a program dropped under an
-        audio's name would run as us.
-        """
-        mode = self.mode
-        if not self.is_audio:  # a new file may get an access control list from its folder
-            with contextlib.suppress(OSError):
-                os.removexattr(descriptor, _ACL)  # it may grant access to users without access to the audio
-        found = self._give_owner(descriptor)
-        if (found.st_uid, found.st_gid) != self.owner:
-            mode &= 0o777
-        if not self.is_audio and found.st_gid != self.owner[1]:
-            mode &= ~0o070
+def give_sidecar_permissions(descriptor: int, mode: int, audio: os.stat_result) -> None:
+    """Give an open new sidecar the owner of *audio*, where allowed, and its *mode*."""
+    with contextlib.suppress(OSError):
+        # The folder's default list may grant access to users without access to the audio.
+        os.removexattr(descriptor, _ACL)
+    found = _give_owner(descriptor, audio)
+    _give_mode(descriptor, found, mode if found.st_gid == audio.st_gid else mode & ~0o070)
+
+
+def _give_owner(descriptor: int, audio: os.stat_result) -> os.stat_result:
+    """Give the file the owner and group of *audio* as far as that is allowed; returns its status then."""
+    found = os.fstat(descriptor)
+    if (found.st_uid, found.st_gid) == (audio.st_uid, audio.st_gid):
+        return found
+    for uid in (audio.st_uid, -1):
         try:
-            if stat.S_IMODE(found.st_mode) != mode:
-                os.fchmod(descriptor, mode)
+            os.fchown(descriptor, uid, audio.st_gid)
+            break
         except OSError as error:
             if error.errno not in _NOT_ALLOWED:
                 raise
+    return os.fstat(descriptor)
 
-    def _give_owner(self, descriptor: int) -> os.stat_result:
-        """Give the file its owner and its group as far as that is allowed; returns its status then."""
-        found = os.fstat(descriptor)
-        if (found.st_uid, found.st_gid) == self.owner:
-            return found
-        for owner in (self.owner, (-1, self.owner[1])):
-            try:
-                os.fchown(descriptor, *owner)
-            except OSError as error:
-                if error.errno not in _NOT_ALLOWED:
-                    raise
-            else:
-                break
-        return os.fstat(descriptor)
+
+def _give_mode(descriptor: int, found: os.stat_result, mode: int) -> None:
+    try:
+        if stat.S_IMODE(found.st_mode) != mode:
+            os.fchmod(descriptor, mode)
+    except OSError as error:
+        if error.errno not in _NOT_ALLOWED:
+            raise
 
 
 def _group_rights(folder: int, name: bytes) -> int | None:

@@ -20,8 +20,8 @@ from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.files.beneath import UnsafePathError, closing, open_listable_root
 from dropscribe.files.mounts import MountKind
 from dropscribe.intake.owner_file import OwnerFile
+from dropscribe.intake.pending import MOST_WAITING
 from dropscribe.intake.probe import OpenInbox
-from dropscribe.intake.state import MOST_WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,11 +77,7 @@ class Availability:
         self._watched: tuple[int, int] | None = None  # InboxRoot.identity of the folder that is watched
 
     def check(self, now: float) -> bool:
-        """Look whether the inbox is there, if that is due.
-
-        Returns:
-            Whether all knowledge of its files is invalid: it is away, or another folder is in its place.
-        """
+        """Look whether the inbox is there, if that is due; returns whether it is away or another folder."""
         if now < self.next_check_at:
             return False
         reason = self.root.check()
@@ -97,6 +93,11 @@ class Availability:
         if reason:
             self._leave(reason)
         return is_new or bool(reason)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether another daemon or an old thread of this one has the inbox, perhaps for a moment only."""
+        return self.owner.is_undecided or self.reason == TAKEN_BY_US
 
     @property
     def _needs_owner_file(self) -> bool:
@@ -194,17 +195,13 @@ def _is_bare_mount_point(context: InboxContext, inbox: OpenInbox, device: int) -
 class InboxRoot:
     """One inbox's own folder: whether it is there and still the same one; locked for this daemon.
 
-    Args:
-        exclusive: False if several daemons share one queue and its inboxes: then none is locked.
-
-    Attributes:
-        identity: (st_dev, st_ino) of the folder that is locked now, or None.
+    It is not locked if not *exclusive*: several daemons share one queue and its inboxes.
     """
 
     def __init__(self, path: bytes, *, exclusive: bool = True) -> None:
         self._path = path
         self._is_exclusive = exclusive
-        self.identity: tuple[int, int] | None = None
+        self.identity: tuple[int, int] | None = None  # (st_dev, st_ino) of the folder that is locked now
         self._lock: socket.socket | None = None
 
     def unlock(self) -> None:

@@ -12,6 +12,7 @@ import enum
 import errno
 import os
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import structlog
@@ -63,18 +64,19 @@ def open_hints(rule: FolderRule, mount: Mount) -> HintSource | None:
     """Watch *rule*'s inbox on *mount* by inotify, else by the watchdog library; None if it must be polled."""
     if rule.watch == "poll" or (rule.watch == "auto" and not mount.gives_events):
         return None
-    try:
-        return InotifyHints()
-    except HintsUnavailable as error:
-        log.warning("watch.unavailable", folder=rule.name, source="inotify", reason=str(error))
+    for name, open_source in (("inotify", InotifyHints), ("watchdog", partial(_open_watchdog, rule))):
+        try:
+            return open_source()
+        except HintsUnavailable as error:
+            log.warning("watch.unavailable", folder=rule.name, source=name, reason=str(error))
+    return None
+
+
+def _open_watchdog(rule: FolderRule) -> WatchdogHints:
     # Loaded only here: where inotify works, its threads and tables are never needed.
     from dropscribe.intake.watchdog_hints import WatchdogHints  # noqa: PLC0415
 
-    try:
-        return WatchdogHints(os.fsencode(rule.inbox), recursive=rule.recursive)
-    except HintsUnavailable as error:
-        log.warning("watch.unavailable", folder=rule.name, source="watchdog", reason=str(error))
-        return None
+    return WatchdogHints(os.fsencode(rule.inbox), recursive=rule.recursive)
 
 
 class InotifyHints:
@@ -107,28 +109,20 @@ class InotifyHints:
         return self._descriptor
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
-        """Watch one directory; it must be listed after this, never before.
+        """Watch *directory* of the inbox, open as *descriptor*; it must be listed after this, never before.
 
-        Args:
-            directory: Relative to the inbox; b"" is the inbox itself.
-            descriptor: The same directory, open.
-
-        Returns:
-            Whether it is watched now; False if it must be listed more often instead.
+        Returns False if it must be listed more often instead.
         """
         path = b"/proc/self/fd/%d" % descriptor  # the open folder itself, even if it was renamed or replaced
         watch: int = self._libc.inotify_add_watch(self._descriptor, path, _MASK)
         if watch < 0:
-            return self._refused(directory, ctypes.get_errno())
+            if ctypes.get_errno() == errno.ENOSPC and not self._limit_reached:
+                self._limit_reached = True
+                remedy = "raise the sysctl fs.inotify.max_user_watches"
+                log.warning("watch.limit_reached", path=directory, watches=len(self._paths), remedy=remedy)
+            return False
         self._paths[watch] = directory  # the same folder under a new name keeps its watch
         return True
-
-    def _refused(self, directory: bytes, number: int) -> bool:
-        if number == errno.ENOSPC and not self._limit_reached:
-            self._limit_reached = True
-            remedy = "raise the sysctl fs.inotify.max_user_watches"
-            log.warning("watch.limit_reached", path=directory, watches=len(self._paths), remedy=remedy)
-        return False
 
     def read(self) -> list[Hint]:
         """The waiting hints, at most some thousands; never blocks."""

@@ -19,8 +19,8 @@ import structlog
 
 from dropscribe.core.errors import StoreBusy
 from dropscribe.intake.hints import open_hints
+from dropscribe.intake.pending import InboxState, take_snapshot
 from dropscribe.intake.scanner import InboxContext, Scanner
-from dropscribe.intake.state import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.hints import HintSource
     from dropscribe.intake.inbox_queue import InboxQueue
-    from dropscribe.intake.state import InboxState
 
 log = structlog.get_logger()
 
@@ -37,6 +36,8 @@ HANGS_SECONDS = 10.0
 """A step that has not ended after so long hangs in the inbox's file system, or waits for the queue."""
 
 _AFTER_ERROR_SECONDS = 1.0
+_FEW_FILES = 500  # up to so many are summarized at every step, more only at intervals
+_REPORT_SECONDS = 0.5
 _LONGEST_SLEEP_SECONDS = 3600.0
 
 
@@ -46,12 +47,7 @@ class Inbox:
     Args:
         queue: Called from the inbox's thread only.
         on_change: Called from the inbox's thread when :meth:`state` has changed.
-        open_source: Makes the hint source of an inbox; tests pass another.
         owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
-
-    Attributes:
-        has_looked: The first look at the inbox has ended; false for as long as its mount hangs.
-        has_rested: Nothing more is taken; false for as long as the thread hangs in a mount.
     """
 
     def __init__(
@@ -71,10 +67,14 @@ class Inbox:
         note_progress = self._step_timer.note_progress
         context = InboxContext(rule, os.fsencode(rule.inbox), rule.taking, queue, note_progress)
         self._scanner = Scanner(context, open_source, owner_token)
-        self._reporter = Reporter(self._scanner, on_change)
+        self._on_change = on_change
+        self._state = InboxState(available=False, reason=self._scanner.availability.reason)
+        self._reported: InboxState | None = None
+        self._report_at = float("-inf")
         self._asked: collections.deque[bytes | None] = collections.deque()
         self._is_resting = self._is_queue_busy = False
-        self.has_looked = self.has_rested = False
+        self.has_looked = False  # the first look has ended; false for as long as its mount hangs
+        self.has_rested = False  # nothing more is taken; the same
         self._may_take = threading.Event()
         self._is_stopping = threading.Event()
         self._wake_up = _WakeUp()
@@ -106,17 +106,13 @@ class Inbox:
         return self._thread.is_alive()
 
     def look_again(self, changed: bytes | None = None) -> None:
-        """List the inbox soon.
-
-        Args:
-            changed: A file that changed after it had been handed over; it gets a longer quiet time.
-        """
+        """List the inbox soon; a file that *changed* after it had been handed over waits longer now."""
         self._asked.append(changed)
         self._wake_up.set()
 
     def state(self) -> InboxState:
         """The newest snapshot; never blocked by a mount, and safe to call from any thread."""
-        state, seconds = self._reporter.state, self._step_timer.waited_seconds()
+        state, seconds = self._state, self._step_timer.waited_seconds()
         if seconds < HANGS_SECONDS:
             return state
         reason = f"its file system has not answered for {seconds:.0f} s"
@@ -132,7 +128,7 @@ class Inbox:
             with self._step_timer.step():
                 reason = availability.root.check()
             if reason:
-                self._reporter.state = replace(self._reporter.state, reason=reason)
+                self._state = replace(self._state, reason=reason)
             self.has_looked = True
             self._may_take.wait()
             while not self._is_stopping.is_set():
@@ -172,8 +168,19 @@ class Inbox:
         try:
             deadline = self._scanner.step(now, [path for path in asked if path is not None])
         finally:
-            report_at = self._reporter.publish(now)
+            report_at = self._report(now)
         return min(deadline, report_at)
+
+    def _report(self, now: float) -> float:
+        """Publish a new snapshot if the state has changed; returns the time of the next call."""
+        if now < self._report_at and len(self._scanner.settler.pending.entries) > _FEW_FILES:
+            return self._report_at
+        self._report_at = now + _REPORT_SECONDS
+        self._state = take_snapshot(self._scanner)
+        if self._state != self._reported:
+            self._reported = self._state
+            self._on_change()
+        return float("inf")
 
 
 class _StepTimer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.files.crashpoint import reached
-from dropscribe.publish.error_file import remove_error_file
+from dropscribe.publish.return_to_inbox import remove_error_file
 from dropscribe.queue.model import STUCK
 from dropscribe.queue.sql import intake_queries, rows
 
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+class _OfThread(threading.local):
+    reader: Connection | None = None
+
+
 class InboxQueue:
     """Blocking calls to the queue, with paths relative to the rule's inbox.
 
     Each calling thread reads through its own connection, so that listing a large inbox never delays a claim.
-
-    Args:
-        failed_root: Folder name → absolute path of its failed folder; None where it has no rule.
+    *failed_root* tells a folder's failed folder, None where it has no rule.
     """
 
     def __init__(
@@ -45,16 +47,14 @@ class InboxQueue:
         self._engine = engine
         self._store = engine.store
         self._loop = loop
-        self._of_thread = threading.local()
+        self._of_thread = _OfThread()
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """Queue settled files: durable when it returns, idempotent while their jobs live.
 
         Error files of audio that was moved back into the inbox are removed first. In the other order a crash
-        would leave them for ever, because a file with a live job is not submitted again.
-
-        Raises:
-            StoreError: Nothing was taken; the files are handed over again later.
+        would leave them for ever, because a file with a live job is not submitted again. After a StoreError
+        nothing was taken; the files are handed over again later.
         """
         for job in jobs if intake_queries.has_failed(self._reader()) else ():
             self._take_back(job)
@@ -108,16 +108,13 @@ class InboxQueue:
                 log.info("job.taken_back", folder=folder, filed=filed)
 
     def _reader(self) -> Connection:
-        connection: Connection | None = getattr(self._of_thread, "connection", None)
-        if connection is None:
-            connection = self._store.open_reader()
-            self._of_thread.connection = connection
-        return connection
+        if self._of_thread.reader is None:
+            self._of_thread.reader = self._store.open_reader()
+        return self._of_thread.reader
 
     def close_thread(self) -> None:
         """The calling thread ends: close its own database connection."""
-        connection: Connection | None = getattr(self._of_thread, "connection", None)
-        if connection is not None:
+        reader, self._of_thread.reader = self._of_thread.reader, None
+        if reader is not None:
             with contextlib.suppress(Exception):
-                connection.close()
-            del self._of_thread.connection
+                reader.close()

@@ -73,15 +73,10 @@ class Inboxes:
         self._next_check: asyncio.TimerHandle | None = None
 
     async def prepare(self, rules: Mapping[str, FolderRule]) -> Mapping[str, Inbox]:
-        """Start and lock the inboxes of *rules*, before any of the old ones is stopped.
+        """Start and lock the inboxes of *rules*, before any old one is stopped; returns all of them by name.
 
-        Does not wait for a file system that hangs.
-
-        Returns:
-            The inboxes of the new config by name; those whose rule has not changed are the old ones.
-
-        Raises:
-            StoreInUse: Another daemon has one of the new inboxes; nothing has changed then.
+        Those whose rule has not changed are the old ones. A file system that hangs is not waited for. Raises
+        StoreInUse if another daemon has one of the new inboxes; nothing has changed then.
         """
         unchanged = {
             name: inbox

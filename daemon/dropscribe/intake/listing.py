@@ -85,11 +85,10 @@ class Lister:
         self.unwatched = unwatched
         self._logged = dict(self.unlistable)
 
-    def walk_below(self, directories: Iterable[bytes]) -> Walk:
-        """List folders that have just appeared."""
-        stack = list(directories)
-        while stack:
-            yield from self._visit(stack.pop(), stack, None)
+    def walk_below(self, directories: list[bytes]) -> Walk:
+        """List folders that have just appeared, and empty *directories*."""
+        while directories:
+            yield from self._visit(directories.pop(), directories, None)
 
     def _visit(self, directory: bytes, stack: list[bytes], with_rows: Collection[bytes] | None) -> _Visit:
         """List one folder and put those in it on the *stack*; returns False if no hints come from it.

@@ -1,39 +1,48 @@
-"""The files that have been noticed and are not settled yet, and when each is looked at again.
+"""The files that have been noticed and are not settled yet, when each is looked at again, and their report.
 
-Used by the inbox's own thread only. Guarantees: memory is bounded by :data:`MOST_ENTRIES`; a file has one
-entry and one live deadline however many hints come for it, so the cost of a hint does not grow with the
-number of waiting files.
+Entries are used by the inbox's own thread only; the report is immutable, so any thread may read it, and has
+the sentences that ``status`` and ``why`` show.
+
+Guarantees: memory is bounded by :data:`MOST_ENTRIES`; a file has one entry and one live deadline however many
+hints come for it, so the cost of a hint does not grow with the number of waiting files.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dropscribe.core.retry import backoff_seconds
-from dropscribe.core.settling import Cause, Lease, Seen
+from dropscribe.core.settling import IDLE_WRITER_SECONDS, Cause, Lease, Seen
+from dropscribe.core.text.printing import duration_words
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot
     from dropscribe.intake.probe import ProbeResult
+    from dropscribe.intake.scanner import Scanner
 
 MOST_ENTRIES = 20_000
 """Limit of the entries: further files are probed once and, unless settled, found again by a listing."""
 
 RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 60.0
+MOST_WAITING = 200
 
+BLOCKED_WORDS = "may not be read: "  # Begins the sentence of a file that the daemon may not read
+UNLISTABLE_WORDS = "cannot be listed: "  # Begins the sentence of a folder that the daemon cannot list
 
-@dataclass(slots=True)
-class CompanionState:
-    """State of one recording's companions at the last probe."""
-
-    since: float  # Monotonic time from which the recording waits for them
-    # At the last probe; None for a companion that was not there.
-    snapshots: list[FileSnapshot | None] | None = None
-    changed_at: float = 0.0  # Monotonic time of their last observed change
+_SENTENCES = {
+    Cause.FIRST_LOOK: "to be looked at",
+    Cause.BLOCKED: BLOCKED_WORDS + "{}",
+    Cause.TROUBLE: "{}",
+    Cause.TWIN: "{}",
+    Cause.UNFINISHED: "{}",
+    Cause.REFUSED: "the queue cannot store it: {}",
+}
+_BEFORE_QUIET = {Cause.EMPTY: "it is empty; ", Cause.INCOMPLETE: "its header says that more is to come; "}
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +59,9 @@ class Entry:
     needed_seconds: float = 0.0  # Quiet time that the file needs, where :attr:`cause` is a quiet time
     looks: int = 0  # Looks in a row that ended with the same cause; each makes the next wait longer
     note: str = ""  # Details of the cause: owner and mode, the system's error, the other file's name
-    companions: CompanionState | None = None  # Since the file itself is complete; None before
+    complete_at: float | None = None  # Monotonic time from which it waits for its companions; None before
+    companions: list[FileSnapshot | None] | None = None  # At the last probe; None for one that was not there
+    companions_changed_at: float = 0.0  # Monotonic time of their last observed change
 
     def note_probe(self, result: ProbeResult, now: float) -> None:
         """Record the result of a probe and the changes since the previous one."""
@@ -59,7 +70,7 @@ class Entry:
                 self.changed_at = now
                 if not self.is_fresh:
                     self.seen = Seen.FOUND
-            self.snapshot, self.companions = result.snapshot, None
+            self.snapshot, self.complete_at, self.companions = result.snapshot, None, None
         if result.lease is Lease.WRITER:
             self.seen = Seen.FOUND  # a rename or an early close means nothing while somebody is writing
         elif self.cause is Cause.WRITER:
@@ -135,3 +146,92 @@ class Pending:
         """Forget everything."""
         self.entries.clear()
         self._heap.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFile:
+    """One file that is not handed over yet, as its :class:`Entry` has it."""
+
+    path: bytes
+    cause: Cause
+    note: str = ""
+    changed_at: float = 0.0
+    needed_seconds: float = 0.0
+
+    def describe(self, now: float) -> str:
+        """Sentence on the reason for the file's wait; *now* is monotonic."""
+        if self.cause in _SENTENCES:
+            return _SENTENCES[self.cause].format(self.note)
+        unchanged_seconds = max(0.0, now - self.changed_at)
+        if self.cause is Cause.WRITER:
+            return _describe_writer(unchanged_seconds, self.needed_seconds)
+        if self.cause is Cause.COMPANION:
+            left_seconds = max(0.0, self.needed_seconds - unchanged_seconds)
+            words = f"its companion {self.note} is not there or not complete"
+            return f"{words}; taken without it in {left_seconds:.0f} s"
+        quiet_seconds = min(unchanged_seconds, self.needed_seconds)
+        quiet = f"quiet for {quiet_seconds:.0f} s of {self.needed_seconds:.0f} s"
+        return _BEFORE_QUIET.get(self.cause, "") + quiet
+
+    def is_idle_writer(self, now: float) -> bool:
+        """Whether a process keeps the file open for writing without writing."""
+        return self.cause is Cause.WRITER and now - self.changed_at >= IDLE_WRITER_SECONDS
+
+
+def _describe_writer(unchanged_seconds: float, needed_seconds: float) -> str:
+    words = "a writer has it open"
+    if unchanged_seconds >= IDLE_WRITER_SECONDS:
+        words += f", but has not changed it for {duration_words(unchanged_seconds)}"
+        words += " (`fuser FILE` names the process"
+        words += ")" if needed_seconds else "; `settle: ignore_writers` takes such files)"
+    if needed_seconds:
+        words += f"; taken after {needed_seconds:.0f} s without a change"
+    return words
+
+
+@dataclass(frozen=True, slots=True)
+class InboxState:
+    """One inbox at one instant."""
+
+    available: bool
+    reason: str = ""  # Why it is not available, "" if it is
+    is_undecided: bool = False  # It is not available, and it will soon be known whether another daemon has it
+    watch: Literal["native", "poll"] = "poll"  # How it is watched: by events, or by listing it often
+    settling: int = 0  # Files noticed and not yet handed over, except blocked ones
+    blocked: int = 0  # Files that may not be read
+    waiting: tuple[WaitingFile, ...] = ()  # Up to :data:`MOST_WAITING` of both
+    scanned_once: bool = False  # The first listing since the inbox became available has ended
+    waits_for_quiet: bool = False  # A file waits only for its quiet time
+    found_without_hint: int = 0  # Files found by a listing without a hint, after the first listing
+    overflows: int = 0  # How often hints were lost
+    file_system: str = ""  # "ext4", "nfs4", …; "" until it is known
+    oldest_settling_at: float | None = None  # Unix seconds when the oldest waiting file was first seen
+
+
+def take_snapshot(scanner: Scanner) -> InboxState:
+    """The state of an inbox, as it is now."""
+    availability, mount = scanner.availability, scanner.availability.mount
+    entries, unlistable = scanner.settler.pending.entries, scanner.lister.unlistable
+    blocked = sum(entry.cause is Cause.BLOCKED for entry in entries.values())
+    waiting = itertools.chain(
+        (WaitingFile(path, Cause.TROUBLE, UNLISTABLE_WORDS + why) for path, why in unlistable.items()),
+        (
+            WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
+            for path, entry in entries.items()
+        ),
+    )
+    return InboxState(
+        available=not availability.reason,
+        reason=availability.reason,
+        is_undecided=availability.is_undecided,
+        watch="native" if availability.hints else "poll",
+        settling=len(entries) - blocked,
+        blocked=blocked + len(unlistable),
+        waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
+        scanned_once=scanner.scanned_once,
+        waits_for_quiet=any(entry.cause.is_quiet for entry in entries.values()),
+        found_without_hint=scanner.found_without_hint,
+        overflows=scanner.overflows,
+        file_system=mount.name if mount else "",
+        oldest_settling_at=min((entry.first_seen_at for entry in entries.values()), default=None),
+    )

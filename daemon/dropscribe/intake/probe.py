@@ -23,7 +23,7 @@ from dropscribe.files.beneath import (
 )
 from dropscribe.files.companions import read_json
 from dropscribe.files.containers import examine
-from dropscribe.files.lease import probe_lease
+from dropscribe.files.mounts import LeaseSupport, probe_lease
 
 if TYPE_CHECKING:
     from typing import Self
@@ -47,14 +47,9 @@ class ProbeResult:
 
     def signs(self, seen: Seen) -> Signs:
         """The evidence for :func:`~dropscribe.core.settling.decide`, of a file noticed as *seen*."""
-        return Signs(
-            self.snapshot.size_bytes,
-            self.lease,
-            self.completeness,
-            seen,
-            self.mount.has_reliable_leases,
-            self.mount.caches_attributes,
-        )
+        has_reliable_leases = self.mount.leases is LeaseSupport.FULL
+        size_bytes, caches_attributes = self.snapshot.size_bytes, self.mount.caches_attributes
+        return Signs(size_bytes, self.lease, self.completeness, seen, has_reliable_leases, caches_attributes)
 
 
 class OpenInbox:
@@ -82,11 +77,7 @@ class OpenInbox:
             return ProbeResult(snapshot, probe_lease(descriptor, mount.leases), completeness, mount)
 
     def stat(self, path: bytes) -> os.stat_result | None:
-        """The status of *path*; None if nothing can be reached there.
-
-        Raises:
-            OSError: The file system did not answer the question (EIO, ESTALE, EACCES, …).
-        """
+        """The status of *path*, None if nothing can be reached there; OSError if that cannot be told."""
         directory, _, name = path.rpartition(b"/")
         try:
             with closing(open_folder(self.descriptor, directory)) as folder:
@@ -97,10 +88,8 @@ class OpenInbox:
     def find_download_file(self, path: bytes) -> tuple[bytes, str] | None:
         """A file beside *path*, or beside a folder that it is in, that marks a running download.
 
-        aria2 and others write a download under its final name, with its full size from the start.
-
-        Returns:
-            The name of that file and of the program that makes it, or None.
+        aria2 and others write a download under its final name, with its full size from the start. Returns the
+        name of that file and of the program that makes it.
         """
         suffixes = DOWNLOAD_FILES
         while path:

@@ -54,16 +54,7 @@ class InboxContext:
 
 
 class Scanner:
-    """Runs the steps of one inbox.
-
-    Args:
-        open_source: See :class:`~dropscribe.intake.availability.Availability`, as *owner_token*.
-
-    Attributes:
-        scanned_once: The first listing since the inbox became available has ended.
-        found_without_hint: Files found by a listing without a hint, after the first listing.
-        overflows: How often hints were lost.
-    """
+    """Runs the steps of one inbox; the arguments are those of Availability."""
 
     def __init__(
         self,
@@ -76,20 +67,16 @@ class Scanner:
         self.settler = Settler(self._context)
         self.lister = Lister(self._context, self.availability, self.settler.pending)
         self.schedule = Schedule(context.rule.rescan_seconds)
-        self.scanned_once = False
-        self.found_without_hint = 0
-        self.overflows = 0
+        self.scanned_once = False  # the first listing since the inbox became available has ended
+        self.found_without_hint = 0  # files found by a listing without a hint, after the first listing
+        self.overflows = 0  # how often hints were lost
         self._is_behind = False
         self._walk: Iterator[bytes | None] | None = None
         self._walk_below: Iterator[bytes | None] | None = None
-        self._new_folders: dict[bytes, None] = {}
+        self._new_folders: list[bytes] = []
 
     def step(self, now: float, changed: list[bytes]) -> float:
-        """Run the work that is due at the monotonic time *now*; returns the time of the next step.
-
-        Args:
-            changed: Files that changed after they had been handed over.
-        """
+        """Run the work due at the monotonic *now*, with files that *changed* late; returns the next time."""
         for path in changed:
             self.settler.note_late_change(path, now)
         if self.availability.check(now):
@@ -126,7 +113,7 @@ class Scanner:
                 self.settler.mark(hint.path, hint.kind, now)
         elif hint.kind is HintKind.FOLDER:
             if self._context.taking.enters(hint.path.rpartition(b"/")[2]):
-                self._new_folders[hint.path] = None
+                self._new_folders.append(hint.path)
         elif hint.kind is HintKind.FOLDER_GONE:
             self.settler.pending.drop_below(hint.path)
         elif hint.kind is HintKind.ROOT_GONE:
@@ -139,8 +126,7 @@ class Scanner:
     def _list(self, now: float) -> bool:
         """One slice of the due listings; whether more is due."""
         if self._new_folders and self._walk_below is None:
-            self._walk_below = self.lister.walk_below(list(self._new_folders))
-            self._new_folders.clear()
+            self._walk_below = self.lister.walk_below(self._new_folders)
         if self._walk is None and now >= self.schedule.next_at:
             self.schedule.begin(now)
             self._walk = self.lister.walk_whole()
@@ -153,7 +139,7 @@ class Scanner:
             self.availability.note_error(error, now)
             self._forget()
             return False
-        return bool(self._walk or self._walk_below or self._new_folders)
+        return bool(self._walk or self._walk_below)
 
     def _walk_on(self, walk: Iterator[bytes | None], now: float) -> None:
         began = time.perf_counter()
@@ -181,22 +167,14 @@ class Scanner:
 
 
 class Schedule:
-    """The rhythm of one inbox's whole listings. Pure: durations in, times out.
-
-    Args:
-        rescan_seconds: The rule's own interval, or None: 60 where every folder is watched, else 5.
-
-    Attributes:
-        next_at: Monotonic time of the next listing.
-        work_seconds: Duration of this listing or the last one, without the waits between its slices.
-    """
+    """The rhythm of one inbox's whole listings: the rule's own, or one that suits how it is watched."""
 
     def __init__(self, rescan_seconds: float | None) -> None:
         self._rescan_seconds = rescan_seconds
         self._began_at = float("-inf")
         self._last_work_seconds = 0.0
-        self.next_at = 0.0
-        self.work_seconds = 0.0
+        self.next_at = 0.0  # monotonic time of the next listing
+        self.work_seconds = 0.0  # of this listing or the last one, without the waits between its slices
 
     def ask(self, now: float) -> None:
         """List everything soon, but at most once a second and for at most a third of the time."""
@@ -208,12 +186,7 @@ class Schedule:
         self.work_seconds, self._began_at, self.next_at = 0.0, now, float("inf")
 
     def end(self, now: float, *, is_watched: bool, is_doubtful: bool) -> None:
-        """The listing has ended.
-
-        Args:
-            is_watched: Hints come from every folder.
-            is_doubtful: Files were missing, and another listing must confirm that.
-        """
+        """The listing has ended; *is_doubtful*: files were missing, and another listing must confirm that."""
         self._last_work_seconds = self.work_seconds
         seconds = self._rescan_seconds or (_NATIVE_SECONDS if is_watched else _POLL_SECONDS)
         if is_doubtful:

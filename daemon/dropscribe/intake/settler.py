@@ -18,7 +18,7 @@ from dropscribe.core.model import NewJob
 from dropscribe.core.naming import companion_name, spellings
 from dropscribe.core.settling import Cause, Seen, Wait, decide
 from dropscribe.intake.hints import HintKind
-from dropscribe.intake.pending import RETRY_SECONDS, CompanionState, Entry, Pending
+from dropscribe.intake.pending import RETRY_SECONDS, Entry, Pending
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
@@ -38,12 +38,7 @@ _SEEN = {HintKind.CLOSED: Seen.CLOSED, HintKind.MOVED: Seen.MOVED}
 
 
 class Settler:
-    """Watches the files of one inbox until they have settled, and hands them over.
-
-    Attributes:
-        found_count: Files since the start that a listing found before any hint.
-        looks: Looks since the start; a new number means that something may have changed.
-    """
+    """Watches the files of one inbox until they have settled, and hands them over."""
 
     def __init__(self, context: InboxContext) -> None:
         self._context = context
@@ -53,8 +48,7 @@ class Settler:
         self._made_room_at = float("-inf")
         self._store_is_well = True
         self.pending = Pending()
-        self.found_count = 0
-        self.looks = 0
+        self.found_count = 0  # files since the start that a listing found before any hint
 
     def mark(self, path: bytes, kind: HintKind, now: float) -> None:
         """A hint came for *path*."""
@@ -103,7 +97,6 @@ class Settler:
         return len(due) == _BATCH
 
     def _probe_safely(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
-        self.looks += 1
         try:
             return self._probe(inbox, path, entry, now)
         except AudioForbidden as error:
@@ -139,10 +132,10 @@ class Settler:
             note = f"{os.fsdecode(beside[0])!r} beside it says that {beside[1]} has not finished"
             self.pending.postpone(path, entry, Cause.UNFINISHED, note, now)
             return None
-        companions = entry.companions = entry.companions or CompanionState(now)
-        until = companions.since + self._context.rule.companions_wait_seconds
-        if now < until and (missing := self._missing_companion(inbox, path, companions, now)):
-            look_seconds = min(max(1.0, (now - companions.since) / 2), _LONGEST_LOOK_SECONDS)
+        complete_at = entry.complete_at = now if entry.complete_at is None else entry.complete_at
+        until = complete_at + self._context.rule.companions_wait_seconds
+        if now < until and (missing := self._missing_companion(inbox, path, entry, now)):
+            look_seconds = min(max(1.0, (now - complete_at) / 2), _LONGEST_LOOK_SECONDS)
             entry.note_cause(Cause.COMPANION, repr(os.fsdecode(missing)), until - entry.changed_at)
             self.pending.wait(path, entry, min(until, now + look_seconds))
             return None
@@ -155,16 +148,14 @@ class Settler:
             stable_inodes=result.mount.stable_inodes,
         )
 
-    def _missing_companion(
-        self, inbox: OpenInbox, path: bytes, seen: CompanionState, now: float
-    ) -> bytes | None:
+    def _missing_companion(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> bytes | None:
         """The companion of the recording *path* that is not there, or not complete."""
         patterns = self._context.rule.companions
         looks = [_look_at(inbox, self._context.mounts, path, pattern) for pattern in patterns]
         snapshots = [look.snapshot if look else None for look in looks]
-        if snapshots != seen.snapshots:
-            seen.snapshots, seen.changed_at = snapshots, now
-        times, quiet_seconds = self._companion_times, now - seen.changed_at
+        if snapshots != entry.companions:
+            entry.companions, entry.companions_changed_at = snapshots, now
+        times, quiet_seconds = self._companion_times, now - entry.companions_changed_at
         for pattern, look in zip(patterns, looks, strict=True):
             if look is None or isinstance(decide(look.signs(Seen.CLOSED), quiet_seconds, times), Wait):
                 return companion_name(pattern.encode(), path.rpartition(b"/")[2])

@@ -44,11 +44,7 @@ _KINDS: dict[type[FileSystemEvent], HintKind] = {
 
 
 class WatchdogHints(FileSystemEventHandler):
-    """One observer for one inbox. See :class:`~dropscribe.intake.hints.InotifyHints`.
-
-    Raises:
-        HintsUnavailable: The library could not start its watch.
-    """
+    """One observer for one inbox, as :class:`~dropscribe.intake.hints.InotifyHints`."""
 
     def __init__(self, root: bytes, *, recursive: bool = True) -> None:
         self._below = root.rstrip(b"/") + b"/"
@@ -58,21 +54,20 @@ class WatchdogHints(FileSystemEventHandler):
         # The library says in its log alone that its queue overflowed or that a watch was lost.
         self._log_handler = logging.Handler(logging.WARNING)
         self._log_handler.emit = lambda record: self.lose()  # type: ignore[method-assign]  # noqa: ARG005
-        self._observer: BaseObserver | None = None
         # A reader of the library that finds no watch for an event prints its whole table as a warning.
         warnings.filterwarnings("ignore", module=r"watchdog\..*")
         logging.getLogger("watchdog").addHandler(self._log_handler)
+        self._observer: BaseObserver | None = None
         try:
-            observer = Observer()
-            observer.schedule(self, os.fsdecode(root), recursive=recursive, event_filter=list(_KINDS))
-            observer.start()
+            self._observer = Observer()
+            self._observer.schedule(self, os.fsdecode(root), recursive=recursive, event_filter=list(_KINDS))
+            self._observer.start()
         except OSError as error:
             self.close()
             raise HintsUnavailable(error.strerror or str(error)) from error
-        self._observer = observer
 
     def fileno(self) -> int:
-        """See :class:`~dropscribe.intake.hints.InotifyHints`."""
+        """Readable when hints wait."""
         return self._event
 
     def watch(self, directory: bytes, descriptor: int) -> bool:

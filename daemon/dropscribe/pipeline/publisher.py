@@ -17,19 +17,13 @@ from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, backoff_seconds
 from dropscribe.core.text.printing import path_text
-from dropscribe.files.content import find_content, has_left
+from dropscribe.files.audio import find_content, has_left
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.failures import Streaks
 from dropscribe.pipeline.rendering import RenderError, content_of
 from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
-from dropscribe.publish.publication import (
-    CompanionChanged,
-    CopyNeeded,
-    NameTaken,
-    PublishRequest,
-    ReopenedForWriting,
-)
+from dropscribe.publish.publication import CopyNeeded, NameTaken, PublishRequest, ReopenedForWriting
 from dropscribe.queue.model import NOT_MOVABLE, REOPENED, STUCK
 from dropscribe.queue.sql import result_rows
 from dropscribe.transcripts.document import doubts_of, is_error, renamed_document
@@ -92,7 +86,7 @@ class Publisher:
                 await self.results.load(claim)
                 await self._correct_names(claim)
                 filed = await self._put(claim)
-            except (NameTaken, CompanionChanged):
+            except NameTaken:
                 await self._rename(claim, content_of(claim.result))
             except AudioChanged as error:
                 if ended := await self._refresh(claim, error):

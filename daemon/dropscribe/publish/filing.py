@@ -15,47 +15,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing, make_folder, make_root, open_folder, open_root, sync
-from dropscribe.files.capabilities import Move, capabilities_of
+from dropscribe.files.capabilities import Move
 from dropscribe.files.crashpoint import reached
-from dropscribe.files.mounts import lease_support
 from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.own_file import start_writing, write_all
-from dropscribe.files.permissions import Permissions
-from dropscribe.publish.moving import (
-    check_source,
-    check_target,
-    check_untouched,
-    copy_companions,
-    copy_missing_companions,
-    finish_move,
-    is_moved,
-    move_audio,
-    remove_originals,
-    withdraw_companions,
-)
-from dropscribe.publish.publication import CompanionChanged, JobFiles, NameTaken, ReopenedForWriting
+from dropscribe.files.permissions import give_sidecar_permissions, sidecar_mode
+from dropscribe.publish import moving
+from dropscribe.publish.publication import JobFiles, NameTaken, ReopenedForWriting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from dropscribe.files.own_file import OwnFile
     from dropscribe.publish.publication import PublishRequest
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_MOST_OPEN = 16
+_AT_ONCE = 4  # publications whose sidecars are all open
 
 
 def publish(request: PublishRequest) -> bytes:
     """Put the job's files in place; returns the audio's absolute path.
 
     Raises:
-        NameTaken, CompanionChanged: Choose other names.
+        NameTaken: Choose other names.
         AudioMissing: The audio is neither in the inbox nor at its place.
         AudioChanged: The audio has changed since it was sent; the sidecars were withdrawn.
         ReopenedForWriting: Try again in a moment.
@@ -68,15 +56,14 @@ def publish(request: PublishRequest) -> bytes:
 
 
 def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseException]:
-    """Publish several jobs of any folders.
+    """Publish several jobs of any folders: for each, in order, the result or exception of :func:`publish`.
 
-    Returns:
-        For each, in order, the result or the exception of :func:`publish`; also CopyNeeded, where
-        there are several, for an audio that has to be copied.
+    Where there are several, an audio that has to be copied gets CopyNeeded.
     """
     with _Folders() as folders:
         operations = [PublishOperation(request, folders) for request in requests]
-        for group in _groups(operations):
+        for start in range(0, len(operations), _AT_ONCE):
+            group = operations[start : start + _AT_ONCE]
             _each(group, PublishOperation.write_sidecars)
             # The data of all are on their way to the disk by now: the first sync writes most of them. A name
             # given in between would have each further sync write the folder again (ext4).
@@ -88,23 +75,21 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
         _each(operations, lambda operation: operation.move_audio(may_copy=may_copy))
         # Originals of companions are removed once the audio and their copies are durable.
         with_companions = [each for each in operations if each.request.output_names.companions]
-        _sync(with_companions, lambda operation: operation.folders)
-        _each(operations, lambda operation: remove_originals(operation.files))
+        _sync(with_companions, _both_folders)
+        _each(operations, lambda operation: moving.remove_originals(operation.files))
         _each(operations, lambda operation: operation.files.finish())
-        _sync(operations, lambda operation: operation.folders)
+        _sync(operations, _both_folders)
     return [operation.outcome() for operation in operations]
 
 
 def withdraw(request: PublishRequest) -> None:
-    """Remove the files of this job that stand under the names of *request*, before it gets others.
-
-    Raises:
-        PublishError: The file system refused; the same call may succeed later.
-    """
+    """Remove the job's files from the names of *request*, before it gets others; raises PublishError."""
     with _Folders() as folders:
         try:
-            target = folders.target(request, make=False)
-            _withdraw(JobFiles(request, folders.source_if_there(request), target, capabilities_of(target)))
+            target, source = folders.target(request, make=False), None
+            with contextlib.suppress(AudioError):  # the folder has gone
+                source = folders.source(request)
+            _withdraw(JobFiles(request, source, target))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -117,57 +102,35 @@ class _Folders(contextlib.ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self._open: dict[tuple[bytes, bytes], int] = {}
-        self.capabilities = cache(capabilities_of)
-        self.leases = cache(lease_support)
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
         key = (request.inbox + b"//", request.path.rpartition(b"/")[0])
-        if key not in self._open:
-            self._keep(key, open_folder_of(request.inbox, request.path))
-        return self._open[key]
-
-    def source_if_there(self, request: PublishRequest) -> int | None:
-        """As :meth:`source`; None where the folder has gone."""
-        try:
-            return self.source(request)
-        except AudioError:
-            return None
+        return self._once(key, lambda: open_folder_of(request.inbox, request.path))
 
     def target(self, request: PublishRequest, *, make: bool) -> int:
-        """The folder that the files go to.
+        """The folder that the files go to; FileNotFoundError if there is none, and *make* is false."""
+        path, directory = request.output_names.root, request.output_names.directory
+        open_top, open_below = (make_root, make_folder) if make else (open_root, open_folder)
+        root = self._once((path, b""), lambda: open_top(path))
+        return self._once((path, directory), lambda: open_below(root, directory))
 
-        Raises:
-            FileNotFoundError: It does not exist, and *make* is false.
-        """
-        root, directory = request.output_names.root, request.output_names.directory
-        if (root, b"") not in self._open:
-            self._keep((root, b""), make_root(root) if make else open_root(root))
-        if (root, directory) not in self._open:
-            step = make_folder if make else open_folder
-            self._keep((root, directory), step(self._open[root, b""], directory))
-        return self._open[root, directory]
-
-    def _keep(self, key: tuple[bytes, bytes], folder: int) -> None:
-        self._open[key] = self.enter_context(closing(folder))
+    def _once(self, key: tuple[bytes, bytes], open_it: Callable[[], int]) -> int:
+        if key not in self._open:
+            self._open[key] = self.enter_context(closing(open_it()))
+        return self._open[key]
 
 
 class PublishOperation:
-    """The progress of one publication.
-
-    Attributes:
-        request: Names and content of its files.
-        is_over: Nothing more is done for it, because it failed.
-    """
+    """The progress of one publication."""
 
     def __init__(self, request: PublishRequest, folders: _Folders) -> None:
         self.request = request
-        self.is_over = False
+        self.is_over = False  # nothing more is done for it, because it failed
         self._folders = folders
         self._files: JobFiles | None = None
         self._begun: list[OwnFile] = []
         self._is_moved = False
-        self._is_taken = False
         self._is_writing = False
         self._error: Exception | None = None
 
@@ -185,39 +148,36 @@ class PublishOperation:
         missing: AudioError | None = None
         try:
             source = folders.source(request)
-            status = check_source(request, FileName(source, request.source_name).status())
+            status = moving.check_source(request, FileName(source, request.source_name).status())
         except AudioError as error:
             missing = error
         try:
             target = folders.target(request, make=missing is None)
         except FileNotFoundError as error:
             raise missing or error from None
-        self._files = files = JobFiles(request, source, target, folders.capabilities(target))
+        self._files = files = JobFiles(request, source, target)
         if missing is None:
             # The audio is at its source, so this is no move of an earlier try to be finished.
-            check_untouched(request, status)
-            check_target(files, status)
-            permissions = Permissions.of_sidecar(*files.old, status)
+            moving.check_untouched(request, status)
+            moving.check_target(files, status)
             self._is_writing = True
-            self._begin(files.sidecars, permissions)
-        elif is_moved(files):
+            self._begin(files.sidecars, files.old, status)
+        elif moving.is_moved(files):
+            # Sidecars that were withdrawn while the audio was not visible are written again.
             self._is_moved = True
-            self._write_missing(files)
+            if (found := files.new.status()) is not None:  # else another program has taken it already
+                withdrawn = [each for each in files.sidecars if each[0].name.status() is None]
+                self._begin(withdrawn, files.new, found)
         else:
             raise missing
 
-    def _write_missing(self, files: JobFiles) -> None:
-        """Write the sidecars again that were withdrawn while the audio was not visible."""
-        status = files.new.status()
-        self._is_taken = status is None  # by another program, already
-        if status is not None:
-            permissions = Permissions.of_sidecar(*files.new, status)
-            self._begin((each for each in files.sidecars if each[0].name.status() is None), permissions)
-
-    def _begin(self, sidecars: Iterable[tuple[OwnFile, bytes]], permissions: Permissions) -> None:
+    def _begin(
+        self, sidecars: Sequence[tuple[OwnFile, bytes]], audio: FileName, status: os.stat_result
+    ) -> None:
+        mode = sidecar_mode(*audio, status)
         for sidecar, content in sidecars:
             self._begun.append(sidecar)
-            sidecar.begin(partial(_fill, permissions, content))
+            sidecar.begin(partial(_fill, mode, status, content))
 
     def sync_sidecars(self) -> None:
         """Make the sidecars durable under their hidden names."""
@@ -232,23 +192,17 @@ class PublishOperation:
             files.place(sidecar)
             reached("sidecar_linked")
         if not self._is_moved:
-            copy_companions(files)
+            moving.copy_companions(files)
         else:
-            if not self._is_taken:
-                copy_missing_companions(files)
-            finish_move(files)
+            if files.new.status() is not None:
+                moving.copy_missing_companions(files)
+            moving.finish_move(files)
         self._is_writing = False
 
     def move_audio(self, *, may_copy: bool) -> None:
         """Move the audio to its destination."""
         if not self._is_moved:
-            leases = self._folders.leases(self.files.old.folder)
-            move_audio(self.files, leases, may_copy=may_copy)
-
-    @property
-    def folders(self) -> tuple[int | None, ...]:
-        """The folders whose names this publication changes."""
-        return self.files.target, self.files.source
+            moving.move_audio(self.files, may_copy=may_copy)
 
     def fail(self, error: Exception) -> None:
         """End the publication; withdraw the sidecars if the audio will not follow."""
@@ -262,7 +216,7 @@ class PublishOperation:
             # A full disk must not keep half of the files.
             with contextlib.suppress(OSError):
                 _withdraw(files)
-        elif isinstance(error, (AudioError, NameTaken, CompanionChanged, ReopenedForWriting)):
+        elif isinstance(error, (AudioError, NameTaken, ReopenedForWriting)):
             try:
                 if files.can.move is Move.PLACEHOLDER:
                     free_placeholder(files.new, files.aside)
@@ -284,8 +238,12 @@ class PublishOperation:
                 return error
 
 
-def _fill(permissions: Permissions, content: bytes, descriptor: int) -> None:
-    permissions.apply(descriptor)  # before there is anything to read
+def _both_folders(operation: PublishOperation) -> tuple[int | None, ...]:
+    return operation.files.target, operation.files.source
+
+
+def _fill(mode: int, audio: os.stat_result, content: bytes, descriptor: int) -> None:
+    give_sidecar_permissions(descriptor, mode, audio)  # before there is anything to read
     write_all(descriptor, content)
     start_writing(descriptor)
 
@@ -293,7 +251,7 @@ def _fill(permissions: Permissions, content: bytes, descriptor: int) -> None:
 def _withdraw(files: JobFiles) -> None:
     """Remove the files of this job from the target folder, durably."""
     removed = [sidecar.withdraw() for sidecar, _ in files.sidecars]
-    if any([*removed, withdraw_companions(files)]):
+    if any([*removed, moving.withdraw_companions(files)]):
         sync(files.target)
     reached("taken_back")
 
@@ -307,20 +265,8 @@ def _each(operations: Sequence[PublishOperation], step: Callable[[PublishOperati
                 operation.fail(error)
 
 
-def _groups(operations: Sequence[PublishOperation]) -> Iterator[list[PublishOperation]]:
-    """*operations* in groups whose sidecars may all be open at once."""
-    group: list[PublishOperation] = []
-    for operation in operations:
-        if group and sum(len(each.request.files) for each in [*group, operation]) > _MOST_OPEN:
-            yield group
-            group = []
-        group.append(operation)
-    yield group
-
-
 def _sync(
-    operations: Sequence[PublishOperation],
-    folders_of: Callable[[PublishOperation], tuple[int | None, ...]],
+    operations: Sequence[PublishOperation], folders_of: Callable[[PublishOperation], tuple[int | None, ...]]
 ) -> None:
     """Sync each folder once; a failure is raised for every publication in it."""
     left = [operation for operation in operations if not operation.is_over]

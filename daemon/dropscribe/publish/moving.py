@@ -20,14 +20,14 @@ from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import READ, closing, open_file, sync
 from dropscribe.files.crashpoint import reached
-from dropscribe.files.lease import hold_lease
-from dropscribe.files.mounts import LeaseSupport
-from dropscribe.files.moves import FileName, is_placeholder, move_new, remove_aside, remove_if, same_file
-from dropscribe.files.own_file import copy_audio, copy_verified, digest_at, sha256_of
-from dropscribe.publish.publication import CompanionChanged, CopyNeeded, NameTaken, ReopenedForWriting
+from dropscribe.files.mounts import LeaseSupport, hold_lease, lease_support
+from dropscribe.files.moves import is_file_of, is_placeholder, move_new, remove_aside, remove_if, same_file
+from dropscribe.files.own_file import copy_audio, copy_verified, digest_at, digest_of, sha256_of
+from dropscribe.publish.publication import CopyNeeded, NameTaken, ReopenedForWriting
 
 if TYPE_CHECKING:
     from dropscribe.core.naming import Companion
+    from dropscribe.files.moves import FileName
     from dropscribe.files.own_file import OwnFile
     from dropscribe.publish.publication import JobFiles, PublishRequest
 
@@ -36,15 +36,7 @@ _NOT_TO_BE_READ = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOO
 
 
 def check_source(request: PublishRequest, status: os.stat_result | None) -> os.stat_result:
-    """Check that *status*, of the file at the audio's name in its inbox, is of the audio that settled.
-
-    Returns:
-        The status.
-
-    Raises:
-        AudioMissing: There is no file.
-        AudioChanged: Another file has its name.
-    """
+    """The *status* at the audio's old name; AudioMissing or AudioChanged if it is not the audio's."""
     if status is None:
         raise AudioMissing(request.path, "nothing is there")
     if not request.snapshot.same_audio(snapshot_of(status), stable_inodes=request.stable_inodes):
@@ -53,27 +45,17 @@ def check_source(request: PublishRequest, status: os.stat_result | None) -> os.s
 
 
 def check_untouched(request: PublishRequest, audio: os.stat_result) -> None:
-    """Check that the content of the audio, which has the status *audio* in its inbox, cannot have changed.
+    """Raise AudioChanged if the content of the audio, which has the status *audio*, may have changed.
 
     A write followed by a call that sets the time back shows in ctime alone. So do chmod and link, also a link
     that a failed try of ours has made: the caller compares the content.
-
-    Raises:
-        AudioChanged: It may have.
     """
     if request.ctime_ns not in {None, audio.st_ctime_ns}:
         raise AudioChanged(request.path, "has been touched since it was transcribed")
 
 
 def check_target(files: JobFiles, audio: os.stat_result) -> None:
-    """Check, before sidecars stand beside it, that no other file has the audio's new name.
-
-    Args:
-        audio: Status of the audio in its inbox.
-
-    Raises:
-        NameTaken: One has.
-    """
+    """Raise NameTaken if a file other than *audio*, which is in the inbox, has its new name already."""
     found = files.new.status()
     if found is None or os.path.samestat(found, audio) or is_placeholder(files.new, files.aside):
         return
@@ -100,15 +82,14 @@ def is_moved(files: JobFiles) -> bool:
     if request.sha256 and (files.source is None or files.old.status() is None):
         return True
     # If the sidecars are this job's, so is the audio beside them.
-    return all(sidecar.is_placed() or sidecar.is_like(content) for sidecar, content in files.sidecars)
+    return all(
+        sidecar.is_placed() or digest_at(sidecar.name) == digest_of(content)
+        for sidecar, content in files.sidecars
+    )
 
 
-def move_audio(files: JobFiles, leases: LeaseSupport, *, may_copy: bool) -> None:
+def move_audio(files: JobFiles, *, may_copy: bool) -> None:
     """Move the audio; the last names are not synced.
-
-    Args:
-        leases: Of the mount of its inbox.
-        may_copy: It may be copied, which can take long.
 
     Raises:
         ReopenedForWriting: It is open for writing.
@@ -116,12 +97,12 @@ def move_audio(files: JobFiles, leases: LeaseSupport, *, may_copy: bool) -> None
         AudioMissing, AudioChanged: It is no longer the file that settled.
         CopyNeeded: It would have to be copied, and not *may_copy*.
     """
-    request = files.request
+    request, has_leases = files.request, lease_support(files.old.folder) is LeaseSupport.FULL
     # Some FUSE file systems cannot rename an open file; leases are meaningful on local ones alone.
-    audio = _open_source(files.old) if leases is LeaseSupport.FULL else None
+    audio = _open_source(files.old) if has_leases else None
     try:
         # Until the file is closed no writer can open it, so check and move are atomic.
-        if hold_lease(audio, leases) is Lease.WRITER and not request.ignores_writers:
+        if hold_lease(audio) is Lease.WRITER and not request.ignores_writers:
             raise ReopenedForWriting(repr(request.path))
         # A file that was renamed over it meanwhile is found after the move.
         status = files.old.status() if audio is None else os.fstat(audio)
@@ -166,7 +147,7 @@ def _check_moved(files: JobFiles) -> None:
     if is_same and status.st_size == request.snapshot.size_bytes:
         return
     with contextlib.suppress(FileExistsError):
-        move_new(files.new, files.old, files.can, files.aside, lambda name: _is_inode(name, status))
+        move_new(files.new, files.old, files.can, files.aside, partial(is_file_of, status))
     raise AudioChanged(request.path, "another file took its place")
 
 
@@ -212,11 +193,6 @@ def _open_source(name: FileName) -> int | None:
         return None
 
 
-def _is_inode(name: FileName, wanted: os.stat_result) -> bool:
-    status = name.status()
-    return status is not None and os.path.samestat(status, wanted)
-
-
 def _fill_copy(request: PublishRequest, source: int, descriptor: int, expected: str) -> None:
     copy_audio(source, descriptor)
     os.fsync(descriptor)
@@ -226,12 +202,7 @@ def _fill_copy(request: PublishRequest, source: int, descriptor: int, expected: 
 
 
 def copy_companions(files: JobFiles) -> None:
-    """Copy the companions that are not there yet into the target folder; names are not synced.
-
-    Raises:
-        CompanionChanged: One has changed, or is being written.
-        NameTaken: Another file has one of the names.
-    """
+    """Copy the missing companions into the target folder, without a sync; NameTaken if one has changed."""
     for companion, copy in files.companions:
         if not copy.is_placed():
             _copy_companion(files, companion, copy)
@@ -250,10 +221,10 @@ def _copy_companion(files: JobFiles, companion: Companion, copy: OwnFile) -> Non
     except OSError as error:
         if error.errno not in _NOT_TO_BE_READ:
             raise
-        raise CompanionChanged(repr(companion.source)) from error
+        raise NameTaken(repr(companion.source)) from error
     with closing(descriptor):
         if hold_lease(descriptor) is Lease.WRITER or not _has_original(files, companion):
-            raise CompanionChanged(repr(companion.source))
+            raise NameTaken(repr(companion.source))
         copy.write(lambda new: copy_verified(descriptor, new))
     files.place(copy)
     reached("companion_linked")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.audio import AudioFile, open_folder_of
-from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.files.beneath import closing, open_at, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.permissions import may_act_as_owner
 
@@ -85,21 +85,11 @@ def _check_source(opened: contextlib.ExitStack, inbox: bytes, path: bytes) -> in
 
 def _check_target(opened: contextlib.ExitStack, root: bytes, directory: bytes) -> _Target:
     """The folder *directory* below *root*, or the nearest one above it that exists: files can go there."""
-    place, above = _open_nearest(opened, root)
-    below = directory if place == root else b""
-    while True:
-        try:
-            with _refusals(place, below):
-                folder = _open_below(opened, above, below)
-                _require_move(folder)
-                _require_writable(folder)
-            break
-        except FileNotFoundError:
-            if not below:
-                raise
-            below = below.rpartition(b"/")[0]
-    is_there = (place, below) == (root, directory)
-    return (folder if is_there else None), _name_max(above)
+    place, below, folder = _open_nearest(opened, root, directory)
+    with _refusals(place, below):
+        _require_move(folder)
+        _require_writable(folder)
+    return (folder if (place, below) == (root, directory) else None), _name_max(folder)
 
 
 class FreeNames(NamedTuple):
@@ -111,20 +101,16 @@ class FreeNames(NamedTuple):
 
 
 def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
-    """The names of *plan* with the first free collision number.
+    """The names of *plan* with the first free number that is not *refused*, as reserved by other live jobs.
 
     Where the folder cannot be read, all names count as free: publishing detects a taken one.
-
-    Args:
-        refused: Numbers not to be used: other live jobs have reserved names of theirs.
     """
     target: _Target = None, _NAME_MAX_BYTES
+    directory = plan.path.rpartition(b"/")[0]
     with contextlib.ExitStack() as opened:
         with contextlib.suppress(OSError):
-            place, above = _open_nearest(opened, plan.root)
-            target = None, _name_max(above)
-            if place == plan.root:
-                target = _open_below(opened, above, plan.path.rpartition(b"/")[0]), _name_max(above)
+            place, below, folder = _open_nearest(opened, plan.root, directory)
+            target = (folder if (place, below) == (plan.root, directory) else None), _name_max(folder)
         return _free_names_in(target, plan, refused)
 
 
@@ -159,14 +145,10 @@ class Opened(NamedTuple):
 def open_recording(
     inbox: bytes, path: bytes, done: bytes, plan: OutputPlan | None, executor: Executor
 ) -> Opened:
-    """Open the recording *path* of *inbox*, once it can be moved to *done*.
+    """Open the recording *path* of *inbox* if it can be moved to *done*; *executor* is for later reads.
 
-    Args:
-        plan: Of its files; None where their names are known only with the answer.
-        executor: For later reads.
-
-    Raises:
-        OSError, AudioError: As :func:`check_places` and :meth:`AudioFile.open`.
+    Raises as :func:`check_places` and :meth:`AudioFile.open`. The *plan* of its files is None where names are
+    known only with the answer.
     """
     with contextlib.ExitStack() as opened:
         target = _check_target(opened, done, path.rpartition(b"/")[0])
@@ -175,22 +157,18 @@ def open_recording(
         return Opened(AudioFile.open(inbox, path, executor, folder), free)
 
 
-def _open_nearest(opened: contextlib.ExitStack, root: bytes) -> tuple[bytes, int]:
-    """The folder *root*, or the nearest one above it that exists; open."""
-    place = root
+def _open_nearest(opened: contextlib.ExitStack, root: bytes, directory: bytes) -> tuple[bytes, bytes, int]:
+    """The folder *directory* below *root*, or the nearest one above it that exists: its names, and open."""
+    place, below = root, directory
     while True:
         try:
-            with _refusals(place, b""):
-                return place, opened.enter_context(closing(open_root(place)))
+            with _refusals(place, below):
+                return place, below, opened.enter_context(closing(open_at(place, below)))
         except FileNotFoundError:
             parent = os.path.dirname(place.rstrip(b"/"))
-            if parent == place:
+            if not below and parent == place:
                 raise
-            place = parent
-
-
-def _open_below(opened: contextlib.ExitStack, above: int, directory: bytes) -> int:
-    return opened.enter_context(closing(open_folder(above, directory))) if directory else above
+            place, below = (place, below.rpartition(b"/")[0]) if below else (parent, b"")
 
 
 def _name_max(folder: int) -> int:

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import DropscribeError
 from dropscribe.files.audio import snapshot_of
+from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName
 from dropscribe.files.own_file import OwnFile, digest_at, digest_of
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, OutputNames
     from dropscribe.core.naming import Companion
-    from dropscribe.files.capabilities import Capabilities
 
 
 class NameTaken(DropscribeError):
-    """Raised when another file has one of the names; no file of the job is left in place."""
+    """Raised when other names are needed, and no file of the job is left in place.
 
-
-class CompanionChanged(DropscribeError):
-    """Raised when a companion has changed: other names are needed; no file of the job is left in place."""
+    Another file has one of the names, or a companion has changed.
+    """
 
 
 class ReopenedForWriting(DropscribeError):
@@ -73,22 +72,18 @@ class PublishRequest:
 class JobFiles:
     """The files of one job, with their names in open folders.
 
-    Attributes:
-        request: Names and content.
-        source: The open inbox folder, or None where there is none any more.
-        target: The open folder that the files go to.
-        can: Capabilities of its mount.
-        new: Name of the audio in *target*.
-        aside: Hidden name in the inbox folder for the original, while it is removed.
+    Args:
+        source: The inbox folder, or None where there is none any more.
+        target: The folder that the files go to.
     """
 
-    def __init__(self, request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
+    def __init__(self, request: PublishRequest, source: int | None, target: int) -> None:
         self.request = request
         self.source = source
         self.target = target
-        self.can = can
-        self.new = FileName(target, request.output_names.audio)
-        self.aside = self._hidden_name(len(request.files) + 1)
+        self.can = capabilities_of(target)
+        self.new = FileName(target, request.output_names.audio)  # of the audio
+        self.aside = self._hidden_name(len(request.files) + 1)  # for the original, while it is removed
 
     @cached_property
     def old(self) -> FileName:

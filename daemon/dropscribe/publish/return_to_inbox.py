@@ -1,29 +1,35 @@
 """Takes one failed recording back into its inbox, where the daemon finds it like any other file.
 
 Guarantees: nothing is overwritten; its companions are in the inbox, durably, before the audio, and the
-audio before its error file goes.
+audio before its error file goes. The error file is reached by descriptor, and no link is followed; nothing
+but a regular file is read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import stat
 from typing import TYPE_CHECKING
 
-from dropscribe.core.naming import companion_name, free_name, spellings
-from dropscribe.files.beneath import closing, make_folder, open_file, open_folder, open_root, stat_at, sync
+from dropscribe.core.naming import companion_name, free_name, spellings, split_name
+from dropscribe.files.beneath import closing, make_folder, open_at, open_file, open_root, stat_at, sync
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new, remove_if
 from dropscribe.files.own_file import OwnFile, copy_verified, sha256_of
-from dropscribe.publish.error_file import remove_error_file
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from dropscribe.config.model import FolderRule
     from dropscribe.files.capabilities import Capabilities
     from dropscribe.files.moves import IsExpected
+
+ERROR_ENDING = b".error.json"
+_MOST_BYTES = 16 * 1024 * 1024
 
 
 def return_to_inbox(rule: FolderRule, path: bytes, new_name: bytes) -> bytes:
@@ -39,9 +45,8 @@ def return_to_inbox(rule: FolderRule, path: bytes, new_name: bytes) -> bytes:
     directory, _, name = path.rpartition(b"/")
     inbox, failed = os.fsencode(rule.inbox), os.fsencode(rule.failed)
     with contextlib.ExitStack() as opened:
-        failed_root = opened.enter_context(closing(open_root(failed)))
         inbox_root = opened.enter_context(closing(open_root(inbox)))
-        source = FileName(opened.enter_context(closing(open_folder(failed_root, directory))), name)
+        source = FileName(opened.enter_context(closing(open_at(failed, directory))), name)
         target = opened.enter_context(closing(make_folder(inbox_root, directory)))
         new_name = _place(source, target, rule, new_name)
         sync(target)
@@ -115,3 +120,67 @@ def _copy_one(
             copy.finish()
     if not remove_if(source, hidden, is_audio):
         raise OSError(errno.ESTALE, "was copied, but another file stands at its old name by now")
+
+
+def own_uids() -> frozenset[int]:
+    """Users whose error files are accepted without the queue: this process's and root."""
+    return frozenset({0, os.geteuid()})
+
+
+def read_error(folder: int, name: bytes, believed: Collection[int] | None = None) -> dict[str, object] | None:
+    """The error document *name* in *folder*, by a user *believed* (None: by any); None if there is none."""
+    try:
+        with closing(open_file(folder, name)) as descriptor:
+            if believed is not None and os.fstat(descriptor).st_uid not in believed:
+                return None
+            with open(descriptor, "rb", closefd=False) as file:
+                document = json.loads(file.read(_MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if isinstance(document, dict) and str(document.get("schema", "")).startswith("dropscribe.error/"):
+        return document
+    return None
+
+
+def find_error(
+    folder: int, audio: bytes, believed: Collection[int] | None = None
+) -> tuple[bytes, dict[str, object]]:
+    """Name and document of the error file of *audio* in the open *folder*; b"" and {} if there is none.
+
+    It is named by the audio's stem or by its full name. *believed* as above.
+    """
+    stem, suffix = split_name(audio)
+    for name in (stem + ERROR_ENDING, audio + ERROR_ENDING):
+        document = read_error(folder, name, believed) or {}
+        original = original_name(document)
+        # call.error.json may as well be that of another call: call.mp3 beside call.wav.
+        if original is not None and split_name(original)[1] == suffix:
+            return name, document
+    return b"", {}
+
+
+def original_name(document: Mapping[str, object]) -> bytes | None:
+    """The audio's name in its inbox, as the error *document* has it; None for a path or a hidden name."""
+    written = str(document.get("file") or ".")
+    if written.startswith(".") or not {"/", "\0"}.isdisjoint(written):
+        return None
+    try:
+        return os.fsencode(written)
+    except UnicodeEncodeError:  # a lone surrogate, which no file name has
+        return None
+
+
+def remove_error_file(root: bytes, path: bytes) -> bool:
+    """Remove the error file beside the audio *path* below ``failed``; False while that is still there."""
+    directory, _, name = path.rpartition(b"/")
+    try:
+        with closing(open_at(root, directory)) as folder:
+            if stat_at(folder, name) is not None:
+                return False
+            error, _ = find_error(folder, name)
+            status = stat_at(folder, error) if error else None
+            if status is not None and stat.S_ISREG(status.st_mode):
+                os.unlink(error, dir_fd=folder)
+    except OSError:
+        return True
+    return True

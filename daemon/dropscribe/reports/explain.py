@@ -16,7 +16,7 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
-from dropscribe.publish.error_file import ERROR_ENDING, find_error, read_error
+from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import unsettled_words
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
 
-_FIRST_LOOK = "to be looked at"  # the daemon's first sentence about a new file (intake/state.py)
+_FIRST_LOOK = "to be looked at"  # the daemon's first sentence about a new file (intake/pending.py)
 _NOTHING_THERE = "nothing is there, and the queue has no record of it"
 _ASK_OTHERS = "ask on a node that has it"
 

@@ -10,8 +10,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Completeness, Lease, Seen, Wait, decide
-from dropscribe.files.lease import ignore_sigio
-from dropscribe.files.mounts import MountCache
+from dropscribe.files.mounts import MountCache, ignore_sigio
 from dropscribe.intake.probe import OpenInbox
 from dropscribe.reports.patience import ask_disk
 

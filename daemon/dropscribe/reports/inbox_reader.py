@@ -28,7 +28,7 @@ from dropscribe.files.beneath import (
     open_root,
     stat_at,
 )
-from dropscribe.intake.state import UNLISTABLE_WORDS
+from dropscribe.intake.pending import UNLISTABLE_WORDS
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import path_text
-from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
+from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.embedded import store
 from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql.budget_usage import read_accounts
@@ -70,7 +70,7 @@ class QueueView:
     def waiting_of(self, folder: str) -> dict[str, str]:
         """Path → reason of the wait, for files and folders without a job, as the daemon here reports them.
 
-        They are at most :data:`~dropscribe.intake.state.MOST_WAITING`.
+        They are at most :data:`~dropscribe.intake.pending.MOST_WAITING`.
         """
         return dict(self.live_of(folder).get("waiting", {}))
 

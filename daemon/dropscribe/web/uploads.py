@@ -23,7 +23,7 @@ from dropscribe.core.naming import free_name
 from dropscribe.core.settling import Lease
 from dropscribe.files.beneath import closing, open_listable_root, open_root, open_with_status, stat_at
 from dropscribe.files.capabilities import capabilities_of
-from dropscribe.files.lease import probe_lease
+from dropscribe.files.mounts import probe_lease
 from dropscribe.files.moves import FileName, move_new
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, SLOWEST_BYTES_PER_SECOND, FolderHangs
 from dropscribe.web.site import Refused

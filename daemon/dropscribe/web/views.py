@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.text.printing import amount_words, duration_words, path_text
-from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
+from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.stats import Ended
 from dropscribe.reports.wording import (
     bytes_words,

@@ -16,7 +16,7 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import amount_words, path_text
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
-from dropscribe.intake.state import BLOCKED_WORDS
+from dropscribe.intake.pending import BLOCKED_WORDS
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states

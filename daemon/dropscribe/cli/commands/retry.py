@@ -23,8 +23,14 @@ from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
 from dropscribe.files.beneath import closing, open_at, open_root, stat_at
-from dropscribe.publish.error_file import ERROR_ENDING, find_error, original_name, own_uids, read_error
-from dropscribe.publish.return_to_inbox import return_to_inbox
+from dropscribe.publish.return_to_inbox import (
+    ERROR_ENDING,
+    find_error,
+    original_name,
+    own_uids,
+    read_error,
+    return_to_inbox,
+)
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.inbox_reader import unavailable_reason

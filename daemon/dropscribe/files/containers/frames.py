@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Completeness
@@ -37,7 +39,8 @@ def examine_flac(read_at: ReadAt, size_bytes: int) -> Completeness:
     tail = read_at(start, size_bytes - start)
     verdicts = [
         _judge_frame(tail[at:]) if end_sample >= total_samples else Completeness.INCOMPLETE
-        for at, end_sample in _last_headers(tail, fixed_samples)
+        # More than one, because the bytes of a frame may look like a header.
+        for at, end_sample in islice(_last_headers(tail, fixed_samples), _MOST_FLAC_HEADERS)
     ]
     if Completeness.COMPLETE in verdicts:
         return Completeness.COMPLETE if total_samples else Completeness.UNKNOWN
@@ -75,19 +78,11 @@ def _audio_at(read_at: ReadAt, size_bytes: int) -> int | None:
 
 
 def _last_headers(tail: bytes, fixed_samples: int) -> Iterator[tuple[int, int]]:
-    """Yield offset in *tail* and number of samples up to the end of each of the last frames, last first.
-
-    More than one, because the bytes of a frame may look like a header.
-    """
-    end, count = len(tail), 0
-    while (at := max(tail.rfind(b"\xff\xf8", 0, end), tail.rfind(b"\xff\xf9", 0, end))) >= 0:
+    """Yield offset in *tail* and number of samples up to the end of each frame, last first."""
+    for at in reversed([found.start() for found in re.finditer(rb"\xff[\xf8\xf9]", tail)]):
         end_sample = _end_sample(tail[at : at + 18], fixed_samples)
         if end_sample is not None:
             yield at, end_sample
-            count += 1
-            if count == _MOST_FLAC_HEADERS:
-                return
-        end = at + 1 if at + 1 < end else at
 
 
 def _end_sample(header: bytes, fixed_samples: int) -> int | None:

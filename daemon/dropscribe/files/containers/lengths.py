@@ -5,14 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from dropscribe.core.settling import Completeness
 
 ReadAt = Callable[[int, int], bytes]  # (offset, count) → at most count bytes, fewer at the end of the file
 MOST_PARTS = 1024  # Chunks, blocks or boxes that are walked before the answer is UNKNOWN
 _SLIP_BYTES = 44
-_W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _MP4_BOXES = frozenset(
     b"ftyp styp moov mdat moof mfra free skip wide udta uuid meta sidx ssix prft emsg pdin".split()
 )
@@ -24,11 +23,7 @@ _LONGEST_MP3_FRAME_BYTES = 2881
 
 
 def unpack(layout: str, read_at: ReadAt, offset: int) -> tuple[Any, ...]:
-    """Unpack the *layout* of :mod:`struct` at *offset*.
-
-    Raises:
-        struct.error: The file ends before.
-    """
+    """Unpack the *layout* of :mod:`struct` at *offset*; struct.error if the file ends before."""
     return struct.unpack(layout, read_at(offset, struct.calcsize(layout)))
 
 
@@ -66,39 +61,26 @@ def chunks(
         position += count + -count % align
 
 
-def examine_wav(read_at: ReadAt, size_bytes: int) -> Completeness:
-    """WAV, and its 64-bit forms RF64 and BW64 (EBU Tech 3306)."""
-    long_data_bytes = 0
-    for name, start, count in chunks(read_at, 12, "<4sI", align=2):
+class ChunkLayout(NamedTuple):
+    """A file of chunks, one of which is the audio."""
+
+    first_at: int  # Offset of the first chunk
+    header: str  # Layout of a chunk's name and length
+    data: bytes  # Name of the audio's chunk
+    align: int = 1  # See :func:`chunks`
+    counted_bytes: int = 0  # The same
+    skipped_bytes: int = 0  # Bytes in the audio's chunk that are no audio
+
+
+def examine_chunks(layout: ChunkLayout, read_at: ReadAt, size_bytes: int) -> Completeness:
+    """The length of the audio's chunk, or the 64-bit one of RF64 and BW64 (EBU Tech 3306); -1 is unknown."""
+    first_at, header, data, align, counted_bytes, skipped_bytes = layout
+    long_bytes = 0
+    for name, start, count in chunks(read_at, first_at, header, align, counted_bytes):
         if name == b"ds64":
-            (long_data_bytes,) = unpack("<Q", read_at, start + 8)
-        if name == b"data":
-            return _judge_data(start, long_data_bytes or count, size_bytes)
-    return Completeness.UNKNOWN
-
-
-def examine_aiff(read_at: ReadAt, size_bytes: int) -> Completeness:
-    """AIFF and AIFF-C: the sound data chunk SSND states its length."""
-    for name, start, count in chunks(read_at, 12, ">4sI", align=2):
-        if name == b"SSND":
-            # 8 bytes of it are offset and block size; a recorder writes it first, without any sound.
-            return _judge_data(start + 8, count - 8, size_bytes)
-    return Completeness.UNKNOWN
-
-
-def examine_caf(read_at: ReadAt, size_bytes: int) -> Completeness:
-    """Core Audio Format: 64-bit chunks; a data chunk of length -1 goes to the end of the file."""
-    for name, start, count in chunks(read_at, 8, ">4sq"):
-        if name == b"data" and count != -1:
-            return _judge_data(start + 4, count - 4, size_bytes)  # 4 bytes of it are a number of edits
-    return Completeness.UNKNOWN
-
-
-def examine_w64(read_at: ReadAt, size_bytes: int) -> Completeness:
-    """Sony Wave64: chunk names are GUIDs, lengths have 64 bits and include the header of 24 bytes."""
-    for name, start, count in chunks(read_at, 40, "<16sQ", align=8, counted_bytes=24):
-        if name == _W64_DATA:
-            return _judge_data(start, count, size_bytes)
+            (long_bytes,) = unpack("<Q", read_at, start + 8)
+        if name == data and count != -1:
+            return _judge_data(start + skipped_bytes, (long_bytes or count) - skipped_bytes, size_bytes)
     return Completeness.UNKNOWN
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import re
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
@@ -22,9 +22,8 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, is_html
 from dropscribe.providers.base import Unfinished
-from dropscribe.providers.formats import OCTETS
 from dropscribe.providers.statuses import Kind, Table
-from dropscribe.providers.transport.requests import Upload, form_request, json_request, raw_request
+from dropscribe.providers.transport.requests import Upload, json_request
 from dropscribe.providers.vendor import HttpProvider, Vendor
 
 if TYPE_CHECKING:
@@ -75,14 +74,13 @@ class JobVendor(Vendor):
     ``{jobs}`` and ``{id}``, see :meth:`at`, and fields are places in answers, see :meth:`told`; "" is none.
 
     Attributes:
-        upload_path: Takes the audio.
+        upload_path: A POST takes the audio.
         jobs_path: A POST creates a job.
         job_path: A GET asks for the job's state.
         result_path: The result, where it is not in the answer with the state.
         delete_path: A DELETE deletes the job and its upload.
         unused_path: A DELETE deletes an upload on which no job was made.
         probe_path: A GET that costs nothing and proves the key.
-        form_field: The field with the audio, where the upload is a form; "" where the body is the audio.
         file_name: The file's field in the upload's answer, and in the request for a job.
         id_field: The job's id, in the answer that created it.
         state_field: The job's state, in the answer to a poll.
@@ -93,14 +91,13 @@ class JobVendor(Vendor):
         poll_every_seconds: The least time between two polls of a job; 0 where the vendor asks for none.
     """
 
-    upload_path: ClassVar[str]
-    jobs_path: str
+    upload_path = ""
+    jobs_path = ""
     job_path = "{jobs}/{id}"
     result_path = ""
     delete_path = "{jobs}/{id}"
     unused_path = ""
     probe_path = "{jobs}?limit=1"
-    form_field = ""
     file_name: tuple[str, str] = ("", "")
     id_field = "id"
     state_field = "status"
@@ -115,7 +112,9 @@ class JobVendor(Vendor):
 
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)
-        self.url = self.url.rstrip("/")
+        self._base = self.url.rstrip("/")
+        if self.upload_path:
+            self.url = self._base + self.upload_path
 
     @classmethod
     def build(cls, config: ProviderConfig) -> JobProvider:
@@ -124,7 +123,7 @@ class JobVendor(Vendor):
 
     def at(self, path: str, name: str = "") -> str:
         """URL at *path*, with the *name* of a job or an upload in its place ``{id}``."""
-        return self.url + path.replace("{jobs}", self.jobs_path).replace("{id}", quoted(name))
+        return self._base + path.replace("{jobs}", self.jobs_path).replace("{id}", quoted(name))
 
     def told(self, answer: Item, place: str) -> str:
         """The text at *place*, a field or several with dots between them, in an answer; "" for none."""
@@ -133,11 +132,9 @@ class JobVendor(Vendor):
             answer = values.mapping(answer.get(name))
         return values.stripped(answer.get(last))
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:  # noqa: ARG002
-        """The audio as it is, or in a form."""
-        if not self.form_field:
-            return raw_request(self.at(self.upload_path), audio, OCTETS)
-        return form_request(self.at(self.upload_path), (), audio, field=self.form_field)
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio; *params* are in the request that creates the job, if that is another one."""
+        return super().upload(audio, params if self.creates_in_upload else {})
 
     def create(self, uploaded: Item, params: Params) -> Upload:
         """The request for a job on the upload, if that has not created it; BadAnswer if it has no name."""

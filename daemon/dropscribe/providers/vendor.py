@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import AudioRejected, ProviderError, ProviderUnusable, RuleRejected
 from dropscribe.core.requests.params import effective_params
@@ -18,7 +19,14 @@ from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_
 from dropscribe.providers.redaction import cleaned, redactor_of
 from dropscribe.providers.statuses import Classifier, Table
 from dropscribe.providers.transport.http import Answer, HttpTransport
-from dropscribe.providers.transport.requests import Upload, at_path, json_request, raw_request, with_query
+from dropscribe.providers.transport.requests import (
+    Upload,
+    fields_of,
+    form_request,
+    json_request,
+    raw_request,
+    with_query,
+)
 from dropscribe.providers.values import BadAnswer, Item, Params, word_or_none
 from dropscribe.providers.words import with_text
 
@@ -50,6 +58,9 @@ class Vendor(ABC):
         path: Added to a URL without a path.
         key_header: The header with the key, as ``key_header`` in the config.
         query: The parameters in the URL's query; None for all.
+        audio_field: The field with the audio, where the request is a form; "" where its body is the audio.
+        media_type: The audio's; None for that of its content and name.
+        link_field: The field with a link to the audio, of the form or else of a JSON object; "" for none.
         model_param: The parameter with the model's name.
         text_formats: A parameter, and its values that ask for a plain text in place of JSON.
         away_params: Parameters by which the vendor sends the transcript elsewhere, and not in its answer.
@@ -62,14 +73,17 @@ class Vendor(ABC):
     path: ClassVar[str] = ""
     key_header = "Authorization: Bearer {key}"
     query: Collection[str] | None = ()
+    audio_field = ""
+    media_type: str | None = None
+    link_field = ""
     model_param = "model"
     text_formats: tuple[str, tuple[str, ...]] = ("", ())
     away_params: tuple[str, ...] = ()
     errors: Table = {}
 
     def __init__(self, config: ProviderConfig) -> None:
-        url = config.url or self.host.format(region=config.region)
-        self.url = at_path(url, self.path) if self.path else url
+        url = urlsplit(config.url or self.host.format(region=config.region))
+        self.url = urlunsplit(url if url.path.strip("/") else url._replace(path=self.path or url.path))
 
     @classmethod
     def build(cls, config: ProviderConfig) -> HttpProvider:
@@ -85,13 +99,25 @@ class Vendor(ABC):
         names = params if self.query is None else self.query
         return with_query(self.url, {name: params[name] for name in names if name in params})
 
-    @abstractmethod
+    def fields(self, params: Params) -> list[tuple[str, str]]:
+        """The form's fields beside the audio: by default the parameters that are not in the query."""
+        names = params.keys() - (params if self.query is None else self.query)
+        return fields_of({name: value for name, value in params.items() if name in names})
+
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The request for *audio*, without the key; raises AudioRejected if the vendor takes no such file."""
+        url, field, kind = self.endpoint(params), self.audio_field, self.media_type
+        if not field:
+            return raw_request(url, audio, kind)
+        return form_request(url, self.fields(params), audio, field=field, kind=kind)
 
-    def link(self, url: str, params: Params) -> Upload:  # noqa: ARG002
+    def link(self, url: str, params: Params) -> Upload:
         """The request for the audio at *url*; called only for the types that core.links names."""
-        raise AudioRejected("links_not_supported", "this provider fetches no links")
+        if not self.link_field:
+            raise AudioRejected("links_not_supported", "this provider fetches no links")
+        if not self.audio_field:
+            return json_request(self.endpoint(params), {self.link_field: url})
+        return form_request(self.endpoint(params), [*self.fields(params), (self.link_field, url)])
 
     def link_error(self, error: ProviderError) -> ProviderError:
         """The error to report for *error*, the answer to :meth:`link`."""
@@ -124,20 +150,6 @@ class Vendor(ABC):
         if answer.status in {400, 413, 415, 422}:
             return f"answers and takes the key (HTTP {answer.status} to a request without audio)"
         return None
-
-
-class QueryVendor(Vendor):
-    """A vendor that takes the audio as the body or fetches it, with the parameters in the query."""
-
-    query = None
-
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
-        """The audio as it is."""
-        return raw_request(self.endpoint(params), audio)
-
-    def link(self, url: str, params: Params) -> Upload:
-        """The vendor fetches the audio itself."""
-        return json_request(self.endpoint(params), {"url": url})
 
 
 class HttpProvider:

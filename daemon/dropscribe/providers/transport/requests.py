@@ -56,12 +56,6 @@ def with_query(url: str, params: Mapping[str, ParamValue]) -> str:
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, query))), fragment=""))
 
 
-def at_path(url: str, path: str) -> str:
-    """*url* with *path* where it has none: a vendor's other host is enough in a config."""
-    parts = urlsplit(url)
-    return url if parts.path.strip("/") else urlunsplit(parts._replace(path=path))
-
-
 def raw_request(url: str, audio: AudioFile, kind: str | None = None) -> Upload:
     """A request with *audio* as it is; *kind* is its media type, by default by its name and content."""
     return Upload(url, {"Content-Type": kind or media_type(audio.suffix, audio.head)}, audio)

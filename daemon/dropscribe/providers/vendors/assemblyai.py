@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
+from dropscribe.providers.formats import OCTETS
 from dropscribe.providers.jobs import SERVER_ERROR, JobVendor
 from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
@@ -21,6 +22,7 @@ class AssemblyAI(JobVendor):
     host = "https://api.assemblyai.com"
     key_header = "Authorization: {key}"
     upload_path = "/v2/upload"
+    media_type = OCTETS
     file_name = ("upload_url", "audio_url")
     jobs_path = "/v2/transcript"
 

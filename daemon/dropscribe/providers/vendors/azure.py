@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import Upload, form_request, nested
+from dropscribe.providers.transport.requests import nested
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, by_time
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from dropscribe.files.audio import AudioFile
 
 API_VERSION = "api-version"
 
@@ -36,13 +33,13 @@ class Azure(Vendor):
     host = "https://{region}.api.cognitive.microsoft.com"
     path = "/speechtotext/transcriptions:transcribe"
     query = (API_VERSION,)
+    audio_field = "audio"
     key_header = "Ocp-Apim-Subscription-Key: {key}"
     errors = {(400, "invalidlocale"): Kind.RULE, (404, "resourcenotfound"): Kind.UNUSABLE}
 
-    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
-        """A form with the file at its end."""
-        definition = json.dumps(definition_of(params))
-        return form_request(self.endpoint(params), [("definition", definition)], audio, field="audio")
+    def fields(self, params: values.Params) -> list[tuple[str, str]]:
+        """The parameters as one JSON document."""
+        return [("definition", json.dumps(definition_of(params)))]
 
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are milliseconds, as start and length; each channel has a combined phrase of its own."""

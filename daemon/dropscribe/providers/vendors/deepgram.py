@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.vendor import QueryVendor
+from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, by_time, segments_of
 from dropscribe.transcripts.model import Transcript
 
@@ -12,13 +12,15 @@ _WORD = Reading(("punctuated_word", "word"), speaker=())
 _UTTERANCE = Reading(("transcript",), speaker=())
 
 
-class Deepgram(QueryVendor):
+class Deepgram(Vendor):
     """Deepgram's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "deepgram"
     host = "https://api.deepgram.com"
     path = "/v1/listen"
     key_header = "Authorization: Token {key}"  # `Bearer` is for short-lived tokens
+    query = None
+    link_field = "url"
     away_params = ("callback",)
     errors = {
         (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched

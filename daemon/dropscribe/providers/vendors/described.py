@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
@@ -15,14 +16,7 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, parse_json
 from dropscribe.providers.jobs import JobVendor, Progress, quoted
 from dropscribe.providers.statuses import Kind, Table
-from dropscribe.providers.transport.requests import (
-    Upload,
-    fields_of,
-    form_request,
-    nested,
-    raw_request,
-    with_query,
-)
+from dropscribe.providers.transport.requests import json_request
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
@@ -35,6 +29,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
     from dropscribe.providers.transport.http import Answer
+    from dropscribe.providers.transport.requests import Upload
 
 MOST_ITEMS = 1_000_000  # of words and of segments: an expression can give more than the answer holds
 _SCALES = {"s": 1.0, "ms": 0.001}
@@ -56,11 +51,12 @@ class DescribedApi(Vendor):
 
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)
-        self.url = config.url or ""
         self.errors = _table(config.errors)
         self.key_header = config.key_header
-        self._config = config
-        self._has_params_beside = config.body != "raw" and config.params_in == "form"
+        self.query = () if config.body != "raw" and config.params_in == "form" else None
+        self.audio_field = config.file_field if config.body == "multipart" else ""
+        self.media_type = config.media_type
+        self._json_field = config.file_field if config.body == "json" else ""
         self._keys = keys = config.answer or AnswerKeys(text="text")
         self._word, self._segment = (
             Reading(
@@ -80,19 +76,13 @@ class DescribedApi(Vendor):
 
     def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """The audio as the body, in a form, or in a JSON object."""
-        beside = params if self._has_params_beside else {}
-        url = with_query(self.url, {} if self._has_params_beside else params)
-        field, kind = self._config.file_field, self._config.media_type
-        match self._config.body:
-            case "raw":
-                return raw_request(url, audio, kind)
-            case "json":
-                place = token_hex(16)  # nothing else in the object holds it
-                body = json.dumps(nested({**beside, field: place})).encode()
-                before, after = body.split(place.encode())
-                headers = {"Content-Type": "application/json"}
-                return Upload(url, headers, audio, before, after, is_base64=True)
-        return form_request(url, fields_of(beside), audio, field=field, kind=kind)
+        if not self._json_field:
+            return super().upload(audio, params)
+        place = token_hex(16)  # nothing else in the object holds it
+        beside = {} if self.query is None else params
+        request = json_request(self.endpoint(params), {**beside, self._json_field: place})
+        before, after = request.before.split(place.encode())
+        return replace(request, audio=audio, before=before, after=after, is_base64=True)
 
     def failure(self, parsed: values.Item) -> str | None:
         """Text that `answer.error` finds, if any."""
@@ -140,7 +130,7 @@ class DescribedApi(Vendor):
         return _found(text, parsed) if (text := getattr(self._keys, field)) else None
 
 
-class DescribedJobs(DescribedApi, JobVendor):
+class DescribedJobs(JobVendor, DescribedApi):
     """The API of *config* with jobs, as its `poll` describes them."""
 
     def __init__(self, config: ProviderConfig) -> None:
@@ -163,10 +153,6 @@ class DescribedJobs(DescribedApi, JobVendor):
         """The text, number or truth value that an expression finds."""
         found = _found(place, answer)
         return json.dumps(found) if isinstance(found, bool) else _said(found)
-
-    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
-        """The audio; `params` are in the request that creates the job, if that is another one."""
-        return super().upload(audio, params if self.creates_in_upload else {})
 
     def progress(self, polled: values.Item) -> Progress | None:
         """State of the job; one that the config does not name counts as working."""

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import Upload, fields_of, form_request
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, by_time, segments_of
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from dropscribe.files.audio import AudioFile
 
 _WORD = Reading(confidence=("logprob",), probability=values.probability_of_log, speaker=("speaker_id",))
 
@@ -25,7 +22,9 @@ class ElevenLabs(Vendor):
     type = "elevenlabs"
     host = "https://api.elevenlabs.io"
     path = "/v1/speech-to-text"
-    query = ("enable_logging",)  # all others are fields of the form
+    query = ("enable_logging",)
+    audio_field = "file"
+    link_field = "source_url"
     key_header = "xi-api-key: {key}"
     model_param = "model_id"
     away_params = ("webhook",)
@@ -37,18 +36,6 @@ class ElevenLabs(Vendor):
         (429, "too_many_concurrent_requests"): Kind.SLOW_DOWN,
         (429, "system_busy"): Kind.SLOW_DOWN,
     }
-
-    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
-        """A form with the file at its end."""
-        return self._form(params, audio)
-
-    def link(self, url: str, params: values.Params) -> Upload:
-        """ElevenLabs fetches the audio itself."""
-        return self._form({**params, "source_url": url})
-
-    def _form(self, params: values.Params, audio: AudioFile | None = None) -> Upload:
-        fields = {name: value for name, value in params.items() if name not in self.query}
-        return form_request(self.endpoint(params), fields_of(fields), audio)
 
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are seconds, `logprob` is a natural logarithm.

@@ -20,7 +20,7 @@ class Gladia(JobVendor):
     host = "https://api.gladia.io"
     key_header = "x-gladia-key: {key}"
     upload_path = "/v2/upload"
-    form_field = "audio"
+    audio_field = "audio"
     file_name = ("audio_url", "audio_url")
     jobs_path = "/v2/pre-recorded"
     done = ("done",)

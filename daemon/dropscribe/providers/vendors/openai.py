@@ -15,7 +15,6 @@ from dropscribe.core.requests.params import GRANULARITIES, ParamValue
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import Upload, fields_of, form_request
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading
 from dropscribe.transcripts.model import Transcript
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.transport.http import Answer
+    from dropscribe.providers.transport.requests import Upload
 
 OPENAI_BODY_BYTES = 26_214_400  # OpenAI's limit on the whole form, not on the file
 
@@ -53,6 +53,8 @@ class OpenAI(Vendor):
 
     type = "openai"
     host = "https://api.openai.com/v1"
+    audio_field = "file"
+    link_field = "url"  # of some servers; OpenAI itself has none
     text_formats = ("response_format", ("text", "srt", "vtt"))
     errors = {
         (400, HAS_FILE_PARAM): Kind.REJECTED,
@@ -75,16 +77,12 @@ class OpenAI(Vendor):
         return sent
 
     def upload(self, audio: AudioFile, params: values.Params) -> Upload:
-        """A form with the file at its end."""
-        upload = form_request(self.url, fields_of(params), audio)
+        """A form, which is limited at OpenAI."""
+        upload = super().upload(audio, params)
         if self._max_body_bytes is not None and upload.size_bytes > self._max_body_bytes:
             reason = f"{upload.size_bytes} bytes with the form; {self._max_body_bytes} are taken"
             raise AudioRejected("too_large", reason)
         return upload
-
-    def link(self, url: str, params: values.Params) -> Upload:
-        """The field ``url``, which some servers have and OpenAI itself has not."""
-        return form_request(self.url, [*fields_of(params), ("url", url)])
 
     def link_error(self, error: ProviderError) -> ProviderError:
         """A server without the field ``url`` says that the file is missing."""

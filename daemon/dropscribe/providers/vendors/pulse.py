@@ -7,7 +7,7 @@ from dataclasses import replace
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.vendor import QueryVendor
+from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, mean_confidence, words_of_each
 from dropscribe.transcripts.model import Transcript
 
@@ -15,11 +15,13 @@ _ATTRIBUTES = ("gender", "emotions", "age")
 _WORD, _UTTERANCE = Reading(("word", "text")), Reading()
 
 
-class Pulse(QueryVendor):
+class Pulse(Vendor):
     """Pulse's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "pulse"
     host = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
+    query = None
+    link_field = "url"
     away_params = ("webhook_url",)
     errors = {
         (400, "language_not_enabled_in_region"): Kind.RULE,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.providers import values
 from dropscribe.providers.formats import OCTETS, reson8_encoding
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import Upload, raw_request
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, mean_confidence
 from dropscribe.transcripts.model import Transcript
@@ -16,6 +15,7 @@ from dropscribe.transcripts.model import Transcript
 if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.transport.requests import Upload
 
 
 def _probability(value: Any) -> float | None:
@@ -40,6 +40,7 @@ class Reson8(Vendor):
     type = "reson8"
     host = "https://api.reson8.dev/v1/speech-to-text/prerecorded"
     query = None
+    media_type = OCTETS
     errors = {
         (400, "invalid_request"): Kind.REJECTED_OR_RULE,
         (404, "not_found"): Kind.RULE,  # an unknown custom_model_id
@@ -52,8 +53,7 @@ class Reson8(Vendor):
 
     def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """The audio as it is, with its encoding named."""
-        sent = {"encoding": reson8_encoding(audio.suffix, audio.head), **params}
-        return raw_request(self.endpoint(sent), audio, OCTETS)
+        return super().upload(audio, {"encoding": reson8_encoding(audio.suffix, audio.head), **params})
 
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are milliseconds, as start and length.

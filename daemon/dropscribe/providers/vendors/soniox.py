@@ -22,7 +22,7 @@ class Soniox(JobVendor):
     type = "soniox"
     host = "https://api.soniox.com"
     upload_path = "/v1/files"
-    form_field = "file"
+    audio_field = "file"
     file_name = ("id", "file_id")
     jobs_path = "/v1/transcriptions"
     result_path = "{jobs}/{id}/transcript"

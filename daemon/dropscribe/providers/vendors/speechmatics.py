@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
 from dropscribe.providers.jobs import JobVendor
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.requests import Upload, form_request, nested
+from dropscribe.providers.transport.requests import nested
 from dropscribe.providers.words import segments_of
 from dropscribe.transcripts.model import Transcript, Word
-
-if TYPE_CHECKING:
-    from dropscribe.files.audio import AudioFile
 
 _UNKNOWN_SPEAKER = "UU"
 
@@ -27,6 +24,7 @@ class Speechmatics(JobVendor):
     host = "https://eu1.asr.api.speechmatics.com"
     model_param = "transcription_config.model"
     upload_path = "/v2/jobs/"
+    audio_field = "data_file"
     creates_in_upload = True
     jobs_path = "/v2/jobs"
     result_path = "{jobs}/{id}/transcript?format=json-v2"
@@ -44,14 +42,13 @@ class Speechmatics(JobVendor):
         (None, "requested_product_not_available"): Kind.UNUSABLE,
     }
 
-    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
-        """A form with the job's config as JSON; each word of a custom dictionary is an object there."""
+    def fields(self, params: values.Params) -> list[tuple[str, str]]:
+        """The job's config as JSON; each word of a custom dictionary is an object there."""
         config: dict[str, Any] = {"type": "transcription", **nested(params)}
         words = config.get("transcription_config", {}).get("additional_vocab")
         if isinstance(words, list):
             config["transcription_config"]["additional_vocab"] = [{"content": word} for word in words]
-        fields = [("config", json.dumps(config))]
-        return form_request(self.at(self.upload_path), fields, audio, field="data_file")
+        return [("config", json.dumps(config))]
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """The last of the job's errors: words alone."""

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.providers import values
-from dropscribe.providers.transport.requests import Upload, form_request
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, mean_confidence
 from dropscribe.transcripts.model import Segment, Transcript
 
 if TYPE_CHECKING:
-    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.transport.http import Answer
 
 _WORD = Reading(("word",), confidence=("probability", "score"), said=values.stripped)
@@ -29,11 +27,8 @@ class WhisperAsr(Vendor):
     type = "whisper-asr"
     path = "/asr"
     query = None
+    audio_field = "audio_file"
     text_formats = ("output", ("txt", "vtt", "srt", "tsv"))
-
-    def upload(self, audio: AudioFile, params: values.Params) -> Upload:
-        """A form with the file; the parameters are in the query."""
-        return form_request(self.endpoint(params), (), audio, field="audio_file")
 
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are seconds; whisperX has no `text` and calls a probability `score`."""

@@ -52,6 +52,7 @@ class OwnFile:
         self._sha256 = sha256
         self._key = (hidden, name.name)
         self._can = can
+        self._is_named = False
         self._descriptor: int | None = None
 
     def is_placed(self) -> bool:
@@ -115,7 +116,8 @@ class OwnFile:
             # Without a hidden file nothing of an earlier try is left, because it is removed last.
             with contextlib.suppress(FileExistsError):
                 return self._create()
-        if self.is_placed():
+        self._is_named = self.is_placed()
+        if self._is_named:
             return None
         remove_aside(self.name, self._aside, self._is_own)
         if not self._can.links and self._mark.status() is not None and self._is_at(self._hidden):
@@ -130,6 +132,8 @@ class OwnFile:
 
     def place(self) -> None:
         """Give the file its final name, which is not synced; FileExistsError if it is taken."""
+        if self._is_named:
+            return
         if not self._can.links:
             move_new(self._hidden, self.name, self._can, self._aside, self._is_at)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 
@@ -24,7 +25,7 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.admission import Admission, FolderGate
+from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.dispatcher import TicketRunner
 from dropscribe.queue.cluster.nodes import Heartbeats, beat
@@ -33,11 +34,12 @@ from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.worker_pool import WorkerPool
 from dropscribe.queue.intake import ClusterIntake
 from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
-from dropscribe.queue.retrying_database import RetryingDatabase, Signals
+from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import claims, hold_rows, intake_queries, result_rows, rows, transactions
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
+CLAIMS = itertools.count(1)
 LIMITS = RetryLimits(1.0, 2.0, 60.0, 3, 5)
 JOB = (
     "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns,"
@@ -58,67 +60,73 @@ def other(postgres_dsn, tmp_path, store):
         yield made
 
 
-def give_ticket(db, name, ticket):
-    """A queued job with a ticket; returns (job id, ticket)."""
-    job_id = db.execute(JOB, (name + b".wav", name, "queued", "")).fetchone()[0]
-    db.execute("UPDATE jobs SET ticket = ?, lane = 'pulse' WHERE id = ?", (ticket, job_id))
-    return job_id, ticket
+def admit(store):
+    """A node's admission state, with the plan of all nodes."""
+    admission = Admission(RetryingDatabase(store))
+    admission.plan = PLAN
+    return admission
 
 
-def fetch(db, ticket, ago_seconds):
-    """A worker fetches the ticket whose last heartbeat is so old; None leaves it to be fetched."""
-    if ago_seconds is None:
-        return
+def queue_file(store, name):
+    """A file that waits for an attempt; returns its job's id."""
+    return store.call(lambda db: db.execute(JOB, (name + b".wav", name, "queued", "")).fetchone()[0]).result()
+
+
+def fetch(db, ago_seconds):
+    """A worker whose last heartbeat is so old fetches all tickets."""
     worker = db.execute(
         "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - ? * interval '1 second')"
         " RETURNING id",
         (ago_seconds,),
     ).fetchone()
-    db.execute(
-        "UPDATE procrastinate_jobs SET status = 'doing', worker_id = ? WHERE id = ?", (*worker, ticket)
-    )
+    db.execute("UPDATE procrastinate_jobs SET status = 'doing', worker_id = ?", worker)
 
 
-def begin(store, ticket, node):
-    """Begin the attempt of a ticket as *node*."""
-    return store.call(lambda db: ticket_rows.begin_attempt(db, ticket, LANE, (), node, store.now())).result()
+def begin(store, node, claim_id=None):
+    """Begin an attempt as *node*; None where none may start."""
+    number = next(CLAIMS) if claim_id is None else claim_id
+    claim = ticket_rows.claim
+    return store.call(lambda db: claim(db, admit(store), "pulse", number, node, store.now())).result()
 
 
 def fill_slots(store, node):
     """Begin as many attempts as the provider has slots; returns their jobs."""
     assert store.has_name
-    tickets = [
-        store.call(lambda db, n=n: give_ticket(db, b"%s %d" % (node.encode(), n), 100 + n)).result()
-        for n in range(LANE.slots)
-    ]
-    jobs = [begin(store, ticket, node) for ticket in tickets]
+    for number in range(LANE.slots):
+        queue_file(store, b"%s %d" % (node.encode(), number))
+    jobs = [begin(store, node) for _ in range(LANE.slots)]
     assert [job.state for job in jobs] == [JobState.TRANSCRIBING] * LANE.slots
     return jobs
+
+
+def count_tickets(db):
+    return db.execute("SELECT count(*) FROM procrastinate_jobs").fetchone()[0]
 
 
 def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(store, other, tmp_path):
     """Whether an answer is stored, the job goes to its provider's own queue, or it is tried again later."""
     jobs = fill_slots(other, "n1")
-    waiting = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(4)]
-    assert isinstance(begin(store, waiting[0], "n0"), float)
+    for number in range(4):
+        queue_file(store, b"%d" % number)
+    assert begin(store, "n0") is None
 
     keep(other, jobs[0], kept_as(tmp_path, b"a"))
     postpone = Retry(60.0, "busy", "it is busy", None)
     other.call(lambda db: transactions.requeue(db, jobs[1], other.now() + 60, postpone)).result()
     other.call(lambda db: db.execute("UPDATE jobs SET remote_id = 'x' WHERE id = ?", (jobs[2].id,))).result()
 
-    begun = [begin(store, ticket, "n1") for ticket in waiting]
-    assert [isinstance(each, float) for each in begun] == [False, False, False, True]
+    begun = [begin(store, "n0") for _ in range(4)]
+    assert [job is not None for job in begun] == [True, True, True, False]
 
 
 def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
     """Its name's lock ends with its session, long before its attempts are taken back."""
     with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n1")) as dying:
         fill_slots(dying, "n1")
-        ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
-        assert isinstance(begin(store, ticket, "n0"), float)
+        queue_file(store, b"a")
+        assert begin(store, "n0") is None
     deadline = time.monotonic() + 30
-    while isinstance(begun := begin(store, ticket, "n0"), float):
+    while (begun := begin(store, "n0")) is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert begun.state is JobState.TRANSCRIBING
@@ -160,29 +168,30 @@ def test_a_query_that_ends_each_session_is_asked_twice_at_most(store):
 async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, monkeypatch):
     """It connects anew before the server has missed the old session, which has the lock on its name."""
     monkeypatch.setattr(nodes, "BEAT_SECONDS", 0.05)
-    ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
     node = NodeStats("n1", "here", "all", "1", other.now(), other.now(), 0)
     heartbeats = Heartbeats(other, node)
     fill_slots(other, "n1")
+    queue_file(store, b"a")
     with contextlib.closing(other._connection.raw):
         other._connection.connect()
         other.has_name = False
         beating = asyncio.create_task(heartbeats.run(RetryingDatabase(other), ()))
         await other.do(lambda _: None)
-        assert isinstance(begin(store, ticket, "n0"), float)
+        assert begin(store, "n0") is None
     ask = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND classid = ?"
     async with asyncio.timeout(30):
         while await other.do(lambda db: db.execute(ask, (nodes.NODE_LOCKS,)).fetchone()) == (0,):  # noqa: ASYNC110 - a server has no Event
             await asyncio.sleep(0.05)
     beating.cancel()
-    assert isinstance(begin(store, ticket, "n0"), float)
+    assert begin(store, "n0") is None
 
 
 def test_a_batch_that_failed_takes_no_slot_twice(store):
-    """Its calls are made anew, each alone: the same ticket has one attempt and one slot."""
+    """Its calls are made anew, each alone: the same claim has one attempt and one slot."""
     assert store.has_name
-    tickets = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(9)]
-    begun = []
+    for number in range(9):
+        queue_file(store, b"%d" % number)
+    begun, own = [], admit(store)
 
     def fail(db):
         raise KeyError
@@ -194,11 +203,11 @@ def test_a_batch_that_failed_takes_no_slot_twice(store):
     store.call(hold_up)
     beginning = [
         store.call(
-            lambda db, ticket=ticket: begun.append(
-                ticket_rows.begin_attempt(db, ticket, LANE, (), "n0", store.now())
+            lambda db, number=number: begun.append(
+                ticket_rows.claim(db, own, "pulse", number, "n0", store.now())
             )
         )
-        for ticket in tickets[:3]
+        for number in itertools.islice(CLAIMS, 3)
     ]
     failing = store.call(fail)
     with pytest.raises(KeyError):
@@ -208,30 +217,60 @@ def test_a_batch_that_failed_takes_no_slot_twice(store):
     assert len(begun) > 3  # else nothing was begun anew
     ask = "SELECT count(*), sum(attempts) FROM jobs WHERE state = 'transcribing'"
     assert store.call(lambda db: db.execute(ask).fetchone()).result() == (3, 3)
-    others = [begin(store, ticket, "n0") for ticket in tickets[3:]]
-    assert [isinstance(each, float) for each in others] == [False] * 5 + [True]
+    others = [begin(store, "n0") for _ in range(6)]
+    assert [job is not None for job in others] == [True] * 5 + [False]
 
 
-def test_a_begin_whose_confirmation_was_lost_finds_its_attempt(store):
-    """It is not counted twice, and needs no second slot."""
-    jobs = fill_slots(store, "n0")
-    assert begin(store, (jobs[0].id, 100), "n0").attempts == 1
+def test_a_claim_whose_confirmation_was_lost_finds_its_attempt(store):
+    """It is not counted twice, and takes no second slot."""
+    for name in (b"a", b"b"):
+        queue_file(store, name)
+    job = begin(store, "n0", claim_id=7)
+    again = begin(store, "n0", claim_id=7)
+    assert (again.id, again.attempts) == (job.id, 1)
 
 
-def test_a_ticket_of_a_closed_folder_is_given_back(store):
-    """Its worker fetched it before the folder was closed; the job waits for a ticket of another node."""
-    ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
-    begun = store.call(
-        lambda db: ticket_rows.begin_attempt(db, ticket, LANE, {"calls"}, "n0", store.now())
-    ).result()
-    ask = "SELECT state, ticket, lane, attempts FROM jobs"
+def test_a_claim_whose_confirmation_was_lost_finds_its_answer(store, tmp_path):
+    """A job to publish is claimed once too, and has its stored result."""
+    queue_file(store, b"a")
+    keep(store, begin(store, "n0"), kept_as(tmp_path, b"a"))
+    store.call(lambda db: db.execute("UPDATE jobs SET ticket = NULL")).result()
+    own, number = admit(store), next(CLAIMS)
+
+    def claim(claim_id):
+        return store.call(
+            lambda db: ticket_rows.claim(db, own, ticket_rows.PUBLISH, claim_id, "n0", store.now())
+        ).result()
+
+    assert [claim(number).result.document for _ in range(2)] == [b"{}", b"{}"]
+    assert claim(next(CLAIMS)) is None
+
+
+def test_a_closed_folder_is_left_to_other_nodes(store):
+    """Its worker fetched the ticket before the folder was closed."""
+    queue_file(store, b"a")
+    own = admit(store)
+    own.folders.close("calls", "unavailable", "it is away")
+    begun = store.call(lambda db: ticket_rows.claim(db, own, "pulse", 1, "n0", store.now())).result()
+    ask = "SELECT state, ticket, node, attempts FROM jobs"
     rows_found = store.call(lambda db: db.execute(ask).fetchall()).result()
     assert (begun, rows_found) == (None, [("queued", None, "", 0)])
 
 
+def test_a_suspect_runs_alone_on_all_nodes(store, other):
+    """A file that may have crashed a daemon waits for the other such file, whichever node has it."""
+    for name in (b"a", b"b", b"c"):
+        queue_file(store, name)
+    store.call(lambda db: db.execute("UPDATE jobs SET crashes = 3 WHERE name <> ?", (b"c.wav",))).result()
+    paths = [job.path for job in (begin(other, "n1"), begin(store, "n0"))]
+    assert paths == [b"a.wav", b"c.wav"]
+    assert begin(store, "n0") is None
+
+
 def test_after_a_pause_attempts_run_one_at_a_time(store):
     """Nothing starts before its end; then one attempt shows whether the provider answers again."""
-    tickets = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(3)]
+    for number in range(3):
+        queue_file(store, b"%d" % number)
     now = store.now()
 
     def pause(until):
@@ -239,64 +278,90 @@ def test_after_a_pause_attempts_run_one_at_a_time(store):
         store.call(lambda db: (db.execute("DELETE FROM pauses"), hold_rows.write_pause(db, pause))).result()
 
     pause(now + 60)
-    assert 50 < begin(store, tickets[0], "n0") <= 60
+    assert begin(store, "n0") is None
     pause(now - 1)
-    assert begin(store, tickets[0], "n0").state is JobState.TRANSCRIBING
-    assert isinstance(begin(store, tickets[1], "n0"), float)
+    assert begin(store, "n0").state is JobState.TRANSCRIBING
+    assert begin(store, "n0") is None
     store.call(lambda db: hold_rows.end_pause(db, "pulse", store.now())).result()
-    assert begin(store, tickets[1], "n0").state is JobState.TRANSCRIBING
+    assert begin(store, "n0").state is JobState.TRANSCRIBING
+
+
+def test_starts_are_spaced_over_all_nodes(store, other):
+    """The rate is that of the provider, not of a node."""
+    limits = ProviderLimits("pulse", 8, requests_per_minute=6.0)
+    for number in range(2):
+        queue_file(store, b"%d" % number)
+
+    def begin_limited(node_store, node):
+        own, number = admit(node_store), next(CLAIMS)
+        own.plan = Plan({"pulse": limits}, PLAN.chains)
+        return node_store.call(
+            lambda db: ticket_rows.claim(db, own, "pulse", number, node, node_store.now())
+        ).result()
+
+    assert begin_limited(store, "n0").state is JobState.TRANSCRIBING
+    assert 8 < begin_limited(other, "n1") <= 10
+
+
+def test_tickets_are_issued_for_free_slots_and_again_where_they_are_lost(store):
+    """None for a job that has one, nor for more than may start; a dead worker's are issued anew."""
+    now, own = store.now(), admit(store)
+
+    def issue():
+        store.call(lambda db: ticket_rows.issue_tickets(db, own, now)).result()
+        return store.call(count_tickets).result()
+
+    for number in range(LANE.slots):
+        queue_file(store, b"%d" % number)
+        assert issue() == number + 1
+    queue_file(store, b"one more")
+    assert issue() == LANE.slots
+    for ago_seconds, left in ((5, LANE.slots), (60, 0)):
+        store.call(lambda db, ago=ago_seconds: fetch(db, ago)).result()
+        store.call(nodes.delete_lost_tickets).result()
+        assert store.call(count_tickets).result() == left
+    assert issue() == LANE.slots
 
 
 def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another(store):
     """Also where the node that had transcribed it is alive and well."""
-    now = store.now()
+    now, own = store.now(), admit(store)
 
     def prepare(db):
         beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
-        job_id = db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0")).fetchone()[0]
-        ticket_rows.issue_tickets(db, PLAN, now)
-        return db.execute("SELECT ticket FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
+        db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0"))
 
     def recover(db):
-        nodes.void_lost_tickets(db)
+        nodes.delete_lost_tickets(db)
         cut_off = nodes.take_back_silent(db, LIMITS, now)
-        tickets = db.execute("SELECT id FROM procrastinate_jobs").fetchall()
-        return cut_off, db.execute("SELECT ticket FROM jobs").fetchall(), tickets
+        ticket_rows.issue_tickets(db, own, now)
+        return cut_off, db.execute("SELECT queue_name, status::text FROM procrastinate_jobs").fetchall()
 
-    ticket = store.call(prepare).result()
-    for ago_seconds in (None, 5):
-        store.call(lambda db, ago=ago_seconds: fetch(db, ticket, ago)).result()
-        assert store.call(recover).result() == ({}, [(ticket,)], [(ticket,)])
-    store.call(lambda db: fetch(db, ticket, 60)).result()
-    assert store.call(recover).result() == ({}, [(None,)], [])
-
-
-def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
-    """A node that stopped while the ticket waited for a slot leaves no file behind."""
-
-    def prepare(db):
-        tickets = []
-        for name in (b"ended.wav", b"waiting.wav"):
-            job_id = db.execute(JOB, (name, name, "queued", "")).fetchone()[0]
-            ticket = db.execute(
-                "INSERT INTO procrastinate_jobs (queue_name, task_name) VALUES ('pulse/calls', 'take')"
-                " RETURNING id"
-            ).fetchone()[0]
-            db.execute("UPDATE jobs SET ticket = ?, lane = 'pulse' WHERE id = ?", (ticket, job_id))
-            tickets.append(ticket)
-        db.execute("DELETE FROM procrastinate_jobs WHERE id = ?", tickets[:1])
-        return tickets[1]
-
-    waiting = store.call(prepare).result()
-    store.call(nodes.void_lost_tickets).result()
-    ask = "SELECT ticket, lane FROM jobs ORDER BY id"
-    assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None, ""), (waiting, "pulse")]
+    store.call(prepare).result()
+    queue = ticket_rows.queue_of(ticket_rows.PUBLISH, "calls")
+    for _ in range(2):
+        assert store.call(recover).result() == ({}, [(queue, "todo")])
+    store.call(lambda db: fetch(db, 60)).result()
+    assert store.call(recover).result() == ({}, [(queue, "todo")])
 
 
-async def test_a_node_that_stops_waits_for_no_slot(store, other):
-    """Another node may have the slots for as long as an upload takes."""
-    fill_slots(other, "n1")
-    ticket = store.call(lambda db: give_ticket(db, b"a", 77)).result()
+def test_jobs_that_an_earlier_version_gave_to_its_tickets_are_claimed_too(store, tmp_path):
+    """Its nodes named a job in each ticket, and may have stopped with tickets that nobody fetched."""
+    queue_file(store, b"a")
+    keep(store, begin(store, "n0"), kept_as(tmp_path, b"a"))
+    queue_file(store, b"b")
+    store.call(lambda db: db.execute("UPDATE jobs SET ticket = 7, lane = 'pulse', node = ''")).result()
+    assert begin(store, "n0").path == b"b.wav"
+    store.call(nodes.delete_lost_tickets).result()
+    own, kind = admit(store), ticket_rows.PUBLISH
+    job = store.call(lambda db: ticket_rows.claim(db, own, kind, 8, "n0", store.now())).result()
+    assert job.path == b"a.wav"
+
+
+async def test_a_node_that_stops_waits_for_no_turn(store):
+    """Another node may make the next attempt that the rate allows."""
+    queue_file(store, b"a")
+    await store.do(lambda db: db.execute("INSERT INTO paces VALUES ('pulse', ?)", (store.now() + 0.9,)))
     asked = asyncio.Event()
 
     class AskedDatabase(RetryingDatabase):
@@ -305,20 +370,24 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
             asked.set()
             return result
 
-    tickets = TicketRunner(Admission(AskedDatabase(store)), "n0")
-    waiting = asyncio.create_task(tickets.begin(ticket, LANE))
+    admission = Admission(AskedDatabase(store))
+    admission.plan = PLAN
+    tickets = TicketRunner(admission, "n0")
+    waiting = asyncio.create_task(tickets.claim("pulse"))
     await asked.wait()
     tickets.stop()
     assert await asyncio.wait_for(waiting, 30) is None
+    ask = "SELECT state, attempts FROM jobs"
+    assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0)]
 
 
 async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_attempt(store):
     """No coroutine would run the attempt: the row stays queued for another node."""
-    ticket = store.call(lambda db: give_ticket(db, b"a", 77)).result()
-    tickets = TicketRunner(Admission(RetryingDatabase(store)), "n0")
+    queue_file(store, b"a")
+    tickets = TicketRunner(admit(store), "n0")
     is_free = threading.Event()
     held_up = store.call(lambda _: is_free.wait(30))
-    beginning = asyncio.create_task(tickets.begin(ticket, LANE))
+    beginning = asyncio.create_task(tickets.claim("pulse"))
     await asyncio.sleep(0)  # its transaction waits behind the one that is held up
     beginning.cancel()
     is_free.set()
@@ -329,22 +398,27 @@ async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_
     assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0)]
 
 
-async def test_an_attempt_that_cannot_be_recorded_gives_its_slot_back(store):
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_a_job_that_cannot_be_recorded_is_given_back(store, tmp_path, is_stored):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
     assert store.has_name
-    ticket = await store.do(lambda db: give_ticket(db, b"a", 77))
-    admission = Admission(RetryingDatabase(store))
-    admission.plan = PLAN
+    queue_file(store, b"a")
+    kind = "pulse"
+    if is_stored:
+        kind = ticket_rows.PUBLISH
+        await asyncio.to_thread(lambda: keep(store, begin(store, "n0"), kept_as(tmp_path, b"a")))
+        await store.do(lambda db: db.execute("UPDATE jobs SET ticket = NULL"))
 
     class Runner:
         async def run(self, job):
             await store.do(lambda db: db.execute("SELECT 1 / 0"))
 
-    with capture_logs() as told:
-        await TicketRunner(admission, "n0").run(Runner(), ticket, "pulse")
+    with capture_logs() as told, pytest.raises(StoreError):
+        await TicketRunner(admit(store), "n0").run(Runner(), kind)
     assert [(line["event"], line["path"]) for line in told] == [("job.bug", b"a.wav")]
-    ask = "SELECT state, attempts, crashes FROM jobs"
-    assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0, 1)]
+    ask = "SELECT state, attempts, crashes, ticket FROM jobs"
+    state, crashes = ("transcribed", 0) if is_stored else ("queued", 1)
+    assert await store.do(lambda db: db.execute(ask).fetchall()) == [(state, int(is_stored), crashes, None)]
 
 
 async def test_a_closed_store_answers(postgres_dsn, tmp_path):
@@ -362,22 +436,19 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
 
     def prepare(db):
         beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
-        job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
-        ticket_rows.issue_tickets(db, PLAN, now)
-        (ticket,) = db.execute("SELECT ticket FROM jobs").fetchone()
-        assert ticket is not None
-        fetch(db, ticket, 60)
-        db.execute("UPDATE jobs SET state = 'transcribing', node = 'n0' WHERE id = ?", (job_id,))
+        ticket_rows.issue_tickets(db, admit(store), now)
+        fetch(db, 60)
 
     def recover(db, at):
         cut_off = nodes.take_back_silent(db, LIMITS, at)
-        nodes.void_lost_tickets(db)
-        (tickets,) = db.execute("SELECT count(*) FROM procrastinate_jobs").fetchone()
-        return {name: [job.path for job in jobs] for name, jobs in cut_off.items()}, tickets
+        nodes.delete_lost_tickets(db)
+        return {name: [job.path for job in jobs] for name, jobs in cut_off.items()}
 
+    queue_file(store, b"a")
     store.call(prepare).result()
-    assert store.call(lambda db: recover(db, now)).result() == ({}, 1)
-    assert store.call(lambda db: recover(db, now + 60)).result() == ({"n0": [b"a.wav"]}, 0)
+    assert begin(store, "n0").path == b"a.wav"
+    assert store.call(lambda db: recover(db, now)).result() == {}
+    assert store.call(lambda db: recover(db, now + 60)).result() == {"n0": [b"a.wav"]}
 
 
 def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back(store):
@@ -484,11 +555,13 @@ def test_nodes_with_long_names_have_sessions_of_their_own():
 async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgres_dsn):
     """Its jobs would begin after the drain, and be cancelled at once."""
 
-    async def run_one(ticket, kind):
-        raise AssertionError(f"{kind} was fetched: {ticket}")
+    async def run_one(kind):
+        raise AssertionError(f"{kind} was fetched")
 
+    admission = Admission(RetryingDatabase(None))
+    admission.plan = PLAN
     pool = WorkerPool(postgres_dsn, "n0")
-    pool.serve(PLAN, FolderGate(Signals()))
+    pool.serve(admission)
     running = asyncio.create_task(pool.run(run_one))
     await pool.stop(0.0)  # before the task has opened the connections
     await asyncio.wait({running}, timeout=0.5)
@@ -505,9 +578,10 @@ def test_a_database_that_ends_while_tickets_are_issued_is_waited_for(store, othe
     def end_the_session(db, *_):
         pid = db.raw.info.backend_pid
         other.call(lambda db: db.execute("SELECT pg_terminate_backend(?)", (pid,)).fetchone()).result()
-        return [ticket_rows._ticket(1, "pulse", "calls")]
+        return [ticket_rows._ticket("pulse", "calls")]
 
+    own = admit(store)
     monkeypatch.setattr(ticket_rows, "_to_transcribe", end_the_session)
-    monkeypatch.setattr(ticket_rows, "_due_now", lambda *_: [])
+    monkeypatch.setattr(ticket_rows, "_to_poll_or_publish", lambda *_: [])
     with pytest.raises(StoreAway):
-        store.call(lambda db: ticket_rows.issue_tickets(db, PLAN, 0.0)).result()
+        store.call(lambda db: ticket_rows.issue_tickets(db, own, 0.0)).result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import Route, routes_for
@@ -22,17 +22,26 @@ if TYPE_CHECKING:
     from dropscribe.queue.retrying_database import RetryingDatabase, Signals
 
 
+class Upload(NamedTuple):
+    """An attempt that holds a slot of its provider."""
+
+    provider: str
+    folder: str
+    size_bytes: int
+    crashes: int  # of the job, in a row
+
+
 class InFlight:
     """Registry of attempts, polls and publications under way, by job id; in memory alone.
 
     Attributes:
-        uploads: Jobs that hold a slot of their provider.
+        uploads: Those that hold a slot of their provider.
         at_provider: Providers of jobs that they work on by themselves, polled now or later.
     """
 
     def __init__(self, signals: Signals) -> None:
         self.tasks: dict[int, asyncio.Task[None]] = {}
-        self.uploads: dict[int, Job] = {}
+        self.uploads: dict[int, Upload] = {}
         self.polling: dict[int, Job] = {}
         self.publishing: dict[int, Job] = {}
         self.at_provider: dict[int, str] = {}
@@ -44,21 +53,22 @@ class InFlight:
     def add(self, job: Job, task: asyncio.Task[None]) -> None:
         """Register an attempt, a poll or a publication of *job* that has begun."""
         self.tasks[job.id] = task
-        self._jobs_like(job)[job.id] = job
+        if job.result is not None:
+            self.publishing[job.id] = job
+        elif job.remote is not None:
+            self.polling[job.id] = job
+        else:
+            self.uploads[job.id] = Upload(job.provider, job.folder, job.snapshot.size_bytes, job.crashes)
         self._signals.news.set()
 
     def remove(self, job: Job) -> None:
         """The reverse of :meth:`add`; wakes the dispatcher."""
-        del self.tasks[job.id], self._jobs_like(job)[job.id]
+        for jobs in (self.tasks, self.uploads, self.polling, self.publishing):
+            jobs.pop(job.id, None)
         self._signals.wake.set()
         self._signals.news.set()
 
-    def _jobs_like(self, job: Job) -> dict[int, Job]:
-        if job.result is not None:
-            return self.publishing
-        return self.uploads if job.remote is None else self.polling
-
-    def at(self, provider: str) -> list[Job]:
+    def at(self, provider: str) -> list[Upload]:
         """The attempts under way at *provider*."""
         return [job for job in self.uploads.values() if job.provider == provider]
 
@@ -68,13 +78,13 @@ class InFlight:
 
     def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
         """Uploads and polls under way at *provider*."""
-        polling = [job for job in self.polling.values() if job.provider == provider]
-        return [self.tasks[job.id] for job in (*self.at(provider), *polling)]
+        jobs: dict[int, Upload | Job] = {**self.uploads, **self.polling}
+        return [self.tasks[job_id] for job_id, job in jobs.items() if job.provider == provider]
 
     def has_folder(self, folder: str) -> bool:
         """Whether any job of *folder* is in flight."""
-        jobs = itertools.chain(self.uploads.values(), self.polling.values(), self.publishing.values())
-        return any(job.folder == folder for job in jobs)
+        jobs: dict[int, Upload | Job] = {**self.uploads, **self.polling, **self.publishing}
+        return any(job.folder == folder for job in jobs.values())
 
     def suspects(self) -> int:
         """The number of attempts under way that may be the cause of daemon crashes."""
@@ -118,7 +128,8 @@ class FolderGate:
     @property
     def hanging(self) -> frozenset[str]:
         """Folders whose disks do not answer: nothing is published into them."""
-        return frozenset(folder for folder, causes in self._closed.items() if HANGS in causes)
+        closed = self._closed.copy()  # a cluster's claims read it in the database's thread
+        return frozenset(folder for folder, causes in closed.items() if HANGS in causes)
 
     def _tell(self) -> None:
         self._signals.wake.set()
@@ -132,6 +143,7 @@ class Admission:
         database: The queue's database; its transactions wait while it cannot be written.
         signals: Wake the dispatcher, and report news.
         plan: Folders, providers and limits of the config; swapped by :meth:`replan`.
+        turns: (provider, folder) → a number that is higher, the later the folder had its last slot.
     """
 
     def __init__(self, database: RetryingDatabase) -> None:
@@ -141,8 +153,8 @@ class Admission:
         self.folders = FolderGate(self.signals)
         self.rates = ProviderRates(database)
         self.holds = Holds(database, self.rates)
+        self.turns: dict[tuple[str, str], int] = {}
         self._turn = itertools.count(1)
-        self._turns: dict[tuple[str, str], int] = {}
 
     def replan(self, plan: Plan) -> None:
         """Swap the plan; jobs in flight continue as they began."""
@@ -160,14 +172,13 @@ class Admission:
         self.rates.set_clock_back(seconds)
         self.database.post(lambda db: transactions.set_clock_back(db, seconds, self.database.now()))
 
-    def started(self, job: Job) -> None:
-        """Count a request of *job* towards its provider's rate, and note its folder's turn."""
-        self.rates.started(job.provider)
-        self._turns[job.provider, job.folder] = next(self._turn)
+    def note_turn(self, job: Job) -> None:
+        """*job* has got a slot: of two folders the other one is next."""
+        self.turns[job.provider, job.folder] = next(self._turn)
 
     def requests(self) -> list[ClaimRequest]:
         """The claim requests of all providers that can start a job now."""
-        return [request for limits in self.plan.providers.values() for request in self._requests_of(limits)]
+        return [request for limits in self.plan.providers.values() for request in self.requests_of(limits)]
 
     def open_routes(self) -> list[tuple[str, tuple[Route, ...]]]:
         """(provider, routes) of the jobs that neither a hold nor a closed folder stops."""
@@ -188,22 +199,26 @@ class Admission:
         """Seconds until something changes by itself: probes, rates, pauses."""
         return self.holds.waits() + self.rates.waits()
 
-    def _requests_of(self, limits: ProviderLimits) -> list[ClaimRequest]:
+    def folders_here(self, shut: Collection[str]) -> list[str]:
+        """The folders of the plan that this node has, except those that are *shut*."""
+        return [name for name in self.plan.chains if name not in shut and name not in self.plan.away]
+
+    def requests_of(self, limits: ProviderLimits) -> list[ClaimRequest]:
+        """The claim requests of one provider: none, its jobs and the probes of folders, or its own probe."""
         provider, uploads = limits.provider, self.in_flight.at(limits.provider)
         scope = Scope(ScopeKind.PROVIDER, provider)
         free = self._free_slots(limits, len(uploads))
         if free <= 0 or self.holds.is_stopped(scope):
             return []
-        routes = self._routes(provider, self.folders.closed | self.holds.names(ScopeKind.FOLDER))
+        closed = self.folders.closed.union(self.plan.away)
+        routes = self._routes(provider, closed | self.holds.names(ScopeKind.FOLDER))
         if self.holds.get(scope) is None:
             in_flight = Counter(job.folder for job in uploads)
-            turns = {route.folder: self._turns.get((provider, route.folder), 0) for route in routes}
+            turns = {route.folder: self.turns.get((provider, route.folder), 0) for route in routes}
             # One slot is left to smaller files, where there is more than one.
-            large = sum(job.snapshot.size_bytes >= LARGE_BYTES for job in uploads)
-            request = ClaimRequest(
-                provider, routes, free, False, in_flight, turns, max(limits.slots - 1, 1) - large
-            )
-            return [request, *self._folder_probes(provider)]
+            most_large = max(limits.slots - 1, 1) - sum(job.size_bytes >= LARGE_BYTES for job in uploads)
+            request = ClaimRequest(provider, routes, free, False, in_flight, turns, most_large)
+            return [request, *self._folder_probes(provider, closed)]
         if provider not in self.holds.due_probes(ScopeKind.PROVIDER) or uploads:
             return []
         return [ClaimRequest(provider, routes, 1, is_probe=True)]
@@ -216,12 +231,12 @@ class Admission:
             self.rates.allowance(limits.provider, taken),
         )
 
-    def _folder_probes(self, provider: str) -> list[ClaimRequest]:
+    def _folder_probes(self, provider: str, closed: Collection[str]) -> list[ClaimRequest]:
         """One job of each held folder whose probe is due, if none of it is in flight."""
         due = self.holds.due_probes(ScopeKind.FOLDER)
         return [
             ClaimRequest(provider, (route,), 1, is_probe=True)
-            for route in (self._routes(provider, self.folders.closed) if due else ())
+            for route in (self._routes(provider, closed) if due else ())
             if route.folder in due and not self.in_flight.has_folder(route.folder)
         ]
 

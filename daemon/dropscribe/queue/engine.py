@@ -30,7 +30,6 @@ from dropscribe.queue.sql import (
     budget_usage,
     claims,
     history,
-    hold_rows,
     result_cache,
     result_rows,
     rows,
@@ -128,10 +127,8 @@ class Engine:
             # job has the names of that try; the later try took them for another job's.
             which, values = "jobs.id = ? AND fence = ?", (job.id, job.fence)
             found = await self.database.do(lambda db: result_rows.jobs_with_result(db, which, values))
-            moved = next(
-                (each for each in found if each.result and each.result.document == result.document), None
-            )
-            if moved is None:
+            moved = found[0] if found else None
+            if moved is None or moved.result is None or moved.result.document != result.document:
                 raise
         if moved is not None:
             reached("kept")
@@ -140,14 +137,9 @@ class Engine:
     async def check_budgets(self) -> Sequence[Account]:
         """Read every account; where one is spent, nothing is claimed until its day or month turns."""
         now, plan = self.now(), self._admission.plan
-
-        def read(db: Connection) -> Sequence[Account]:
-            accounts = budget_usage.read_accounts(db, plan.budgets, plan.zone, now)
-            for stop in stops_of(accounts):
-                hold_rows.void_scope(db, stop.scope)
-            return accounts
-
-        accounts = await self.database.do(read)
+        accounts = await self.database.do(
+            lambda db: budget_usage.read_accounts(db, plan.budgets, plan.zone, now)
+        )
         self.holds.replace_stops(stops_of(accounts))
         self.signals.wake.set()
         return accounts

@@ -155,7 +155,7 @@ class Holds:
         """Hold a provider or folder; from ``next_probe_at`` on one job of it at a time probes it."""
         self._holds[hold.scope] = hold
         self.changes += 1
-        await self._database.do(lambda db: hold_rows.begin_hold(db, hold))
+        await self._database.do(lambda db: hold_rows.write_hold(db, hold))
         self.changes += 1
         reached("held")
         self._database.signals.wake.set()
@@ -200,6 +200,10 @@ class Holds:
     def replace_stops(self, stops: Iterable[Hold]) -> None:
         """Take over the budgets that are spent, until ``next_probe_at``."""
         self._stops = {stop.scope: stop for stop in stops}
+
+    def replace_by(self, other: Holds) -> None:
+        """Take over the holds and spent budgets of *other*."""
+        self._holds, self._stops = other._holds, other._stops
 
     def is_stopped(self, scope: Scope) -> bool:
         """Whether its budget is spent, and the day or month has not turned."""

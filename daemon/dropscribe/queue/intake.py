@@ -94,7 +94,7 @@ class ClusterIntake:
         def write(db: Connection) -> list[Submitted]:
             submitted = intake_queries.submit(db, new)
             if new_rows := sum(each.is_new for each in submitted):
-                self._issue_tickets(db, self._admission.plan, self._store.now())
+                self._issue_tickets(db, self._admission, self._store.now())
                 self._new_rows += new_rows
                 if self._new_rows >= ENOUGH_ROWS > self._new_rows - new_rows:
                     # Autovacuum comes later, or is off. Without statistics PostgreSQL takes all indexes that

@@ -80,7 +80,7 @@ class Plan:
     strict_order: Collection[str] = ()  # Folders whose jobs wait for their first provider, held or not
     budgets: Mapping[Scope, Budget] = field(default_factory=dict)
     zone: tzinfo | None = None  # Time zone of the days and months of budgets; None is the system's
-    served: Collection[str] | None = None  # Folders whose mounts this node has; None is all
+    away: Collection[str] = ()  # Folders whose mounts this node of a cluster does not have
     # Retry limits, for jobs that a crash or a bug interrupted.
     retry: RetryLimits = field(default_factory=RetryLimits)
 
@@ -90,29 +90,18 @@ def build_plan(config: Config) -> Plan:
     # What a budget is charged with is known with the answer: no more files wait for theirs than have slots.
     budgeted = {name for name, provider in config.providers.items() if provider.budget is not None}
     budgeted.update(name for rule in config.folders.values() if rule.budget for name in rule.providers)
-    limits = {
-        name: ProviderLimits(
-            name,
-            provider.concurrency,
-            provider.requests_per_minute,
-            provider.concurrency if name in budgeted else MOST_REMOTE_JOBS,
-        )
-        for name, provider in config.providers.items()
-    }
+    limits = {}
+    for name, provider in config.providers.items():
+        slots = provider.concurrency
+        remote_jobs = slots if name in budgeted else MOST_REMOTE_JOBS
+        limits[name] = ProviderLimits(name, slots, provider.requests_per_minute, remote_jobs)
     chains = {name: rule.providers for name, rule in config.folders.items()}
     strict_order = frozenset(name for name, rule in config.folders.items() if rule.fallback == "refused")
     parts = ((ScopeKind.PROVIDER, config.providers), (ScopeKind.FOLDER, config.folders))
-    budgets = {
-        Scope(kind, name): part.budget
-        for kind, named in parts
-        for name, part in named.items()
-        if part.budget is not None
-    }
-    queue = config.queue
-    served = None
-    if queue is not None:
-        served = frozenset(name for name, rule in config.folders.items() if queue.serves(rule))
-    return Plan(limits, chains, strict_order, budgets, config.time_zone, served, config.retry)
+    scopes = [(Scope(kind, name), part.budget) for kind, named in parts for name, part in named.items()]
+    budgets = {scope: budget for scope, budget in scopes if budget is not None}
+    away = [name for name, rule in config.folders.items() if config.queue and not config.queue.serves(rule)]
+    return Plan(limits, chains, strict_order, budgets, config.time_zone, away, config.retry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> list[s
         words += _provider_words(provider, pauses.get(provider), view)
     words += [f"{tried.provider} refused it ({tried.code})" for tried in record.tries if tried.refused]
     if takes_its_turn:
-        words.append(_turn_words(record, view))
+        words.append(_turn_words(record, provider, view))
     if record.node:
         words.append(f"node {record.node} had it last")
     return words
@@ -97,10 +97,10 @@ def _provider_words(provider: str, pause: Pause | None, view: QueueView) -> list
     return [f"the rate limit of provider {provider} (requests_per_minute) allows its next request {next_at}"]
 
 
-def _turn_words(record: JobRecord, view: QueueView) -> str:
-    if record.lane and view.is_running:
-        return f"its turn has come: provider {record.lane} gets it as soon as a slot is free, on any node"
+def _turn_words(record: JobRecord, provider: str | None, view: QueueView) -> str:
     before = count_before(view.db, record) if view.db else 0
+    if not before and provider and view.is_running and view.nodes is not None:
+        return f"its turn has come: provider {provider} gets it as soon as a slot is free, on any node"
     go = "goes" if before == 1 else "go"
     where = f"{plural(before, 'file')} of its folder {go} first" if before else "it is the next in the queue"
     return where if view.is_running else f"{where}, when dropscribe is started"

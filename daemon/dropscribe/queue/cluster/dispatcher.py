@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import time
 from collections import defaultdict
@@ -27,7 +28,6 @@ from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.worker_pool import WorkerPool
 from dropscribe.queue.model import NodeStats
 from dropscribe.queue.sql import transactions
-from dropscribe.queue.sql.claims import SUSPECT_CRASHES
 
 if TYPE_CHECKING:
     from dropscribe.config.model import QueueConfig
@@ -35,15 +35,12 @@ if TYPE_CHECKING:
     from dropscribe.queue.admission import Admission
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.job_runner import JobRunner
-    from dropscribe.queue.model import ProviderLimits
     from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
-"""Interval at which a node looks for changes by other nodes and for jobs that have come due.
-
-A pause may be ended by another node's answer, and a ticket that waits be voided by a hold."""
+"""Interval at which a node looks for changes by other nodes and for jobs that have come due."""
 
 _LONGEST_ROUND_SECONDS = 120.0
 _TOGETHER_SECONDS = 0.02
@@ -107,17 +104,16 @@ class ClusterDispatcher:
         """Issue tickets, and refresh this node's copy of the holds, until cancelled."""
         while True:
             self._signals.wake.clear()
-            self._workers.serve(self._admission.plan, self._admission.folders)
+            self._workers.serve(self._admission)
             kept = self._admission.holds
             changes = kept.changes
-            holds, stops, pauses = await self._database.do(
-                lambda db: ticket_rows.issue_tickets(db, self._admission.plan, self._database.now())
+            whole = await self._database.do(
+                lambda db: ticket_rows.issue_tickets(db, self._admission, self._database.now())
             )
             self._database.note_trouble(None)
             if changes == kept.changes:  # else a hold was made here after the look
-                kept.replace_holds(holds)
-                kept.replace_stops(stops)
-                self._admission.rates.pauses = pauses
+                kept.replace_by(whole.holds)
+                self._admission.rates.pauses = whole.rates.pauses
             self._looked_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min([LOOK_SECONDS, *self._admission.waits()])):
@@ -127,92 +123,72 @@ class ClusterDispatcher:
 
 
 class TicketRunner:
-    """Begins the jobs of tickets that this node's workers have fetched, and calls their callbacks.
-
-    One ticket of each provider tries to begin; the others wait behind it.
-    """
+    """Claims jobs for the tickets that this node's workers have fetched, and calls their callbacks."""
 
     def __init__(self, admission: Admission, node: str) -> None:
         self._admission = admission
         self._database, self._signals = admission.database, admission.signals
         self._node = node
-        self._suspect = asyncio.Lock()
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._freed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self._is_stopped = False
+        self._stopped = asyncio.Event()
 
     def stop(self) -> None:
-        """Begin nothing more: tickets that wait for a slot end, and other nodes get their jobs."""
-        self._is_stopped = True
-        for freed in self._freed.values():
-            freed.set()
+        """Claim nothing more: other nodes get the jobs."""
+        self._stopped.set()
 
-    async def run(self, runner: JobRunner, ticket: tuple[int, int], kind: str) -> None:
-        """Make the attempt of a ticket, or poll its job, and publish the result.
+    async def run(self, runner: JobRunner, kind: str) -> None:
+        """Claim jobs and run them, until none may start or another node's turn has come.
 
         Args:
-            ticket: (job id, ticket id).
             kind: A provider, ``ticket_rows.PUBLISH`` or ``ticket_rows.POLL``.
         """
-        if kind in {ticket_rows.PUBLISH, ticket_rows.POLL}:
-            job = await self._database.do(lambda db: ticket_rows.begin_due(db, ticket, self._node))
-        else:
-            job = await self._run_attempt(runner, ticket, kind)
-        while job is not None:
-            job = await self._run_one(runner, job)
+        until = time.monotonic() + ticket_rows.TURN_SECONDS
+        while (job := await self.claim(kind)) is not None:
+            if job.result is None and job.remote is None:
+                reached("claimed")
+            while job is not None:
+                job = await self._run_one(runner, job)
+            if time.monotonic() >= until:
+                return
 
-    async def _run_attempt(self, runner: JobRunner, ticket: tuple[int, int], provider: str) -> Job | None:
-        limits = self._admission.plan.providers.get(provider)
-        if limits is None:
-            return None  # a reload has removed the provider; recovery frees the row
-        job = await self.begin(ticket, limits)
-        if job is None:
-            return None
-        reached("claimed")
-        try:
-            return await self._run_one(runner, job)
-        except StoreError:
-            # A statement that the database refuses is a bug; the row must not keep its slot for it.
-            log.exception("job.bug", folder=job.folder, path=job.path)
-            wait_seconds = crash_wait_seconds(self._admission.plan.retry, job.crashes + 1)
-            self._database.post(
-                lambda db: transactions.requeue_interrupted(db, job, self._database.now() + wait_seconds)
-            )
-            return None
-        finally:
-            self._freed[provider].set()
-
-    async def begin(self, ticket: tuple[int, int], limits: ProviderLimits) -> Job | None:
-        """Begin the attempt of a ticket, once a slot is free; None where the ticket is void."""
-        task = asyncio.current_task()
+    async def claim(self, kind: str) -> Job | None:
+        """The next job of *kind*; waits a little for its provider's rate. None where none may start."""
+        task, claim_id = asyncio.current_task(), secrets.randbits(63)
 
         def work(db: Connection) -> Job | float | None:
             if task is not None and task.cancelling():
                 return None  # cancelled while this transaction waited: no coroutine would run the attempt
-            closed, now = self._admission.folders.closed, self._database.now()
-            left = ticket_rows.limits_left(db, limits, self._admission.plan.chains)
-            return ticket_rows.begin_attempt(db, ticket, left, closed, self._node, now)
+            return ticket_rows.claim(db, self._admission, kind, claim_id, self._node, self._database.now())
 
-        async with self._first[limits.provider]:
-            freed = self._freed[limits.provider]
-            while not self._is_stopped:
-                freed.clear()
-                begun = await self._database.do(work)
-                if not isinstance(begun, float):
-                    return begun
+        async with self._first[kind]:  # one waits for the rate, the others behind it
+            while not self._stopped.is_set():
+                claimed = await self._database.do(work)
+                if not isinstance(claimed, float):
+                    return claimed
+                if claimed > ticket_rows.TURN_SECONDS:
+                    return None
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(begun, LOOK_SECONDS)):
-                        await freed.wait()
+                    async with asyncio.timeout(claimed):
+                        await self._stopped.wait()
         return None
 
     async def _run_one(self, runner: JobRunner, job: Job) -> Job | None:
         """One call of the job's callback; returns the job if its result is published next."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
-        is_suspect = job.crashes >= SUSPECT_CRASHES and job.result is None and job.remote is None
-        async with self._suspect if is_suspect else contextlib.nullcontext():
-            self._admission.in_flight.add(job, task)
+        self._admission.in_flight.add(job, task)
+        try:
             outcome = await runner.run(job)
+        except StoreError:
+            # A statement that the database refuses is a bug; the row must not keep its slot for it.
+            log.exception("job.bug", folder=job.folder, path=job.path)
+            retry, write = self._admission.plan.retry, transactions.set_due
+            wait_seconds = retry.max_seconds
+            if job.result is None and job.remote is None:
+                write = transactions.requeue_interrupted
+                wait_seconds = crash_wait_seconds(retry, job.crashes + 1)
+            self._database.post(lambda db: write(db, job, self._database.now() + wait_seconds))
+            raise
         if isinstance(outcome, Retry) and outcome.after_seconds < LOOK_SECONDS:
             asyncio.get_running_loop().call_later(outcome.after_seconds, self._signals.wake.set)
         return outcome.job if isinstance(outcome, ResultStored) else None

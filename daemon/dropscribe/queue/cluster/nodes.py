@@ -2,8 +2,7 @@
 
 Each node has one row, with its last heartbeat by the server's clock. Every node recovers the jobs of others;
 no particular one is needed. A job in flight belongs to its node while that node sends heartbeats.
-Procrastinate's own heartbeat ends while a worker still finishes its jobs, so it only reveals lost tickets
-that no worker has begun.
+Procrastinate's own heartbeat ends while a worker still finishes its jobs, so it only reveals lost tickets.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import structlog
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import model
 from dropscribe.queue.job_runner import log_interrupted
-from dropscribe.queue.sql import hold_rows, transactions
+from dropscribe.queue.sql import transactions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Sized
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_FREE = "UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND"
+
 BEAT_SECONDS = 5.0
 NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
@@ -47,13 +48,6 @@ _RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AN
 """Publications and polls: another node continues them as they are."""
 
 _BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
-_DRAWN = f"(state = 'queued' OR {_RESUMABLE} AND node = '')"
-
-_HAS_WORKER = (
-    "EXISTS (SELECT 1 FROM procrastinate_workers AS workers WHERE workers.id = worker_id"
-    " AND last_heartbeat > now() - ? * interval '1 second')"
-)
-"""Whether the worker that fetched a ticket has sent a heartbeat lately."""
 
 
 class Heartbeats:
@@ -128,7 +122,7 @@ async def recover_own(admission: Admission, node: str) -> None:
     def work(db: Connection) -> list[Job]:
         plan, now = admission.plan, admission.database.now()
         transactions.clear_stale_assignments(db, plan, now)
-        void_lost_tickets(db)
+        delete_lost_tickets(db)
         return _take_back(db, node, plan.retry, now)
 
     log_interrupted(await admission.database.do(work))
@@ -143,7 +137,7 @@ async def recover_silent(admission: Admission, heartbeats: Heartbeats) -> None:
         if not heartbeats.has_beaten_for(model.SILENT_SECONDS):
             return {}
         cut_off = take_back_silent(db, admission.plan.retry, admission.database.now())
-        void_lost_tickets(db)
+        delete_lost_tickets(db)
         return cut_off
 
     while True:
@@ -169,29 +163,23 @@ def take_back_silent(db: Connection, limits: RetryLimits, now: float) -> dict[st
     return cut_off
 
 
-def void_lost_tickets(db: Connection) -> None:
-    """Waiting jobs lose tickets that no worker will begin, so that new ones are issued.
-
-    A ticket that is cancelled while it waits for a slot ends without a change of its row. One that a dead
-    worker fetched is not fetched again; it is deleted once no live row names it.
-    """
-    silent = (model.SILENT_SECONDS,)
-    usable = f"tickets.id = jobs.ticket AND (tickets.status = 'todo' OR {_HAS_WORKER})"
-    lost = f"NOT EXISTS (SELECT 1 FROM procrastinate_jobs AS tickets WHERE {usable})"  # constants
-    hold_rows.void_tickets(db, f"{_DRAWN} AND {lost}", silent)
+def delete_lost_tickets(db: Connection) -> None:
+    """Delete the tickets that dead workers have fetched: nobody fetches them again."""
     db.execute(
-        "DELETE FROM procrastinate_jobs WHERE id IN (SELECT tickets.id FROM procrastinate_jobs AS tickets"
-        f" WHERE tickets.status = 'doing' AND NOT {_HAS_WORKER} AND NOT EXISTS"  # a constant
-        " (SELECT 1 FROM jobs WHERE jobs.ticket = tickets.id AND jobs.ended_at IS NULL)"
+        "DELETE FROM procrastinate_jobs WHERE id IN (SELECT id FROM procrastinate_jobs WHERE status = 'doing'"
+        " AND NOT EXISTS (SELECT 1 FROM procrastinate_workers AS workers WHERE workers.id = worker_id"
+        " AND last_heartbeat > now() - ? * interval '1 second')"
         # A worker that is ending one now has it locked, and deletes it itself.
         " FOR UPDATE SKIP LOCKED)",
-        silent,
+        (model.SILENT_SECONDS,),
     )
+    # Earlier versions named a job in each ticket, and the ticket in its row; such rows are anybody's.
+    db.execute(f"{_FREE} node = ''")
 
 
 def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
     """Requeue the jobs of *node*; returns those whose attempts were interrupted."""
-    hold_rows.void_tickets(db, f"node = ? AND {_BEGUN} AND {_RESUMABLE}", (node,))
+    db.execute(f"{_FREE} node = ? AND {_RESUMABLE}", (node,))
     return transactions.requeue_all_interrupted(db, limits, now, f"node = ? AND {_BEGUN}", (node,))
 
 

@@ -107,11 +107,7 @@ class MountMap:
 
 
 def conninfo(dsn: str, session: str = "dropscribe") -> str:
-    """*dsn* with defaults for the settings that it leaves out, TLS and certificates unchanged.
-
-    Args:
-        session: The application name on the server.
-    """
+    """*dsn* with defaults for the settings that it leaves out; *session* is the name on the server."""
     return make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(dsn), "application_name": session})
 
 

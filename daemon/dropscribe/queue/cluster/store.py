@@ -42,12 +42,7 @@ MIGRATIONS = ("cluster_schema.sql", *(f"cluster_migration_{version}.sql" for ver
 
 
 class ClusterStore(Database):
-    """The rows of all nodes. Blocks for a few seconds while the name is taken.
-
-    Args:
-        dsn: libpq's; its TLS settings are used unchanged.
-        roots: This node's mounts.
-        node: Its name, unique in the cluster.
+    """The rows of all nodes. Blocks for a few seconds while the name of *node* is taken.
 
     Attributes:
         clock_ahead_seconds: Seconds by which the server's clock is ahead of this node's.

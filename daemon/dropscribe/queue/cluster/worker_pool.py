@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from procrastinate import App, JobContext, PsycopgConnector
+from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from dropscribe.queue.admission import FolderGate
-    from dropscribe.queue.model import Plan
+    from dropscribe.queue.admission import Admission
 
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
@@ -43,12 +42,7 @@ log = structlog.get_logger()
 
 
 class WorkerPool:
-    """Runs the workers.
-
-    Args:
-        dsn: libpq's.
-        node: This node's name.
-    """
+    """Runs the workers of this node."""
 
     def __init__(self, dsn: str, node: str) -> None:
         async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -74,13 +68,12 @@ class WorkerPool:
         for library in ("procrastinate", "psycopg.pool"):  # the engine logs an outage once
             logging.getLogger(library).setLevel(logging.CRITICAL)
 
-    def serve(self, plan: Plan, gate: FolderGate) -> None:
-        """Listen to the queues of *plan*'s providers and of the folders that are open here, to no others."""
-        ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
-        transcribing = [folder for folder in ours if folder not in gate.closed]
-        # Results are published into closed folders too: only trying shows whether the trouble is over.
+    def serve(self, admission: Admission) -> None:
+        """Listen to the queues of the plan's providers and of the folders that are open here."""
+        plan, gate = admission.plan, admission.folders
+        transcribing = admission.folders_here(gate.closed)
         # A change of the list starts new workers, so hanging publications hold none of their slots.
-        publishing = [folder for folder in ours if folder not in gate.hanging]
+        publishing = admission.folders_here(gate.hanging)
         kinds = [
             (name, [folder for folder in transcribing if name in plan.chains[folder]], limits.slots)
             for name, limits in plan.providers.items()
@@ -93,24 +86,24 @@ class WorkerPool:
         }
         self._swap()
 
-    async def run(self, run_one: Callable[[tuple[int, int], str], Awaitable[None]]) -> None:
+    async def run(self, run_one: Callable[[str], Awaitable[None]]) -> None:
         """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too.
 
         Args:
-            run_one: Called with (job id, ticket id) and the kind of each fetched ticket.
+            run_one: Called with the kind of each fetched ticket.
         """
 
-        async def run_ticket(context: JobContext, job_id: int, lane: str) -> None:
+        async def run_ticket(lane: str, **_: Any) -> None:  # more in the tickets of earlier versions
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - a coroutine runs in a task
             self._tickets.add(task)
             try:
-                await run_one((job_id, context.job.id or 0), lane)
+                await run_one(lane)
             finally:
                 self._tickets.discard(task)
 
         asyncio.get_running_loop().set_exception_handler(_log_lost_write)
-        self._app.task(name=TASK, pass_context=True)(run_ticket)
+        self._app.task(name=TASK)(run_ticket)
         await self._app.open_async()
         self._is_running = not self._is_stopped
         try:

@@ -37,11 +37,7 @@ _LONGEST_TURN_SECONDS = 1.0  # a pause may be ended while a running attempt wait
 
 
 class EmbeddedDispatcher:
-    """Claims jobs that may start now and runs them, never more than there are slots.
-
-    It looks at the queue, and at plan, holds and closed folders, whenever
-    :attr:`Signals.wake <dropscribe.queue.retrying_database.Signals.wake>` is set. A cluster's is
-    :class:`~dropscribe.queue.cluster.dispatcher.ClusterDispatcher`.
+    """Claims jobs that may start now and runs them, whenever ``Signals.wake`` is set.
 
     Almost every result is published by the task that stored it. A search for stored results finds those of an
     earlier run, those without a free publishing slot, and those whose disk was full. It also reads the
@@ -156,7 +152,8 @@ class EmbeddedDispatcher:
             self._database.note_trouble(error)
             return retrying_database.RETRY_SECONDS
         for job in claimed:
-            self._admission.started(job)
+            self._admission.rates.started(job.provider)
+            self._admission.note_turn(job)
             self._start(group, runner, job)
         for job in due:
             self._start_due(group, runner, job)

@@ -19,11 +19,9 @@ _RELEASED = "released"
 
 
 def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
-    """Mark the first start of each folder with ``backlog: ask``; release the backlog of a folder without it.
+    """Mark the first start of folders whose rule *asks* (``backlog: ask``), before any inbox is listed.
 
-    Args:
-        asks: Folder → whether its rule says ``backlog: ask``.
-        now: Unix seconds, before any inbox is listed.
+    The backlog of the others is released.
     """
     for folder, does_ask in asks.items():
         mark = mark_of(db, folder)

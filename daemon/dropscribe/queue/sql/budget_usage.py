@@ -38,11 +38,8 @@ def read_accounts(
     if not budgets or not is_migrated(db):
         return []
     today = day_of(now, zone)
-    return [
-        _account(db, scope, period, limit, today, zone)
-        for scope, budget in budgets.items()
-        for period, limit in budget.limits
-    ]
+    limits = [(scope, *limit) for scope, budget in budgets.items() for limit in budget.limits]
+    return [_account(db, scope, period, limit, today, zone) for scope, period, limit in limits]
 
 
 def _account(
@@ -51,8 +48,7 @@ def _account(
     begins_on = first_day(period, today)
     money, seconds, unknown, last_at = db.execute(
         "SELECT coalesce(sum(money), 0.0), coalesce(sum(seconds), 0.0), coalesce(sum(unknown), 0), max(at)"
-        " FROM spending"
-        " WHERE kind = ? AND name = ? AND day BETWEEN ? AND ?",
+        " FROM spending WHERE kind = ? AND name = ? AND day BETWEEN ? AND ?",
         (scope.kind, scope.name, begins_on.isoformat(), today.isoformat()),
     ).fetchone()
     spent = money if limit.is_money else seconds / 60
@@ -63,9 +59,7 @@ def _account(
 def write_mark(db: Connection, mark: str, today: date) -> bool:
     """Write *mark*, and delete old ones; False if it was written before."""
     oldest = (today - timedelta(days=_MARK_DAYS)).isoformat()
-    db.execute(
-        "DELETE FROM facts WHERE substr(name, 1, ?) = ? AND value < ?",
-        (len(MARK_PREFIX), MARK_PREFIX, oldest),
-    )
+    old = (len(MARK_PREFIX), MARK_PREFIX, oldest)
+    db.execute("DELETE FROM facts WHERE substr(name, 1, ?) = ? AND value < ?", old)
     row = (f"{MARK_PREFIX}{mark}", today.isoformat())
     return db.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", row).rowcount == 1

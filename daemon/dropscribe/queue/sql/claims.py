@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.queue.sql import rows
@@ -27,7 +27,10 @@ POLL_PATIENCE_SECONDS = 600.0
 
 LARGE_BYTES = 256 * 1024 * 1024  # an upload of this size may hold a slot for hours
 
-_WITHIN = "crashes < ? AND size_bytes < ? AND due_at <= ?"
+_OLDEST = (
+    f"SELECT due_at, id FROM (SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ?"
+    " AND crashes < ? AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT ?) AS queue"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +120,13 @@ def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has
     """
     claimed: list[Job] = []
     in_flight, most_large = Counter(request.in_flight), request.most_large
-    crashes_below = SUSPECT_CRASHES if has_suspect else 1 << 30
-    if request.is_probe and (untried := newest_untried(db, queues_of(request.provider, request.routes))):
+    if request.is_probe and (untried := _newest_untried(db, queues_of(request.provider, request.routes))):
         return [begin_attempt(db, untried, request.provider, now)]
-    bounds: tuple[float, ...] = ()
-    waiting: dict[str, list[tuple[float, int]]] = {}
+    waiting: dict[str, list[tuple[float, int]]] | None = None
     while (free := request.limit - len(claimed)) > 0:
-        most_bytes = 1 << 62 if most_large > 0 else LARGE_BYTES
-        before, bounds = bounds, (crashes_below, most_bytes, float("inf") if request.is_probe else now)
-        if bounds != before:  # at first, and where a claimed job excludes others
-            waiting = {
-                route.folder: oldest(db, queues_of(request.provider, (route,)), _WITHIN, bounds, free)
-                for route in request.routes
-            }
+        if waiting is None:  # at first, and where a claimed job excludes others
+            request = replace(request, most_large=most_large)
+            waiting = read_waiting(db, request, now, free, has_suspect=has_suspect)
         heads = ((folder, jobs[0]) for folder, jobs in waiting.items() if jobs)
         due = [(in_flight[folder], request.turns.get(folder, 0), *head) for folder, head in heads]
         if not due:
@@ -138,27 +135,36 @@ def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has
         claimed.append(job)
         del waiting[job.folder][0]
         in_flight[job.folder] += 1
-        most_large -= job.snapshot.size_bytes >= LARGE_BYTES
-        if job.crashes >= SUSPECT_CRASHES:
-            crashes_below = SUSPECT_CRASHES
+        is_large, is_suspect = job.snapshot.size_bytes >= LARGE_BYTES, job.crashes >= SUSPECT_CRASHES
+        most_large -= is_large
+        has_suspect = has_suspect or is_suspect
+        if is_large or is_suspect:
+            waiting = None
     return claimed
 
 
-def oldest(
-    db: Connection, queues: Sequence[tuple[str, str]], which: str, values: tuple[float, ...], limit: int
-) -> list[tuple[float, int]]:
-    """(due_at, id) of the *limit* jobs of *queues* that are due longest: one index look-up for each queue.
-
-    Args:
-        which: A further condition with *values*; a constant of the caller's.
-    """
-    of_queue = (
-        f"SELECT due_at, id FROM (SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ?"
-        f" AND {which} ORDER BY due_at, id LIMIT ?) AS queue"
+def read_waiting(
+    db: Connection, request: ClaimRequest, now: float, limit: int, *, has_suspect: bool
+) -> dict[str, list[tuple[float, int]]]:
+    """Folder → (due_at, id) of its jobs that *request* may take now: the *limit* that are due longest."""
+    bounds = (
+        SUSPECT_CRASHES if has_suspect else 1 << 30,
+        1 << 62 if request.most_large > 0 else LARGE_BYTES,
+        float("inf") if request.is_probe else now,
     )
+    return {
+        route.folder: _oldest(db, queues_of(request.provider, (route,)), bounds, limit)
+        for route in request.routes
+    }
+
+
+def _oldest(
+    db: Connection, queues: Sequence[tuple[str, str]], bounds: tuple[float, ...], limit: int
+) -> list[tuple[float, int]]:
+    """(due_at, id) of the *limit* jobs of *queues* that are due longest: one index look-up for each queue."""
     return db.execute(
-        " UNION ALL ".join([of_queue] * len(queues)) + " ORDER BY due_at, id LIMIT ?",
-        [*(value for queue in queues for value in (*queue, *values, limit)), limit],
+        " UNION ALL ".join([_OLDEST] * len(queues)) + " ORDER BY due_at, id LIMIT ?",
+        [*(value for queue in queues for value in (*queue, *bounds, limit)), limit],
     ).fetchall()
 
 
@@ -171,20 +177,17 @@ def queues_of(provider: str, routes: Sequence[Route]) -> list[tuple[str, str]]:
     ]
 
 
-def newest_untried(db: Connection, queues: Iterable[tuple[str, str]], which: str = "TRUE") -> int | None:
+def _newest_untried(db: Connection, queues: Iterable[tuple[str, str]]) -> int | None:
     """The newest waiting job that was never tried: the best probe of a hold.
 
     A file that was refused itself would only be refused again, and the files that arrived with it are the
     likeliest to share its fault.
-
-    Args:
-        which: A further condition; a constant of the caller's.
     """
     found: list[tuple[float, int]] = []
     for queue in queues:
         found += db.execute(
             f"SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ? AND code = ''"
-            f" AND crashes = 0 AND {which} ORDER BY due_at DESC, id DESC LIMIT 1",
+            " AND crashes = 0 ORDER BY due_at DESC, id DESC LIMIT 1",
             queue,
         ).fetchall()
     return max(found)[1] if found else None
@@ -197,18 +200,13 @@ def next_due_at(db: Connection, provider: str, routes: Sequence[Route]) -> float
     return min((at for at in due if at is not None), default=None)
 
 
-def begin_attempt(db: Connection, job_id: int, provider: str, now: float, node: str = "") -> Job:
-    """Move queued → transcribing; the attempt is counted here.
-
-    Args:
-        node: The node that makes it, in a cluster.
-    """
-    changes, values = (", node = ?", (provider, node)) if node else ("", (provider,))
+def begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> Job:
+    """Move queued → transcribing; the attempt is counted here."""
     row = db.execute(
         f"{rows.UPDATE_STATE} 'transcribing', attempts = attempts + 1, fence = fence + 1, provider = ?"
-        f"{changes} WHERE id = ? RETURNING {rows.JOB_COLUMNS},"
+        f" WHERE id = ? RETURNING {rows.JOB_COLUMNS},"
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
-        (*values, job_id),
+        (provider, job_id),
     ).fetchone()
     db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
     return rows.job_of(row, may_be_cached=bool(row[-1]))

@@ -159,7 +159,6 @@ class JobRecord(ListedFile):
     ambiguous: int
     crashes: int
     node: str  # The node that has it, or had it last, in a cluster; else ""
-    lane: str  # The provider whose next free slot it has a ticket for, in a cluster; else ""
     tries: tuple[Attempt, ...]  # Every attempt, oldest first
 
     @property
@@ -191,7 +190,7 @@ def read_filed_with_stem(db: Connection, stem: bytes) -> list[JobRecord]:
 
 
 def _read(db: Connection, which: str, values: Sequence[object]) -> list[JobRecord]:
-    columns = _STORED + (", node, lane" if is_shared(db) else ", '', ''")
+    columns = _STORED + (", node" if is_shared(db) else ", ''")
     found = db.execute(f"SELECT {columns} FROM jobs WHERE {which} ORDER BY id DESC", values).fetchall()
     return [JobRecord(*_fields_of((*row, tuple(read_attempts(db, row[0]))))) for row in found]
 

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.queue.model import Pause
-from dropscribe.queue.sql.database import is_shared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dropscribe.queue.sql.database import Connection
 
 
@@ -23,12 +20,6 @@ def write_hold(db: Connection, hold: Hold) -> None:
         " next_probe_at = excluded.next_probe_at, wait_seconds = excluded.wait_seconds",
         (hold.scope.kind, hold.scope.name, *astuple(hold)[1:]),
     )
-
-
-def begin_hold(db: Connection, hold: Hold) -> None:
-    """The same for one that begins: no ticket of its jobs is left."""
-    write_hold(db, hold)
-    void_scope(db, hold.scope)
 
 
 def end_hold(db: Connection, scope: Scope, now: float) -> None:
@@ -54,22 +45,6 @@ def _make_due(db: Connection, scope: Scope, now: float) -> None:
         f"UPDATE jobs SET due_at = ? WHERE state = 'queued' AND {column} = ? AND due_at > ?",
         (now, scope.name, now),
     )
-
-
-def void_scope(db: Connection, scope: Scope) -> None:
-    """In a cluster, void the tickets of a held provider or folder: another provider may take their jobs."""
-    column = "lane" if scope.kind is ScopeKind.PROVIDER else "folder"
-    void_tickets(db, f"state = 'queued' AND {column} = ?", (scope.name,))
-
-
-def void_tickets(db: Connection, which: str, values: Sequence[object] = ()) -> None:
-    """In a cluster, void the tickets of jobs that have not begun.
-
-    Args:
-        which: A condition on the jobs; a constant of the caller's.
-    """
-    if is_shared(db):
-        db.execute(f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values)
 
 
 def write_pause(db: Connection, pause: Pause) -> None:

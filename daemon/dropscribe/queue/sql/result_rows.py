@@ -24,10 +24,9 @@ _RETURNING = f"RETURNING {JOB_COLUMNS}"
 def store_result(
     db: Connection, job: Job, result: StoredResult, ended: AttemptEnd, *, rejected: bool
 ) -> Job | None:
-    """Move transcribing → transcribed | rejected, with the answer and the reserved names.
+    """Move transcribing → transcribed | rejected, with the answer and the reserved names; returns the job.
 
-    Returns:
-        The job in its new state; None where another live job has reserved one of the names.
+    None, and nothing is written, where another live job has reserved one of the names.
     """
     if not _write_result(db, job.id, result):
         return None
@@ -58,12 +57,9 @@ def replace_result(db: Connection, job: Job, result: StoredResult, *, rejected: 
 
 
 def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | None:
-    """Let *job* stand for the same recording under a new inode or time.
+    """Let *job* stand for the same recording under a new inode or time; None where another job has begun it.
 
     A job that was queued for that state of the file ends: it would send the recording again.
-
-    Returns:
-        The job; None where another job has begun with that state of the file.
     """
     key = identity(job.path, snapshot, stable_inodes=job.stable_inodes)
     twin, values = "folder = ? AND identity = ? AND id <> ?", (job.folder, key, job.id)

@@ -168,11 +168,8 @@ _RUNNING = "id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS 
 
 
 def end_attempt(db: Connection, job: Job, ended: AttemptEnd | None) -> None:
-    """Write how the running attempt ended; None deletes it.
-
-    Then nothing was sent, and a missing file must not fill the history.
-    """
-    if ended is None:
+    """Write how the running attempt ended; None deletes it."""
+    if ended is None:  # nothing was sent, and a missing file must not fill the history
         db.execute(f"DELETE FROM attempts WHERE {_RUNNING}", (job.id,))
         return
     db.execute(

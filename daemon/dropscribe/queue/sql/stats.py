@@ -123,11 +123,10 @@ def _waiting(
 
 
 def _read_assigned(db: Connection, folder: str, queued: int, now: float) -> list[tuple[str, int, int]]:
-    """(assigned provider or "", queued rows, of these the ones that are not due yet).
+    """(assigned provider or "", queued rows, of these the ones that are not due yet), of *queued* in all.
 
-    Args:
-        queued: All of the folder. Rows without an assigned provider are not counted one by one: of 100,000
-            that would take longer than all the rest.
+    Rows without an assigned provider are not counted one by one: of 100,000 that would take longer than all
+    the rest.
     """
     of_folder = f"FROM jobs WHERE {rows.QUEUED} AND folder = ?"
     by_pin = f"SELECT pin, count(*), count(*) FILTER (WHERE due_at > ?) {of_folder} AND pin > '' GROUP BY pin"

@@ -9,7 +9,6 @@ from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_second
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import budget_usage, result_cache, rows, stats
 from dropscribe.queue.sql.database import marks
-from dropscribe.queue.sql.hold_rows import void_tickets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,10 +118,7 @@ def requeue_all_interrupted(
 ) -> list[Job]:
     """Requeue the jobs whose attempts the end of the daemon interrupted; returns them.
 
-    Jobs at a provider continue there, and are polled again.
-
-    Args:
-        which: A further condition; a constant of the caller's.
+    Jobs at a provider continue there, and are polled again. *which* is a constant of the caller's.
     """
     # LIVE names the index.
     cut_off = rows.read_jobs(db, f"{rows.LIVE} AND {rows.TRANSCRIBING} AND {which}", values)
@@ -172,7 +168,6 @@ def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]
         requeue(db, job, now, Retry(0.0, ended.code, reason, ended))
     for folder, chain in plan.chains.items():
         _clear_assignments(db, folder, chain)
-        void_tickets(db, f"{rows.QUEUED} AND folder = ? AND lane NOT IN ({marks(chain)})", (folder, *chain))
     return abandoned
 
 

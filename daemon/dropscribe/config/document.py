@@ -7,7 +7,6 @@ expanded aliases included; no problem made here shows a secret.
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -196,19 +195,16 @@ class Document:
         word = str(value).lower() if isinstance(value, bool) else str(value)
         return f"'{word}'" if len(word) <= 60 else f"'{word[:60]}…'"
 
-    def without_secrets(self) -> str:
-        """`data` as JSON, which is YAML too, without the secrets that are written out.
+    def without_secrets(self, path: Path, value: Any) -> Any:
+        """The *value* of the document at *path* without the secrets that are written out.
 
         A secret that is a reference (``${NAME}``) stays one; other references are replaced by their values.
         """
-        return json.dumps(self._plain((), self.data))
-
-    def _plain(self, path: Path, value: Any) -> Any:
         if isinstance(value, dict):
-            items = {name: self._plain((*path, name), item) for name, item in value.items()}
+            items = {name: self.without_secrets((*path, name), item) for name, item in value.items()}
             return {name: item for name, item in items.items() if item is not _SECRET}
         if isinstance(value, list):
-            found = [self._plain((*path, index), item) for index, item in enumerate(value)]
+            found = [self.without_secrets((*path, index), item) for index, item in enumerate(value)]
             return [item for item in found if item is not _SECRET]
         if value is not None and is_secret_path(path, str(value)):
             written = self._places[path][1].value

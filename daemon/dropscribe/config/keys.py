@@ -211,8 +211,7 @@ class Reader:
         if len(items) < kind.least:
             self.document.report(path, f"{self.document.shown(path, value)} must not be empty")
             return MISSING
-        places = [(*path, index) if isinstance(value, list) else path for index in range(len(items))]
-        found = [self.value(of, place, item) for place, item in zip(places, items, strict=True)]
+        found = [self.value(of, (*path, n) if items is value else path, item) for n, item in enumerate(items)]
         if any(item is MISSING for item in found):
             return MISSING
         return tuple(found if kind.is_argv else dict.fromkeys(found))

@@ -91,7 +91,7 @@ def checked_config(
     data = {name: value for name, value in document.data.items() if value is not None}
     values = Reader(document).section((), data, keys_of(Config)) or {}
     values.setdefault("state_dir", default_state_dir(document.folder, document.environ))
-    config = Config(path=path, source=document.without_secrets(), **values)
+    config = Config(path=path, source=document.without_secrets((), document.data), **values)
     check_config(config, document)
     found = [
         replace(each, warning=each.warning or _is_excused(each, keys_needed, queue_needed))

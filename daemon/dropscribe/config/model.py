@@ -125,8 +125,8 @@ class Config(Section):
         "People and programs that are told of failed files, of holds and their ends, and of budgets; "
         "off when absent."
     )
-    # The file's values without secrets, as JSON: for :mod:`dropscribe.config.running`.
-    source: str = field(default="", repr=False, compare=False)
+    # The file's values without secrets: for :mod:`dropscribe.config.running`.
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def watches(self, rule: FolderRule) -> bool:
         """Whether this machine watches *rule*'s inbox; in a cluster other nodes may do it instead."""

@@ -79,8 +79,7 @@ def is_edited(written: Config, running: Config) -> bool:
 
 def _reported(config: Config) -> dict[str, object]:
     """The sections that a command may need."""
-    written = json.loads(config.source or "{}")
-    return {name: value for name, value in written.items() if name not in _LEFT_OUT}
+    return {name: value for name, value in config.source.items() if name not in _LEFT_OUT}
 
 
 def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Config | None:

@@ -234,12 +234,10 @@ class FolderRule(Section):
         for name, value in _WITHOUT_MEDIA.items():
             if values.get(name, value) != value and not is_installed("media"):
                 read.report(name, f"'{name}' needs PyAV, which is not installed", install_hint("media"))
-        own, params = p.check_rule_params(read), {}
-        is_keyed = isinstance(read.data["provider"], list)
-        for name in values["providers"]:
+        params = {}
+        for name, path, written in p.written_params(read):
             if provider := read.reader.providers.get(name):
-                path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
                 facts = facts_of(provider.type, provider.preset or "")
                 target = p.Target(provider.type, provider.model or "", facts.params)
-                params[name] = p.layered_params(read, target, provider.params, own.get(name, {}), path)
+                params[name] = p.layered_params(read, target, provider.params, written, path)
         return cls(name=str(read.path[-1]), **{**values, "params": params})

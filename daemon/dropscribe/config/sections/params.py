@@ -13,7 +13,7 @@ from dropscribe.core.requests.speech_hints import SpeechHints, Written, hint_par
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from dropscribe.config.document import Document, Path
     from dropscribe.config.keys import SectionRead
@@ -31,19 +31,20 @@ class Target(NamedTuple):
     own: Mapping[str, ParamValue]  # parameters that its preset sends; `language: auto` returns to them
 
 
-def check_rule_params(read: SectionRead) -> dict[str, Written]:
-    """The rule's own parameters by provider; they are keyed by provider if the file lists its providers."""
+def written_params(read: SectionRead) -> Iterator[tuple[str, Path, Written]]:
+    """The rule's own parameters for each of its providers, by name, with their place in the file.
+
+    They are keyed by provider if the file lists its providers.
+    """
     path, providers = (*read.path, "params"), read.values["providers"]
-    values = read.values.get("params", {})
-    if not isinstance(read.data["provider"], list):
-        found = {providers[0]: read.reader.value(PARAMS, path, values)}
-    else:
-        known = {name: body for name, body in values.items() if name in providers}
-        found = {name: read.reader.value(PARAMS, (*path, name), body) for name, body in known.items()}
-        for name in values.keys() - known:
-            message = "with a list of providers, params are keyed by their names"
-            read.document.report((*path, name), message, did_you_mean(name, providers), on_key=True)
-    return {name: params for name, params in found.items() if params is not MISSING}
+    values, is_keyed = read.values.get("params", {}), isinstance(read.data["provider"], list)
+    for name in values.keys() - providers if is_keyed else ():
+        message = "with a list of providers, params are keyed by their names"
+        read.document.report((*path, name), message, did_you_mean(name, providers), on_key=True)
+    for name in providers:
+        here = (*path, name) if is_keyed else path
+        found = read.reader.value(PARAMS, here, values.get(name, {}) if is_keyed else values)
+        yield name, here, {} if found is MISSING else found
 
 
 def layered_params(

@@ -20,25 +20,16 @@ if TYPE_CHECKING:
     from dropscribe.native.recording import Recording
 
 _PCM = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_u8", "pcm_f32le")
-_VORBIS_OR_OPUS = ("vorbis", "opus")
 
 _TAKEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "pulse": {
-        "wav": (*_PCM, "pcm_mulaw", "pcm_alaw"),
-        "mp3": (),
-        "flac": (),
-        "ogg": _VORBIS_OR_OPUS,
-        "mp4": ("aac", "alac"),
-        "webm": _VORBIS_OR_OPUS,
-    },
+    "pulse": {"wav": (*_PCM, "pcm_mulaw", "pcm_alaw"), "mp4": ("aac", "alac")}
+    | {"mp3": (), "flac": (), "ogg": ("vorbis", "opus"), "webm": ("vorbis", "opus")},
     "reson8": dict.fromkeys(("wav", "flac", "ogg", "webm", "mp4", "mov", "3gp"), ()),
     "openai": {"wav": _PCM, **dict.fromkeys(("mp3", "flac", "ogg", "mp4", "webm"), ())},
 }
 """Type of provider → container → codecs; () is any. From the vendors' lists of formats.
 A type that is not here (the embedded engine) takes everything that can be decoded."""
 
-_MONO_ONLY = frozenset({"pulse"})
-_SOUND_ONLY = frozenset({"pulse"})
 # Shorter pieces would split sentences: a `max_upload` that needs them is too small for the recording.
 SHORTEST_PIECE_SECONDS = 5.0
 SEARCH_SECONDS = 60.0  # Distance around its target within which a cut looks for a pause; less in short pieces
@@ -68,12 +59,10 @@ def is_taken(provider_type: str, recording: Recording) -> bool:
         return True
     if recording.tracks != (0,):
         return False
+    if provider_type == "pulse" and (recording.has_video or recording.channels > 1):
+        return False
     codecs = _TAKEN[provider_type].get(recording.container)
-    if codecs is None or (provider_type in _SOUND_ONLY and recording.has_video):
-        return False
-    if provider_type in _MONO_ONLY and recording.channels > 1:
-        return False
-    return not codecs or recording.codec in codecs
+    return codecs is not None and (not codecs or recording.codec in codecs)
 
 
 def is_too_large(provider: ProviderConfig, size_bytes: int) -> bool:

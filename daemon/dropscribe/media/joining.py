@@ -116,7 +116,7 @@ def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
 
     words, segments = tuple(map(moved, part.told.words)), tuple(map(moved, part.told.segments))
     if part.source.speaker is not None:
-        segments = tuple(_turns(segments, words)) or _turns_of_words(part.told.text, words, part)
+        segments = tuple(_turns(segments, words)) or _turns_of_words(words, part)
     return replace(part.told, words=words, segments=segments)
 
 
@@ -128,11 +128,12 @@ def _later(time: float | None, part: Answered, *, is_end: bool = False) -> float
     return min(part.piece.start + time + jumped, part.piece.end)
 
 
-def _turns_of_words(text: str, words: Sequence[Word], part: Answered) -> tuple[Segment, ...]:
+def _turns_of_words(words: Sequence[Word], part: Answered) -> tuple[Segment, ...]:
     """Turns of a provider without segments; without timed words one turn a piece, so that channels alternate.
 
-    The text of the turns is *text*, which has the punctuation, where it can be told which word is which.
+    Their text is the answer's, which has the punctuation, where it can be told which word is which.
     """
+    text = part.told.text
     tokens = text.split()
     if not tokens:
         return ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreError
@@ -12,7 +13,7 @@ from dropscribe.queue.sql.history import read_done
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.index import INDEX_NAME, NEWEST
 from dropscribe.search.indexer import DoneFolders, index_of
-from dropscribe.search.passages import BrokenPassages, end_of_phrase, unpack
+from dropscribe.search.passages import UnusableIndex, end_of_phrase, unpack
 from dropscribe.search.words import find_phrases, parse_query
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class _Search:
                 older_than = job_id
                 break
         if self._gone:
-            with contextlib.suppress(sqlite3.Error), self._index.transaction():
+            # A busy or full disk does not fail the search; a damaged index does, and is made anew.
+            with contextlib.suppress(sqlite3.OperationalError), self._index.transaction():
                 self._index.remove(self._gone)
         return Found(files, older_than)
 
@@ -127,7 +129,7 @@ class _Search:
             return []
         try:
             found = find_sentences(unpack(packed), self._phrases)
-        except BrokenPassages:
+        except UnusableIndex:
             return None  # a sweep reads the transcript anew
         return None if found and self._folders.has(job) is False else found
 
@@ -149,17 +151,11 @@ def find_sentences(passages: Sequence[Passage], phrases: Sequence[Phrase]) -> li
         found = find_phrases(text, phrases)
         missing -= found.keys()
         if found:
-            spans = _apart(sorted(span for spans in found.values() for span in spans))
+            spans: list[tuple[int, int]] = []
+            for span in sorted(chain.from_iterable(found.values())):
+                if not spans or span[0] >= spans[-1][1]:  # none begins within the one before
+                    spans.append(span)
             sentence = Sentence(text, passage.start_at(spans[0][0]), spans)
             hits.append((-len(found), number, sentence))
     best = sorted(hits, key=lambda hit: hit[:2])[:MOST_SENTENCES]
     return [] if missing else [sentence for _, _, sentence in sorted(best, key=lambda hit: hit[1])]
-
-
-def _apart(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sorted *spans* without those that begin within the one before."""
-    apart: list[tuple[int, int]] = []
-    for span in spans:
-        if not apart or span[0] >= apart[-1][1]:
-            apart.append(span)
-    return apart

@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.embedded.store import make_private_file
-from dropscribe.search.passages import BrokenPassages, pack, unpack
+from dropscribe.search.passages import UnusableIndex, pack, unpack
 from dropscribe.search.words import folded_words
 
 if TYPE_CHECKING:
@@ -186,9 +186,6 @@ def open_index(state_dir: Path) -> Iterator[TranscriptIndex]:
             if _is_damage(error):
                 delete_index(state_dir)
             raise
-        except BrokenPassages as error:
-            delete_index(state_dir)
-            raise sqlite3.DatabaseError(f"{error}; it is made anew") from error
 
 
 def delete_index(state_dir: Path) -> None:
@@ -198,7 +195,7 @@ def delete_index(state_dir: Path) -> None:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    return isinstance(error, UnusableIndex) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def _connect(state_dir: Path) -> sqlite3.Connection:

@@ -74,8 +74,8 @@ class Indexer:
             _require_room(config)
             with index_of(config, view.db) as index:
                 batch = _Batch(config, view.db, index, view.now)
-                self._position, has_more = batch.index_after(self._position)
-                return has_more or (sweep and batch.sweep())
+                self._position = batch.index_after(self._position)
+                return self._position is not None or (sweep and batch.sweep())
 
 
 class _Batch:
@@ -87,16 +87,15 @@ class _Batch:
         self._node = config.queue.node if config.queue else ""
         self._progress: IndexProgress = index.read_progress(self._node)
 
-    def index_after(self, position: tuple[float, int] | None) -> tuple[tuple[float, int] | None, bool]:
-        """Index jobs that ended after *position*; returns the new one, and whether there may be more."""
+    def index_after(self, position: tuple[float, int] | None) -> tuple[float, int] | None:
+        """Index jobs that ended after *position*; returns the new one if there may be more."""
         begin = position or (min(self._progress.ended_at, self._now), 0)
         jobs = read_done_after(self._db, *begin, BATCH_JOBS)
         if not jobs:
-            return None, False
+            return None
         self._progress.ended_at = min(jobs[-1].ended_at, self._now - LATE_SECONDS)
         self._write(jobs)
-        has_more = len(jobs) == BATCH_JOBS
-        return (jobs[-1].ended_at, jobs[-1].id) if has_more else None, has_more
+        return (jobs[-1].ended_at, jobs[-1].id) if len(jobs) == BATCH_JOBS else None
 
     def sweep(self) -> bool:
         """Compare a part of the history with the index and the done folders; returns whether more is left."""

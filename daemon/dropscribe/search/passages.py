@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import sqlite3
 import unicodedata
 import zlib
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ _NOTE_HEAD = re.compile(r"\*\*(?:(?:(\d+):)?(\d+):(\d\d))?(?:[^*\\]|\\.)*\*\* ")
 _CUE_SIGNS = re.compile(r"WEBVTT.*|\d+|")
 
 
-class BrokenPassages(Exception):
+class UnusableIndex(sqlite3.DatabaseError):
     """Raised for passages in an index that are damaged, or that another program has written."""
 
 
@@ -155,15 +156,15 @@ def pack(passages: Sequence[Passage]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[Passage]:
-    """Inverse of :func:`pack`; raises BrokenPassages."""
+    """Inverse of :func:`pack`; raises UnusableIndex."""
     try:
         found = json.loads(unpacked(packed, MOST_PACKED_BYTES))
     except (ValueError, RecursionError) as error:
-        raise BrokenPassages(str(error)) from error
+        raise UnusableIndex(f"{error}; the index is made anew") from error
     match found:
         case [*items] if all(map(_is_passage, items)):
             return [Passage(text, starts) for text, starts in items]
-    raise BrokenPassages("it holds no passages")
+    raise UnusableIndex("it holds no passages; the index is made anew")
 
 
 def _is_passage(value: object) -> bool:

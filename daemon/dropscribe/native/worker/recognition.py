@@ -27,8 +27,7 @@ from dropscribe.native.recording import (
     dbfs,
 )
 from dropscribe.native.speech_model import NO_TELEMETRY
-from dropscribe.native.worker.samples import MonoBlock, Samples, Track, mono
-from dropscribe.native.worker.survey import loudness, sounding_tracks
+from dropscribe.native.worker.samples import MonoBlock, Samples, Track, loudness, mono, sounding_tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

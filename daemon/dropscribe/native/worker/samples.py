@@ -1,14 +1,16 @@
-"""Decodes one audio track into stretches of samples on the file's own clock, and mixes them to mono.
+"""Decodes one audio track into stretches of samples on the file's own clock, measures it, mixes it to mono.
 
 A stretch is about a second of sound: floats in ±1, one row a channel, at the track's own rate. Short gaps in
 the track's clock are filled with silence; after a long one the next stretch begins later.
 
-Guarantees: bounded memory at any length; every sample is a finite number; PyAV 12 to 19 and newer.
+Guarantees: bounded memory at any length (a survey takes 40 bytes a second); every sample is a finite number;
+PyAV 12 to 19 and newer.
 """
 
 from __future__ import annotations
 
 import gc
+from array import array
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,8 @@ import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.recording import SAMPLE_RATE_HZ, RawForm
-from dropscribe.native.worker.container import check_shape, check_stream, opened
+from dropscribe.native.recording import SAMPLE_RATE_HZ, WINDOW_SECONDS, RawForm, Survey, dbfs
+from dropscribe.native.worker.container import check_shape, check_stream, default_track, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +37,9 @@ _ABSOLUTE_CLOCKS = ("mov,", "matroska", "asf", "avi")
 _MAX_START_SECONDS = 7 * 86400.0
 # A mix this far (13 dB) below the power of independent channels: two channels cancel each other.
 _CANCELS = 0.05
+
+_SAME_WITHIN = 32 / 32768  # largest difference (-60 dBFS) of two channels that a lossy codec has made of one
+SOUND_DBFS = -60.0  # a track without a louder window is silent, if another track has one
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -188,6 +193,65 @@ def _weights(names: list[str]) -> Samples:
     weights = np.array([loud.get(name, 0.5) if is_declared else 1.0 for name in names], np.float32)
     total = float(weights.sum())
     return weights / total if total > 0 else np.full(len(names), 1.0 / len(names), np.float32)
+
+
+def survey(track: Track, *, until_dbfs: float | None = None) -> Survey:
+    """Look through *track*, up to the first window above *until_dbfs*; raises as :meth:`Track.stretches`."""
+    levels = array("f")
+    sound_seconds = end_seconds = 0.0
+    channels_differ = False
+    rest: Samples = np.empty((1, 0), np.float32)  # too short for a window
+    for stretch in track.stretches():
+        samples, before = stretch.samples, len(levels)
+        seconds = samples.shape[1] / stretch.rate_hz
+        sound_seconds += seconds
+        end_seconds = stretch.at_seconds + seconds
+        if len(samples) > 1 and not channels_differ:
+            channels_differ = bool(np.abs(samples[0] - samples[1]).max(initial=0.0) > _SAME_WITHIN)
+        if stretch.follows:
+            samples = np.concatenate([rest, samples], axis=1)
+        else:
+            levels.extend(loudness(rest, rest.shape[1]))
+        window = round(WINDOW_SECONDS * stretch.rate_hz)
+        levels.extend(loudness(samples, window))
+        rest = samples[:, samples.shape[1] // window * window :]
+        if until_dbfs is not None and dbfs(max(levels[before:], default=0.0)) > until_dbfs:
+            is_whole = False
+            break
+    else:
+        levels.extend(loudness(rest, rest.shape[1]))
+        is_whole = not track.warning
+    return Survey(round(sound_seconds, 6), round(end_seconds, 6), channels_differ, is_whole, levels)
+
+
+def sounding_tracks(descriptor: int, form: RawForm | None) -> tuple[int, ...]:
+    """The tracks that are not silent, the default one first; the default one alone where all are silent."""
+    with opened(descriptor, form) as container:
+        count = len(container.streams.audio)
+        default = default_track(container)
+    if count == 1:
+        return (0,)
+    order = sorted(range(count), key=lambda number: (number != default, number))
+    return tuple(number for number in order if _has_sound(descriptor, form, number)) or (default,)
+
+
+def _has_sound(descriptor: int, form: RawForm | None, number: int) -> bool:
+    try:
+        return not survey(Track(descriptor, form, number), until_dbfs=SOUND_DBFS).is_whole
+    except AudioRejected:
+        return False
+
+
+def loudness(samples: Samples, window: int) -> list[float]:
+    """Mean square of each whole *window* of (channels, samples), in its loudest channel.
+
+    A constant offset, which some recorders add, does not count as sound.
+    """
+    window = max(1, window)
+    count = samples.shape[1] // window
+    windows = samples[:, : count * window].reshape(len(samples), count, window)
+    levels: list[float] = windows.var(axis=2).max(axis=0).tolist()
+    return levels
 
 
 @dataclass(frozen=True, slots=True)

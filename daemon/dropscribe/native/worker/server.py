@@ -18,8 +18,7 @@ from dropscribe.native.messages import ConnectionLost, Message, receive, receive
 from dropscribe.native.recording import RawForm
 from dropscribe.native.worker import container, sandbox
 from dropscribe.native.worker.encoding import Encoder, encoded_pieces
-from dropscribe.native.worker.samples import Track
-from dropscribe.native.worker.survey import sounding_tracks, survey
+from dropscribe.native.worker.samples import Track, sounding_tracks, survey
 
 if TYPE_CHECKING:
     import socket

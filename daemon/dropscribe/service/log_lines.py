@@ -1,17 +1,14 @@
 """Log events as text (logfmt, console, JSON) and as entries of the systemd journal.
 
 Guarantees: one event is one line (in a console and the journal a traceback follows, indented); no value, such
-as a file's name with a newline or a terminal's escape sequence in it, can forge or repaint a line. A journal
-field of any size and content arrives whole (big ones by a sealed memfd, as the journal's native protocol
-describes); lines that cannot be sent to the journal are written to the fallback stream.
+as a file's name with a newline or a terminal's escape sequence in it, can forge or repaint a line. Lines that
+cannot be sent to the journal by its native protocol are written to the fallback stream.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import errno
-import fcntl
 import json
 import os
 import re
@@ -20,7 +17,6 @@ import struct
 from typing import TYPE_CHECKING, TextIO
 
 from dropscribe.core.text.printing import escape_text
-from dropscribe.files.own_file import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +33,6 @@ _AMBIGUOUS = re.compile(r'[ ="\\]')
 _PLAIN_TEXT = frozenset({str, int, float})  # the same as json's, and several times faster
 _COLOURS = {"debug": "2", "done": "32", "warning": "33", "error": "31", "critical": "1;31"}
 _LONGEST_FIELD_NAME = 64  # journald drops a field whose name is longer
-_TOO_BIG = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 
 def render_logfmt(fields: Fields) -> str:
@@ -119,33 +114,13 @@ class JournalWriter:
         message += _traceback(fields)
         priority = PRIORITIES.get(str(fields.get("level")), 6)
         try:
-            self._send(_journal_entry(message, priority, fields))
-        except OSError:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
+                datagrams.connect(self._path)
+                datagrams.send(_journal_entry(message, priority, fields))
+        except OSError:  # no journald, or an entry that no datagram holds
             with contextlib.suppress(OSError, ValueError):
                 self._fallback.write("".join(f"<{priority}>{line}\n" for line in message.split("\n")))
                 self._fallback.flush()
-
-    def _send(self, entry: bytes) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
-            datagrams.connect(self._path)
-            try:
-                datagrams.send(entry)
-            except OSError as error:
-                if error.errno not in _TOO_BIG:
-                    raise
-                _send_big(datagrams, entry)
-
-
-def _send_big(datagrams: socket.socket, entry: bytes) -> None:
-    descriptor = os.memfd_create("dropscribe-journal", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-    try:
-        write_all(descriptor, entry)
-        # journald takes a memfd only when nobody can change it any more.
-        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-        socket.send_fds(datagrams, [], [descriptor])
-    finally:
-        os.close(descriptor)
 
 
 def _journal_entry(message: str, priority: int, fields: Fields) -> bytes:
@@ -156,13 +131,5 @@ def _journal_entry(message: str, priority: int, fields: Fields) -> bytes:
             name = "DROPSCRIBE_" + re.sub(r"[^A-Z0-9]", "_", key.upper())
             text = value if isinstance(value, str) else json.dumps(value)
             entry[name[:_LONGEST_FIELD_NAME]] = escape_text(text)
-    return b"".join(
-        _journal_field(name.encode(), value.encode("utf-8", "backslashreplace"))
-        for name, value in entry.items()
-    )
-
-
-def _journal_field(name: bytes, value: bytes) -> bytes:
-    if b"\n" not in value:
-        return b"%s=%s\n" % (name, value)
-    return b"%s\n%s%s\n" % (name, struct.pack("<Q", len(value)), value)
+    parts = ((name.encode(), text.encode("utf-8", "backslashreplace")) for name, text in entry.items())
+    return b"".join(b"%s\n%s%s\n" % (name, struct.pack("<Q", len(text)), text) for name, text in parts)

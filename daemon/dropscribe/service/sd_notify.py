@@ -72,7 +72,6 @@ class Notifier:
 
 
 def _send_datagram(address: str, text: str) -> None:
-    """Send *text* to NOTIFY_SOCKET: a path, or @ for an abstract one."""
     if address[:1] not in {"/", "@"} or len(address) < 2:
         raise OSError(None, "neither a path nor an abstract socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:

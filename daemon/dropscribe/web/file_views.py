@@ -54,13 +54,10 @@ def _attempt_words(attempt: Attempt) -> tuple[str, str]:
 def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The transcript as paragraphs, from words where they are timed, else from segments, else its text."""
     words = [word for word in objects_in(document, "words") if isinstance(word.get("start"), int | float)]
-    segments = objects_in(document, "segments")
     if words:
-        turns = [
-            _turn(group[0], words=[_word(word) for word in group])
-            for group in split_runs(words, _begins_turn)
-        ]
-    elif segments:
+        runs = split_runs(words, _begins_turn)
+        turns = [_turn(run[0], words=[_word(word) for word in run]) for run in runs]
+    elif segments := objects_in(document, "segments"):
         turns = [_turn(segment, text=str(segment.get("text", "")).strip()) for segment in segments]
     else:
         text = str(document.get("text") or "")
@@ -72,11 +69,7 @@ def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _turn(
     item: Mapping[str, Any], *, text: str = "", words: Sequence[object] = (), gap: str = ""
 ) -> dict[str, Any]:
-    """One paragraph: a speaker's turn, the words between two pauses, or a missing part.
-
-    Args:
-        item: It has the start and the speaker.
-    """
+    """One paragraph, which begins with *item*: a turn, the words between two pauses, or a missing part."""
     start = float(item["start"]) if isinstance(item.get("start"), int | float) else None
     return {
         "start": start,
@@ -115,21 +108,18 @@ def _gap_words(missing: Mapping[str, Any]) -> str:
 
 def facts_of(document: Mapping[str, Any], size_bytes: int) -> list[tuple[str, str]]:
     """Names and values of facts about a recording and its transcript, for display."""
-    facts = [("Size", bytes_words(size_bytes))]
-    if isinstance(document.get("duration"), int | float):
-        facts.append(("Length", clock_words(document["duration"])))
-    provider = document.get("provider")
+    length, provider = document.get("duration"), document.get("provider")
     provider = provider if isinstance(provider, dict) else {}
-    for name, value in (
-        ("Language", document.get("language")),
-        ("Provider", provider.get("name")),
-        ("Model", provider.get("model")),
-        ("Speakers", ", ".join(str(name) for name in document.get("speakers") or ())),
-        ("Recorded", document.get("recorded_at")),
-    ):
-        if value:
-            facts.append((name, one_line(str(value))))
-    return facts
+    facts = {
+        "Size": bytes_words(size_bytes),
+        "Length": clock_words(length) if isinstance(length, int | float) else "",
+        "Language": document.get("language"),
+        "Provider": provider.get("name"),
+        "Model": provider.get("model"),
+        "Speakers": ", ".join(str(name) for name in document.get("speakers") or ()),
+        "Recorded": document.get("recorded_at"),
+    }
+    return [(name, one_line(str(value))) for name, value in facts.items() if value]
 
 
 def warnings_of(document: Mapping[str, Any]) -> list[str]:

@@ -70,10 +70,8 @@ class Access:
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
         name, own = _host_name(host).lower(), self.http.host.lower()
-        if not name:
-            return False
-        if name in _LOOPBACK_NAMES or name == own or self._is_allowed(host):
-            return True
+        if not name or name in _LOOPBACK_NAMES or name == own or self._is_allowed(host):
+            return bool(name)
         # Bound to every address, it is reached by any of them; rebinding needs a name.
         return own in {"0.0.0.0", "::"} and is_address(name)  # noqa: S104  # compared, not bound
 
@@ -84,11 +82,9 @@ class Access:
         A pattern does not prove it: any site below ``*.lan`` could post with a reader's session.
         """
         origin, host = origin.lower(), host.lower()
-        if origin == host:
-            return True
         is_replaced = origin.startswith(f"{host}:") or not self._is_allowed(host)
         names = [name for name in self.http.allowed_hosts if not name.startswith("*.")]
-        return is_replaced and _is_listed(origin, names)
+        return origin == host or (is_replaced and _is_listed(origin, names))
 
     def _is_allowed(self, host: str) -> bool:
         """Whether `allowed_hosts` lists *host*, with or without its port."""
@@ -189,8 +185,7 @@ class Guard:
         """Whether a POST comes from one of our own pages, or from a program that is no browser."""
         if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
             return False
-        origin = headers.get("origin")
-        if origin is None:
+        if (origin := headers.get("origin")) is None:
             return True
         try:
             parts = urlsplit(origin)
@@ -229,7 +224,5 @@ def _host_name(host: str) -> str:
 
 
 def _is_listed(host: str, patterns: Iterable[str]) -> bool:
-    """Whether one of *patterns* is, or matches, *host*."""
-    bare = host.lower()
-    bare = bare.strip("[]") if bare.endswith("]") else bare
+    bare = host.lower().strip("[]") if host.endswith("]") else host.lower()
     return any(matches_host(bare, pattern) for pattern in patterns)

@@ -30,8 +30,7 @@ _NOT_KEPT = frozenset({"before", "did", "n"})  # Parts of a query that the links
 
 async def overview(site: Site, request: Request) -> Response:
     """All folders and providers, the newest files, and the last days."""
-    config = site.config
-    document = await site.source.status()
+    config, document = site.config, await site.source.status()
     lists, days = await site.run(reading.read_lists, config, site.source.sending)
     return site.page(
         request,
@@ -50,9 +49,9 @@ async def folder(site: Site, request: Request) -> Response:
     chosen = {name: request.query_params.get(name, "")[:_LONGEST_FILTER] for name in _FILTERS}
     wanted = reading.filter_of(rule.name, chosen)
     rows, older_than, unlisted = await site.run(reading.read_page, config, wanted)
+    document = await site.source.status()
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
     here = f"{site.access.http.root_path}/folders/{quote(rule.name, safe='')}?"
-    document = await site.source.status()
     return site.page(
         request,
         "folder.html",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
@@ -78,18 +79,16 @@ def read_lists(
         sending: Recordings with a running attempt, by job id.
     """
     lists: dict[str, list[views.Row]] = {state: [] for state in STATES if state}
+    names = list(config.folders)
     with view_queue(config) as view:
-        lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
-        if view.db is None or not config.folders:
+        lists["waiting"] += _inbox_rows(view, names)[:LIST_ROWS]
+        if view.db is None or not names:
             return lists, []
-        now, rules, names = view.now, config.folders, list(config.folders)
         for state, rows in lists.items():
-            jobs = read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS)
-            rows += [
-                views.file_row(job, listed_state(job, rules[job.folder], view), now, sending.get(job.id))
-                for job in jobs
-            ]
-        starts = _day_starts(now)
+            for job in read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS):
+                row_state = listed_state(job, config.folders[job.folder], view)
+                rows.append(views.file_row(job, row_state, view.now, sending.get(job.id)))
+        starts = _day_starts(view.now)
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
         return lists, [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
 
@@ -228,8 +227,7 @@ def place_of(config: Config, record: JobRecord) -> Place | None:
 
 
 def _is_there(root: bytes, path: bytes) -> bool:
-    try:
+    with contextlib.suppress(AudioError, OSError):
         os.close(open_beneath(root, path))
-    except (AudioError, OSError):
-        return False
-    return True
+        return True
+    return False

@@ -64,14 +64,15 @@ async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) ->
     try:
         await calls.make(HANG_SECONDS, form.open_inbox)
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict
-        number_bytes = 0
+        number_bytes, seconds = 0, HANG_SECONDS
         async for block in _blocks_of(request):
             number_bytes += len(block)
             if number_bytes > MOST_UPLOAD_BYTES:
                 raise Refused(413, "larger than 8 GiB")
-            # The last block of a file syncs all of it.
-            await calls.make(_seconds_for(number_bytes), parser.write, block)
-        return await calls.make(_seconds_for(number_bytes), form.finish)
+            # The last block of a file syncs all of it, to a disk that may be slow.
+            seconds = HANG_SECONDS + number_bytes / SLOWEST_BYTES_PER_SECOND
+            await calls.make(seconds, parser.write, block)
+        return await calls.make(seconds, form.finish)
     except ValueError as error:  # python_multipart's errors are ValueErrors
         raise Refused(400, _MALFORMED) from error
     except FolderHangs as error:
@@ -88,20 +89,15 @@ async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) ->
 async def _blocks_of(request: Request) -> AsyncIterator[bytes]:
     """The request's body; each block arrives within :data:`IDLE_SECONDS`."""
     stream = request.stream()
-    while True:
-        try:
+    try:
+        while True:
             async with asyncio.timeout(IDLE_SECONDS):
                 block = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise Refused(408, "nothing arrived for a minute") from error
-        yield block
-
-
-def _seconds_for(number_bytes: int) -> float:
-    """The limit for a call that may sync so many bytes to a slow disk."""
-    return HANG_SECONDS + number_bytes / SLOWEST_BYTES_PER_SECOND
+            yield block
+    except StopAsyncIteration:
+        return
+    except TimeoutError as error:
+        raise Refused(408, "nothing arrived for a minute") from error
 
 
 class _Form:
@@ -109,7 +105,6 @@ class _Form:
 
     def __init__(self, rule: FolderRule) -> None:
         self._rule = rule
-        self._taking = rule.taking
         self._inbox, self._file = -1, -1
         self._field, self._value = bytearray(), bytearray()
         self._name, self._hidden = b"", b""
@@ -123,7 +118,6 @@ class _Form:
     def callbacks(self) -> dict[str, object]:
         """Callbacks for the multipart parser."""
         return {
-            "on_part_begin": self._begin,
             "on_header_field": partial(self._add_to_header, self._field),
             "on_header_value": partial(self._add_to_header, self._value),
             "on_header_end": self._end_header,
@@ -152,15 +146,10 @@ class _Form:
             return
         if self._file >= 0:
             os.close(self._file)
-            self._file = -1
-        for hidden in [self._hidden, *(hidden for hidden, _ in self._whole)]:
-            if hidden:
-                with contextlib.suppress(OSError):
-                    os.unlink(hidden, dir_fd=self._inbox)
+        for hidden in filter(None, [self._hidden, *(hidden for hidden, _ in self._whole)]):
+            with contextlib.suppress(OSError):
+                os.unlink(hidden, dir_fd=self._inbox)
         os.close(self._inbox)
-
-    def _begin(self) -> None:
-        self._name = b""
 
     def _add_to_header(self, part: bytearray, data: bytes, start: int, end: int) -> None:
         part += data[start:end]
@@ -180,7 +169,7 @@ class _Form:
         if len(self._whole) >= MOST_FILES:
             raise Refused(413, f"more than {MOST_FILES} files at once")
         self._name = safe_name(self._name)
-        if reason := self._taking.reason_not_taken(self._name):
+        if reason := self._rule.taking.reason_not_taken(self._name):
             raise Refused(415, f"{os.fsdecode(self._name)}: {reason}")
         self._hidden = _hidden_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -196,9 +185,8 @@ class _Form:
             return
         os.fsync(self._file)
         os.close(self._file)
-        self._file = -1
         self._whole.append((self._hidden, self._name))
-        self._hidden = b""
+        self._file, self._hidden, self._name = -1, b"", b""
 
     def _end_form(self) -> None:
         self._has_ended = True

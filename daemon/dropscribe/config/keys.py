@@ -9,6 +9,7 @@ Guarantees: one mistake hides no other: a refused value is reported and left out
 from __future__ import annotations
 
 import dataclasses
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 REQUIRED: Any = dataclasses.MISSING  # the default of a key that the file must have
 MISSING: Any = object()  # in place of a value that is missing, or that was refused and reported
-_UNITS = ("_seconds", "_bytes", "_dbfs")
 _COMMON_PARAMS = ("language", "model", "diarize", "prompt", "temperature", "word_timestamps")
 """Request parameters that people look for one level too high."""
 
@@ -84,17 +84,10 @@ def keys_of(section: type[Any]) -> dict[str, Key]:
         for field in dataclasses.fields(section):
             about: Key | None = field.metadata.get("key")
             if about is not None:
-                name = about.name or key_name(field.name)
+                name = about.name or re.sub(r"_(seconds|bytes|dbfs)$", "", field.name)
                 kind = about.type or type_of(annotations[field.name])
                 found[name] = dataclasses.replace(about, name=name, attribute=field.name, type=kind)
     return _KEYS[section]
-
-
-def key_name(attribute: str) -> str:
-    """*attribute* without its unit."""
-    for unit in _UNITS:
-        attribute = attribute.removesuffix(unit)
-    return attribute
 
 
 class Section:

@@ -12,7 +12,7 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.keys import Section, key, key_name, keys_of
+from dropscribe.config.keys import Section, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
 from dropscribe.config.sections.folder import FolderRule, SubtitleLayout
@@ -152,15 +152,6 @@ def _secrets_in(value: object) -> Iterator[str]:
             yield from (inner,) if is_url else _secrets_in(inner)
 
 
-_KEYS_OF_ATTRIBUTES = {
-    "providers": "provider",
-    "settle_ignores_writers": "settle",
-    "host": "listen",
-    "port": "listen",
-    "socket": "listen",
-}
-
-
 def diff_configs(old: Config, new: Config) -> list[str]:
     """The changes of a reload, in the order of the file: "providers.p changed: api_key"; never a value."""
     found: list[str] = []
@@ -182,8 +173,10 @@ def _change_of(section: str, old: Any, new: Any) -> Iterator[str]:
     elif new is None and old is not None:
         yield f"{section} removed"
     elif old != new:
+        # The one attribute that is compared and is no key comes from `settle: ignore_writers`.
+        names = {about.attribute: name for name, about in keys_of(type(old)).items()}
         changed = dict.fromkeys(
-            _KEYS_OF_ATTRIBUTES.get(field.name, key_name(field.name))
+            names.get(field.name, "settle")
             for field in fields(old)
             if field.compare and getattr(old, field.name) != getattr(new, field.name)
         )

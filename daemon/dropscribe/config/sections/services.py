@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -44,9 +44,10 @@ class HttpConfig(Section):
         t.LISTEN,
         default="127.0.0.1:8790",
     )
-    host: str  # without brackets; empty for a unix socket
-    port: int  # 0 lets the kernel choose; 0 for a unix socket
-    socket: Path | None = None
+    # The parts of `listen`:
+    host: str = field(compare=False)  # without brackets; empty for a unix socket
+    port: int = field(compare=False)  # 0 lets the kernel choose; 0 for a unix socket
+    socket: Path | None = field(default=None, compare=False)
     token: Secret | None = key(
         "At least 16 characters; programs send it as `Authorization: Bearer`, people log in with it.",
         also={"_file": "A file that holds the token."},

@@ -1,15 +1,15 @@
 """Recordings of one rule that are opened in one visit of their folder."""
 
 import os
-from functools import partial
+from collections import Counter
 
 import pytest
 
 from dropscribe.core.naming import OutputPlan
 from dropscribe.files import beneath
-from dropscribe.files.batching import call_each
 from dropscribe.files.capabilities import capabilities_of
-from dropscribe.publish.places import Opened, PlaceRefused, open_recording
+from dropscribe.publish import places
+from dropscribe.publish.places import Opened, OpenRequest, PlaceRefused, open_together
 
 
 @pytest.fixture
@@ -23,10 +23,33 @@ def rule(tmp_path):
     return inbox, done
 
 
-def _opening(rule, path):
+def _request(rule, path):
     inbox, done = map(os.fsencode, rule)
-    plan = OutputPlan(done, path, ("json", "txt"))
-    return partial(open_recording, inbox, path, done, plan, None)
+    return OpenRequest(inbox, path, done, OutputPlan(done, path, ("json", "txt")), None)
+
+
+def test_each_folder_is_opened_once_for_all(rule, monkeypatch):
+    """A flood of small files costs no walk to the same folders for each."""
+    inbox, _ = rule
+    (inbox / "sub").mkdir()
+    paths = [b"a.wav", b"b.wav", b"sub/c.wav", b"sub/d.wav"]
+    for path in paths:
+        (inbox / os.fsdecode(path)).write_bytes(b"audio")
+    opened = Counter()
+    real = beneath.open_root
+
+    def counted(path):
+        opened[path] += 1
+        return real(path)
+
+    monkeypatch.setattr(places, "open_root", counted)
+    before = set(os.listdir("/proc/self/fd"))
+    outcomes = open_together([_request(rule, path) for path in paths])
+    assert [outcome.free.number for outcome in outcomes] == [1] * 4
+    assert opened == {os.fsencode(rule[1]): 2}  # for its files, and for those below it
+    for outcome in outcomes:
+        outcome.audio.close()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_one_that_cannot_be_opened_spoils_no_other(rule):
@@ -37,8 +60,8 @@ def test_one_that_cannot_be_opened_spoils_no_other(rule):
     (done / "sub").write_bytes(b"a file in the way")
     (done / "good.json").write_bytes(b"another's")
     before = set(os.listdir("/proc/self/fd"))
-    refused, missing, good = call_each(
-        [_opening(rule, path) for path in (b"sub/bad.wav", b"missing.wav", b"good.wav")]
+    refused, missing, good = open_together(
+        [_request(rule, path) for path in (b"sub/bad.wav", b"missing.wav", b"good.wav")]
     )
     assert isinstance(refused, PlaceRefused)
     assert not refused.is_of_rule

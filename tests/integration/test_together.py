@@ -11,6 +11,7 @@ import pytest
 
 from dropscribe.files import batching
 from dropscribe.files.batching import BatchExecutor
+from support.waiting import until
 
 
 class Desk:
@@ -164,6 +165,20 @@ async def test_two_kinds_of_work_take_turns(desk, threads, monkeypatch):
 
     assert await asyncio.gather(call, *crowd) == ["call", *"ABCDEF"]
     assert visits == [("short", 1)]
+
+
+async def test_work_that_nobody_waits_for_goes_with_the_next_visit(desk, threads, monkeypatch):
+    """It starts no visit of its own while others go, and is done soon where nobody comes."""
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 0.05)
+    desk.doors.clear()
+    pending = BatchExecutor(threads)
+    pending.post(lambda: desk(["posted"]))
+    assert await pending.submit(desk, "awaited") == "AWAITED"
+    assert desk.visits == [["posted"], ["awaited"]]
+
+    pending.post(lambda: desk(["posted"]))
+    await until(lambda: len(desk.visits) > 2)
+    assert desk.visits[2] == ["posted"]
 
 
 async def test_a_queue_that_moves_needs_no_second_thread(threads, monkeypatch):

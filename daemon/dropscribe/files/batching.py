@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,11 +29,15 @@ class BatchExecutor:
 
     No item is delayed to fill a batch: if no visit runs, one starts at once. The kinds of work take turns, so
     that a short call waits for one long visit at most.
+
+    Args:
+        executor: Its threads may be blocked.
     """
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self._waiting: dict[Work[Any, Any], list[tuple[Any, asyncio.Future[Any]]]] = {}
+        self._posted: list[Callable[[], object]] = []
         self._visits = 0
         self._another: asyncio.TimerHandle | None = None
 
@@ -52,25 +56,30 @@ class BatchExecutor:
             self._start_visit()
         return future
 
+    def post(self, call: Callable[[], object]) -> None:
+        """Make *call* before the items of the next visit, within :data:`SLOW_SECONDS`; drop its result."""
+        self._posted.append(call)
+        self._send_another_soon()
+
     def close(self) -> None:
-        """Cancel the items that wait."""
+        """Cancel submitted items and run posted calls in a daemon thread, without waiting for it."""
         self._stop_timer()
-        for _, future in itertools.chain.from_iterable(self._waiting.values()):
-            future.cancel()
+        for waiting in self._waiting.values():
+            for _, future in waiting:
+                future.cancel()
         self._waiting = {}
+        if self._posted:
+            threading.Thread(target=call_each, args=(self._posted,), daemon=True).start()
+            self._posted = []
 
     def _start_visit(self) -> None:
-        """Start a visit for the next kind of work that somebody waits for, if there is any."""
-        for work in list(self._waiting):
-            waiting = [each for each in self._waiting.pop(work) if not each[1].cancelled()]
-            self._waiting[work] = waiting[MOST_TOGETHER:]  # behind the other kinds
-            if waiting:
-                items, futures = zip(*waiting[:MOST_TOGETHER], strict=True)
-                break
-        else:
+        posted, self._posted = self._posted, []
+        work, batch = self._take_batch()
+        if not batch and not posted:
             return
+        items, futures = [item for item, _ in batch], [future for _, future in batch]
         try:
-            visit = asyncio.get_running_loop().run_in_executor(self.executor, work, items)
+            visit = asyncio.get_running_loop().run_in_executor(self.executor, _visit, posted, work, items)
         except RuntimeError as error:  # the pool is shut down, or no thread can be started
             for future in futures:
                 future.set_exception(error)
@@ -78,8 +87,17 @@ class BatchExecutor:
         self._visits += 1
         visit.add_done_callback(partial(self._finish_visit, futures))
 
+    def _take_batch(self) -> tuple[Work[Any, Any], list[tuple[Any, asyncio.Future[Any]]]]:
+        """The next kind of work with its first items, which wait no more; no items where nobody waits."""
+        for work in list(self._waiting):
+            waiting = [each for each in self._waiting.pop(work) if not each[1].cancelled()]
+            self._waiting[work] = waiting[MOST_TOGETHER:]  # behind the other kinds
+            if waiting:
+                return work, waiting[:MOST_TOGETHER]
+        return call_each, []
+
     def _send_another_soon(self) -> None:
-        if self._another is None and self._visits < MOST_VISITS and any(self._waiting.values()):
+        if self._another is None and self._visits < MOST_VISITS and (self._posted or self._has_waiting):
             self._another = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._start_parallel)
 
     def _start_parallel(self) -> None:
@@ -93,12 +111,17 @@ class BatchExecutor:
             self._another.cancel()
             self._another = None
 
+    @property
+    def _has_waiting(self) -> bool:
+        return any(self._waiting.values())
+
     def _finish_visit(
         self, futures: Sequence[asyncio.Future[Any]], visit: asyncio.Future[Sequence[Any]]
     ) -> None:
         self._visits -= 1
         self._stop_timer()
-        self._start_visit()
+        if self._has_waiting:
+            self._start_visit()
         self._send_another_soon()
         try:
             outcomes = visit.result()
@@ -123,3 +146,8 @@ def _outcome(call: Callable[[], Any]) -> Any:
         return call()
     except Exception as error:  # noqa: BLE001  # returned to the caller
         return error
+
+
+def _visit(posted: Sequence[Callable[[], object]], work: Work[T, R], items: Sequence[T]) -> Sequence[Any]:
+    call_each(posted)
+    return work(items)

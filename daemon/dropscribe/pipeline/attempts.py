@@ -14,7 +14,6 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -46,7 +45,7 @@ from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.base import JobProvider, Unfinished
 from dropscribe.providers.jobs import JOB_SECONDS, LONGEST_POLL_SECONDS, NO_RESULT, UNUSABLE_SECONDS
-from dropscribe.publish.places import PlaceRefused, open_recording
+from dropscribe.publish.places import OpenRequest, PlaceRefused, open_together
 from dropscribe.queue.model import NOT_MOVABLE
 
 if TYPE_CHECKING:
@@ -139,9 +138,10 @@ class Attempts:
         # Names that depend on companions or on a template are known only with the answer.
         if not rule.companions and rule.template is None:
             plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)
-        executor = self.disks.of(job.folder)
-        open_it = partial(open_recording, claim.inbox, job.path, done, plan, executor)
-        opened = await self.disks.run(job.folder, open_it, lambda late: late.audio.close())
+        request = OpenRequest(claim.inbox, job.path, done, plan, self.disks.of(job.folder))
+        opened = await self.disks.run_each(
+            job.folder, open_together, request, lambda late: late.audio.close()
+        )
         if not job.snapshot.same_audio(opened.audio.snapshot, stable_inodes=job.stable_inodes):
             self.disks.post(job.folder, opened.audio.close)
             raise AudioChanged(job.path, "changed since it settled")

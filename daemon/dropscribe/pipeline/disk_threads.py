@@ -68,24 +68,30 @@ class DiskThreads:
         """The folder's pool, for calls that may take long."""
         return self._batch(folder).executor
 
-    async def run(
-        self, folder: str, call: Callable[[], T], discard: Callable[[T], object] | None = None
-    ) -> T:
+    async def run(self, folder: str, call: Callable[[], T]) -> T:
         """Make a short call in one of the folder's threads, batched with other waiting calls.
+
+        Raises FolderHangs if the call has not returned after ``HANG_SECONDS``.
+        """
+        return await self.run_each(folder, call_each, call)
+
+    async def run_each(
+        self,
+        folder: str,
+        work: Work[T, R],
+        item: T,
+        discard: Callable[[R], object] | None = None,
+        *,
+        gives_up: bool = True,
+    ) -> R:
+        """As :meth:`run`: *work* on *item*, batched with items that wait for *work* too.
 
         Args:
             discard: Called with a result that comes too late.
-
-        Raises:
-            FolderHangs: The call has not returned after ``HANG_SECONDS``.
+            gives_up: False for work that takes as long as it needs.
         """
-        future = self._batch(folder).submit(call_each, call)
-        return await self._finish(folder, future, HANG_SECONDS, discard, gives_up=True)
-
-    async def run_each(self, folder: str, work: Work[T, R], item: T) -> R:
-        """Do *work* on *item*, batched with items that wait for *work* too; it takes as long as it needs."""
         future = self._batch(folder).submit(work, item)
-        return await self._finish(folder, future, HANG_SECONDS, gives_up=False)
+        return await self._finish(folder, future, HANG_SECONDS, discard, gives_up=gives_up)
 
     async def run_long(
         self, folder: str, call: Callable[[], T], size_bytes: int = 0, *, gives_up: bool = False
@@ -100,9 +106,8 @@ class DiskThreads:
             return await self._finish(folder, future, seconds, gives_up=gives_up)
 
     def post(self, folder: str, call: Callable[[], object]) -> None:
-        """Make a short call that never fails; its result is not awaited."""
-        with contextlib.suppress(RuntimeError):  # the pool is shut down: the process ends
-            self.of(folder).submit(call)
+        """Make a short call that never fails, batched with the next one; its result is not awaited."""
+        self._batch(folder).post(call)
 
     def _batch(self, folder: str) -> BatchExecutor:
         if folder not in self._batches:

@@ -176,7 +176,7 @@ class Publisher:
     async def _put(self, claim: Claim) -> bytes:
         job, request = claim.job, self._request(claim)
         try:
-            return await self.disks.run_each(job.folder, publish_together, request)
+            return await self.disks.run_each(job.folder, publish_together, request, gives_up=False)
         except CopyNeeded:
             copy = partial(publish, request)
             return await self.disks.run_long(job.folder, copy, job.snapshot.size_bytes)

@@ -1,6 +1,6 @@
 """Checks, before a recording is sent and paid for, that it can be moved to its place; finds free names there.
 
-Nothing is made.
+Nothing is made. The files of one visit share their folders.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.permissions import may_act_as_owner
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from concurrent.futures import Executor
 
     from dropscribe.core.model import OutputNames
@@ -58,6 +58,40 @@ class PlaceRefused(OSError):
         self.is_of_rule = is_of_rule
 
 
+class Places(contextlib.ExitStack):
+    """The folders of several files, each opened and checked once; closed together.
+
+    Sharing them brings a tenth more small files a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sources: dict[tuple[bytes, bytes], int] = {}
+        self._targets: dict[tuple[bytes, bytes], _Target] = {}
+
+    def source(self, inbox: bytes, path: bytes) -> int:
+        """The open folder of the file *path* of *inbox*, out of which it can be moved."""
+        directory, _, name = path.rpartition(b"/")
+        with _refusals(inbox, directory):
+            if (inbox, directory) not in self._sources:
+                folder = self.enter_context(closing(open_folder_of(inbox, path)))
+                _require_writable(folder)
+                self._sources[inbox, directory] = folder
+            _require_no_sticky_bit(self._sources[inbox, directory], name)
+        return self._sources[inbox, directory]
+
+    def target(self, root: bytes, directory: bytes) -> _Target:
+        """The folder *directory* below *root*, or the nearest one above it that exists: files can go there."""
+        if (root, directory) not in self._targets:
+            place, below, folder = _open_nearest(self, root, directory)
+            with _refusals(place, below):
+                _require_move(folder)
+                _require_writable(folder)
+            is_there = (place, below) == (root, directory)
+            self._targets[root, directory] = (folder if is_there else None), _name_max(folder)
+        return self._targets[root, directory]
+
+
 def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
     """Check that the file *path* of *inbox* can be moved to *done*.
 
@@ -68,28 +102,9 @@ def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
         OSError: No evidence about the folders: too many open files, or a name that *done* cannot have.
         AudioError: The file's folder cannot be reached.
     """
-    with contextlib.ExitStack() as opened:
-        _check_target(opened, done, path.rpartition(b"/")[0])
-        _check_source(opened, inbox, path)
-
-
-def _check_source(opened: contextlib.ExitStack, inbox: bytes, path: bytes) -> int:
-    """The open folder of the file *path* of *inbox*, out of which it can be moved."""
-    directory, _, name = path.rpartition(b"/")
-    with _refusals(inbox, directory):
-        folder = opened.enter_context(closing(open_folder_of(inbox, path)))
-        _require_writable(folder)
-        _require_no_sticky_bit(folder, name)
-    return folder
-
-
-def _check_target(opened: contextlib.ExitStack, root: bytes, directory: bytes) -> _Target:
-    """The folder *directory* below *root*, or the nearest one above it that exists: files can go there."""
-    place, below, folder = _open_nearest(opened, root, directory)
-    with _refusals(place, below):
-        _require_move(folder)
-        _require_writable(folder)
-    return (folder if (place, below) == (root, directory) else None), _name_max(folder)
+    with Places() as places:
+        places.target(done, path.rpartition(b"/")[0])
+        places.source(inbox, path)
 
 
 class FreeNames(NamedTuple):
@@ -135,6 +150,16 @@ def _is_taken(folder: int, name: bytes) -> bool:
         return False
 
 
+class OpenRequest(NamedTuple):
+    """A recording to be opened."""
+
+    inbox: bytes  # Its inbox
+    path: bytes  # Below the inbox
+    done: bytes  # The folder of the rule's transcripts
+    plan: OutputPlan | None  # Of its files; None where their names are known only with the answer
+    executor: Executor  # For later reads
+
+
 class Opened(NamedTuple):
     """A recording that may be sent."""
 
@@ -142,19 +167,25 @@ class Opened(NamedTuple):
     free: FreeNames | None  # Names that are free for its files, where they are known
 
 
-def open_recording(
-    inbox: bytes, path: bytes, done: bytes, plan: OutputPlan | None, executor: Executor
-) -> Opened:
-    """Open the recording *path* of *inbox* if it can be moved to *done*; *executor* is for later reads.
+def open_together(requests: Sequence[OpenRequest]) -> list[Opened | Exception]:
+    """Open several recordings of one rule.
 
-    Raises as :func:`check_places` and :meth:`AudioFile.open`. The *plan* of its files is None where names are
-    known only with the answer.
+    Returns:
+        For each, in order, the result or an exception: those of
+        :func:`check_places` and of :meth:`AudioFile.open`.
     """
-    with contextlib.ExitStack() as opened:
-        target = _check_target(opened, done, path.rpartition(b"/")[0])
-        folder = _check_source(opened, inbox, path)
-        free = None if plan is None else _free_names_in(target, plan)
-        return Opened(AudioFile.open(inbox, path, executor, folder), free)
+    with Places() as places:
+        return [_outcome(request, places) for request in requests]
+
+
+def _outcome(request: OpenRequest, places: Places) -> Opened | Exception:
+    try:
+        target = places.target(request.done, request.path.rpartition(b"/")[0])
+        folder = places.source(request.inbox, request.path)
+        free = None if request.plan is None else _free_names_in(target, request.plan)
+        return Opened(AudioFile.open(request.inbox, request.path, request.executor, folder), free)
+    except Exception as error:  # noqa: BLE001  # it is this recording's alone
+        return error
 
 
 def _open_nearest(opened: contextlib.ExitStack, root: bytes, directory: bytes) -> tuple[bytes, bytes, int]:

@@ -13,13 +13,15 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence, Sized
+    import asyncio
+    from collections.abc import Callable, Iterable, Sequence, Sized
 
     from dropscribe.core.errors import StoreError
     from dropscribe.queue.cluster.postgres import PostgresConnection
@@ -63,7 +65,9 @@ class Call(NamedTuple):
     """One transaction that waits."""
 
     work: Callable[[Any], Any]  # Its function, called with the connection
-    future: Future[Any]  # Takes its result, or its error
+    future: Future[Any] | asyncio.Future[Any]  # Takes its result, or its error
+    # The event loop of *future*; None where that may be settled in the writer's thread.
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 class Database(ABC):
@@ -96,13 +100,9 @@ class Database(ABC):
 
     def call(self, work: Callable[[Any], T]) -> Future[T]:
         """Run *work* in a transaction; for threads other than the event loop's."""
-        call = Call(work, Future())
-        with self._asking:
-            if self._is_closed:
-                call.future.set_exception(self._closed)
-            else:
-                self._calls.put(call)
-        return call.future
+        future: Future[T] = Future()
+        self._ask(Call(work, future))
+        return future
 
     async def do(self, work: Callable[[Any], T]) -> T:
         """Run *work* in a transaction and return its result once it is durable.
@@ -112,7 +112,10 @@ class Database(ABC):
         """
         import asyncio  # noqa: PLC0415  # commands that only read do not pay for it
 
-        return await asyncio.wrap_future(self.call(work))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._ask(Call(work, future, loop))
+        return await future
 
     def close(self) -> None:
         """Finish the calls made so far, and disconnect; later calls fail with a StoreError."""
@@ -120,6 +123,13 @@ class Database(ABC):
             self._is_closed = True
             self._calls.put(None)
         self._thread.join()
+
+    def _ask(self, call: Call) -> None:
+        with self._asking:
+            if self._is_closed:
+                _settle([(call, (None, self._closed))])
+            else:
+                self._calls.put(call)
 
     def _write(self) -> None:
         is_open = True
@@ -130,14 +140,8 @@ class Database(ABC):
                     waiting.append(self._calls.get_nowait())
             batch = [call for call in waiting if call is not None]
             is_open = len(batch) == len(waiting)
-            results = self._commit_or_split(batch) if batch else []
-            for call, (result, error) in zip(batch, results, strict=True):
-                if not call.future.set_running_or_notify_cancel():
-                    continue
-                if error is None:
-                    call.future.set_result(result)
-                else:
-                    call.future.set_exception(error)
+            if batch:
+                _deliver(zip(batch, self._commit_or_split(batch), strict=True))
 
     def _commit_or_split(self, batch: Sequence[Call]) -> list[Result]:
         """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
@@ -151,3 +155,27 @@ class Database(ABC):
 
             structlog.get_logger().debug("batch.split", calls=len(batch), reason=repr(error))
         return [result for call in batch for result in self._commit_or_split([call])]
+
+
+def _deliver(settled: Iterable[tuple[Call, Result]]) -> None:
+    """Settle the futures of a batch of any size, with one wake-up of each loop."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop | None, list[tuple[Call, Result]]] = defaultdict(list)
+    for call, result in settled:
+        by_loop[call.loop].append((call, result))
+    for loop, of_loop in by_loop.items():
+        if loop is None:
+            _settle(of_loop)
+            continue
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and its tasks with it
+            loop.call_soon_threadsafe(_settle, of_loop)
+
+
+def _settle(settled: Iterable[tuple[Call, Result]]) -> None:
+    """Set the results of futures whose callers were not cancelled."""
+    for call, (result, error) in settled:
+        if call.future.done():
+            continue
+        if error is None:
+            call.future.set_result(result)
+        else:
+            call.future.set_exception(error)

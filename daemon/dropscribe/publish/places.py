@@ -81,7 +81,7 @@ class Places(contextlib.ExitStack):
         return self._sources[inbox, directory]
 
     def target(self, root: bytes, directory: bytes) -> _Target:
-        """The folder *directory* below *root*, or the nearest one above it that exists: files can go there."""
+        """The folder *directory* below *root*, or the nearest one above it, open: files can go there."""
         if (root, directory) not in self._targets:
             place, below, folder = _open_nearest(self, root, directory)
             with _refusals(place, below):

@@ -48,10 +48,10 @@ def build_provider(config: ProviderConfig) -> Provider:
     try:
         return cast("Provider", entry_points(group="dropscribe.providers")[config.type].load()(config))
     except Exception as error:  # noqa: BLE001 - the code of somebody else
-        return BrokenPackage(config, error)
+        return _BrokenPackage(config, error)
 
 
-class BrokenPackage:
+class _BrokenPackage:
     """A provider of a package that cannot be used: it is held, and the other providers work.
 
     It counts as one with jobs, so that jobs of the package are kept until it works again.
@@ -62,17 +62,14 @@ class BrokenPackage:
         self._error = ProviderUnusable("package_broken", words[:500])
 
     async def transcribe(self, *_: object) -> NoReturn:
-        """Raise ProviderUnusable, as all requests do."""
         raise self._error
 
     probe = start_job = delete_job = transcribe
 
     def poll_seconds(self, *_: object) -> float:
-        """The wait before the next poll."""
         return 60.0
 
     async def poll_job(self, *_: object) -> Unfinished:
-        """Nobody can ask."""
         return Unfinished(self._error)
 
     async def close(self) -> None:

@@ -71,11 +71,9 @@ class LocalProvider:
         """
         request, cancellation = parse_params(params), Cancellation()
         self._running.add(cancellation)
-        loop = asyncio.get_running_loop()
+        run = asyncio.get_running_loop().run_in_executor
         try:
-            transcript = await loop.run_in_executor(
-                self._threads, self._recognise, request, audio, cancellation
-            )
+            transcript = await run(self._threads, self._recognise, request, audio, cancellation)
         except AudioRejected:
             if not audio.recheck():  # cut short or rewritten meanwhile: that says nothing about the audio
                 raise AudioChanged(audio.name, "changed while it was decoded") from None
@@ -115,9 +113,8 @@ class LocalProvider:
                 raise interrupted()
             speech_model.require_engine()
             choice = speech_model.choose_model(self._config.model or "auto")
-            folder = os.fspath(
-                speech_model.ready_folder(choice) or self._fetched_folder(choice.name, cancellation)
-            )
+            found = speech_model.ready_folder(choice) or self._fetched_folder(choice.name, cancellation)
+            folder = os.fspath(found)
             arguments = self._arguments(request, choice.name, folder, audio)
             with self._pool_for(folder).worker(cancellation) as worker:
                 return _answer(worker, arguments, audio)
@@ -200,17 +197,12 @@ def _answer(worker: Worker, arguments: Request, audio: AudioFile) -> Transcript:
 
 
 def parse_params(params: Mapping[str, ParamValue]) -> Request:
-    """Check *params* and split them into the engine's and dropscribe's own.
+    """Check *params*, hints included (core.requests.speech_hints), and make a part of the worker's request.
 
-    `language` and `vocabulary` of rule and provider are in them already (core.requests.speech_hints).
-
-    Returns:
-        A part of the worker's request: "language", a lower-case code without a region ("en" for "en-GB") or
-        None to detect it; "options", keyword arguments of ``WhisperModel.transcribe``, our defaults included;
-        "asked", the names of those that the user sets; "form", the RawForm of a file without a header.
-
-    Raises:
-        RuleRejected: Code "unknown_parameter" or "bad_parameter"; the reason names the parameter.
+    "language" is a lower-case code without a region ("en" for "en-GB"), or None to detect it; "options" are
+    keyword arguments of ``WhisperModel.transcribe``, our defaults included; "asked" has the names of those
+    that the user sets; "form" is the RawForm of a file without a header. Raises RuleRejected with the codes
+    "unknown_parameter" and "bad_parameter"; the reason names the parameter.
     """
     checked = {name: _checked(name, value) for name, value in params.items()}
     asked = {name: value for name, value in checked.items() if name in ENGINE_PARAMS}

@@ -37,15 +37,10 @@ class AssemblyAI(JobVendor):
         """Times of words are milliseconds, the duration is seconds; silence has null for text and words."""
         text = parsed.get("text")
         is_split = bool(parsed.get("multichannel") or params.get("multichannel"))
-        words = tuple(
-            _SPOKEN.word(item, _speaker(item, is_split=is_split))
-            for item in values.objects(parsed.get("words"))
-        )
         # Without speakers the answer has no utterances.
-        turns = tuple(
-            _SPOKEN.segment(item, _speaker(item, is_split=is_split))
-            for item in values.objects(parsed.get("utterances"))
-        )
+        spoken, uttered = map(values.objects, map(parsed.get, ("words", "utterances")))
+        words = tuple(_SPOKEN.word(item, _speaker(item, is_split=is_split)) for item in spoken)
+        turns = tuple(_SPOKEN.segment(item, _speaker(item, is_split=is_split)) for item in uttered)
         return Transcript(
             values.told_text("" if text is None else text),
             language=values.language(parsed.get("language_code"), params.get("language_code")),

@@ -121,8 +121,7 @@ class OpenAI(Vendor):
         word, segment = replace(_WORD, scale=scale), replace(_SEGMENT, scale=scale)
         segments = tuple(map(segment.segment, items))
         told = (
-            parsed.get("detected_language"),
-            parsed.get("language"),
+            *map(parsed.get, ("detected_language", "language")),
             *values.elements(parsed.get("languages")),
         )
         # OpenAI's name in `usage`, then Mistral's.

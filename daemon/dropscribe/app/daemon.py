@@ -73,9 +73,7 @@ class RunResult:
 def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: bool) -> RunResult:
     """Run the daemon as this process's only task, with its logging and signals.
 
-    Args:
-        reread: The config as it is by now, for a reload; raises ConfigError where it cannot be used.
-        once: Run until nothing more can be done now, and not until a signal.
+    *reread* returns the config as it is by now, or raises ConfigError. With *once*: see :meth:`Daemon.run`.
     """
 
     def log_as(config: Config) -> None:
@@ -126,10 +124,9 @@ class Daemon:
                     engine.store.close()
 
     async def _open_when_there(self, own: Store, most_seconds: float) -> Engine | None:
-        """Open the engine; wait while a cluster's database is unavailable. None if :attr:`stop` is set first.
+        """Open the engine; None if :attr:`stop` is set first.
 
-        Raises:
-            StoreError: The database cannot be used, or is unavailable for longer than *most_seconds*.
+        While a cluster's database is unavailable it waits for *most_seconds*; then StoreAway is raised.
         """
         told, began = False, time.monotonic()
         while not self.stop.is_set():
@@ -207,10 +204,7 @@ class Daemon:
     async def _shut_down(
         self, feeding: asyncio.Task[None], reporting: asyncio.Task[None], side: list[asyncio.Task[Any]]
     ) -> RunResult:
-        """Give running uploads their grace, close everything, and count the remaining files.
-
-        *feeding* claims files, *reporting* writes live.json, *side* are all other tasks.
-        """
+        """Give running uploads their grace, close everything, and count the remaining files."""
         grace_seconds, uploads = self.config.shutdown_grace_seconds, len(self.engine.in_flight)
         log.info("daemon.stopping", in_flight=uploads)
         self.notifier.send("STOPPING=1", status=f"finishing {uploads} files")
@@ -223,12 +217,10 @@ class Daemon:
         await self.engine.dispatcher.drain(grace_seconds)
         feeding.cancel()
         await asyncio.wait([feeding])
-        live = await self._count_live()
-        result = RunResult(
-            len(self.health.reporter.failed),
-            None if live is None else live + sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes),
-            sum(not inbox["available"] for inbox in inboxes),
-        )
+        failed, left = len(self.health.reporter.failed), await self._count_live()
+        if left is not None:
+            left += sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes)
+        result = RunResult(failed, left, sum(not inbox["available"] for inbox in inboxes))
         for task in side:
             task.cancel()
         await self.health.close()
@@ -242,10 +234,8 @@ class Daemon:
     def _page_source(self) -> PageSource:
         from dropscribe.web.site import PageSource  # noqa: PLC0415  # with Jinja2: 4 MiB
 
-        sending = self.handler.attempts.sending
-        return PageSource(
-            lambda: self.config, self.report.status, self.engine, sending, lambda: change_token(self.config)
-        )
+        sending, token = self.handler.attempts.sending, lambda: change_token(self.config)
+        return PageSource(lambda: self.config, self.report.status, self.engine, sending, token)
 
     async def _until_nothing_more(self) -> None:
         # Settling is asked first: a file that settles before the second look is in the queue by then.

@@ -52,11 +52,7 @@ CLUSTER_LOOK_SECONDS = 5
 
 
 class Housekeeping:
-    """The recurring work of a daemon. Each task has its own interval; none ends the daemon if it fails.
-
-    Args:
-        runtime: Returns the current one.
-    """
+    """The recurring work of a daemon. Each task has its own interval; none ends the daemon if it fails."""
 
     def __init__(self, engine: Engine, runtime: Callable[[], RuntimeConfig]) -> None:
         self._engine = engine

@@ -34,13 +34,9 @@ log = structlog.get_logger()
 
 
 class Health:
-    """Runs the monitoring services that the config enables.
+    """Runs the monitoring services that the config enables; *make_page_source* is called only for pages.
 
-    Attributes:
-        reporter: Reports events to the metrics, the hooks and the recipients of the current config.
-
-    Args:
-        make_page_source: Builds the data source of the pages; called only if pages are on.
+    Its reporter reports events to the metrics, the hooks and the recipients of the current config.
     """
 
     def __init__(
@@ -68,8 +64,7 @@ class Health:
     async def swap(self, config: Config) -> None:
         """Take a new config; an old listener that may block the new one is closed first.
 
-        Raises:
-            ListenError: The new address cannot be bound; the old listener is open then as before.
+        Raises ListenError if the new address cannot be bound; the old listener is open then as before.
         """
         self._count(config)  # before anybody can ask
         if not (self._listener and config.http and self._listener.take_over(config.http)):
@@ -135,7 +130,6 @@ class Health:
         return bool(self._report.find_stuck() or self._report.find_unready())
 
     async def _moved_listener(self, config: Config) -> Listener | None:
-        """Listen where *config* says, and close the old listener."""
         old = self._listener
         if old is not None and _shares_port(config, self._config):
             # The old socket may block the new one: 0.0.0.0:P cannot be bound beside 127.0.0.1:P.

@@ -97,16 +97,13 @@ class StatusPublisher:
         watched = plural(len(live["folders"]) - away, "folder")
         words = f"watching {watched}, {uploading} uploading, {settling} settling"
         words += f", {away} unavailable" if away else ""
-        queue = self.config().queue
-        if queue is None:
+        if (queue := self.config().queue) is None:
             return words
-        database = ", the queue's database is away" if live["trouble"] else ""
-        return f"node {queue.node}: {words}{database}"
+        return f"node {queue.node}: {words}" + (", the queue's database is away" if live["trouble"] else "")
 
     def find_stuck(self) -> str:
         """The reason to restart the process, or ""."""
-        is_alive = self.engine.dispatcher.is_alive()
-        return "" if is_alive else "the queue has not been looked at for two minutes"
+        return "" if self.engine.dispatcher.is_alive() else "the queue has not been looked at for two minutes"
 
     def find_unready(self) -> str:
         """The inboxes and services that are unavailable now, or ""."""

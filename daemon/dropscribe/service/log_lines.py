@@ -62,14 +62,12 @@ def _head_first(fields: Fields) -> Fields:
 
 
 def _done_words(fields: Fields) -> str:
-    """A finished file in one short line."""
     length = fields.get("audio_seconds")
     heard = f"{length:.0f} s of audio, " if isinstance(length, int | float) else ""
     return f"{fields.get('path')} -> {fields['filed']}  ({heard}{fields.get('provider')})"
 
 
 def _pairs(fields: Fields) -> str:
-    """``key=value`` of *fields*, in their order, without the head and the traceback."""
     rest = [(key, value) for key, value in fields.items() if key not in HEAD and key != TRACEBACK]
     return " ".join(f"{_bare_key(key)}={_value(value)}" for key, value in rest)
 

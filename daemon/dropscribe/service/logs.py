@@ -47,16 +47,13 @@ def configure_logging(
     stream: TextIO | None = None,
     secrets: Iterable[str] = (),
 ) -> None:
-    """Send all log lines from *level* up to *stream* (default: standard error).
+    """Send all log lines from *level* up to *stream* (default: standard error), without *secrets*.
 
     Safe to call again at any time, from any thread. Secrets given earlier stay secret.
 
     Args:
-        level: One of LEVELS.
         format: ``console``, ``logfmt``, ``json`` or ``journal``; or ``auto``: console on a terminal, native
             fields where *stream* is the journal, else logfmt.
-        stream: Where text goes.
-        secrets: Every key that was loaded; taken out of every value of every line.
     """
     _REDACTOR.learn(secrets)
     sink = _Sink(_writer(format, stream or sys.stderr))

@@ -243,12 +243,9 @@ class MetricsFile:
 
 
 def write_metrics_file(path: Path, content: bytes) -> None:
-    """Put *content* at *path* in one step, readable by all.
+    """Put *content* at *path* in one step, readable by all; OSError leaves the old file unchanged.
 
     The temporary name does not end in ``.prom``, so that the collector never reads half a file.
-
-    Raises:
-        OSError: The folder is missing or full; the old file at *path* is unchanged.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:

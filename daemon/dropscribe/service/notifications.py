@@ -63,11 +63,9 @@ class Recipient(ABC):
 
 
 class Notifications:
-    """All recipients, each with its own loop.
+    """All recipients, each with its own loop; those of *before*, of an older config, run no longer then.
 
-    Args:
-        before: Those of the config before a reload, which run no longer once these do. A delivery that is
-            under way is waited for, or its recipient would get it twice.
+    A delivery of theirs that is under way is waited for, or its recipient would get it twice.
     """
 
     def __init__(
@@ -86,10 +84,8 @@ class Notifications:
         if not names:
             return
         event_id, now = uuid.uuid4().hex, time.time()
-        content = json.dumps(
-            {"schema": "dropscribe.event/1", "id": event_id, "at": utc_text(now), "event": event, **payload}
-        )
-        letter = Notification(0, event_id, now, content)
+        head = {"schema": "dropscribe.event/1", "id": event_id, "at": utc_text(now), "event": event}
+        letter = Notification(0, event_id, now, json.dumps({**head, **payload}))
         written = asyncio.wrap_future(self._store.call(lambda db: outbox.put(db, letter, names)))
         written.add_done_callback(partial(self._written, event))
 
@@ -132,8 +128,7 @@ class Notifications:
 class DeliveryLoop:
     """Delivers one recipient's notifications, with retries.
 
-    Args:
-        deliveries: By recipient, the delivery that is under way or was the last one.
+    *deliveries* holds, by recipient, the delivery that is under way or was the last one.
     """
 
     def __init__(
@@ -187,9 +182,8 @@ class DeliveryLoop:
         begin_at = max(due_at, recipient.not_before(due_at, now, is_last_chance=self._is_last_chance))
         if begin_at > now:
             return begin_at - now
-        letters = await self._store.do(
-            lambda db: outbox.read_due(db, recipient.name, now, recipient.most_at_once)
-        )
+        most = recipient.most_at_once
+        letters = await self._store.do(lambda db: outbox.read_due(db, recipient.name, now, most))
         if not letters:  # deleted since: a reload left the recipient out
             return 0.0
         try:
@@ -214,14 +208,11 @@ class DeliveryLoop:
             outbox.defer(db, again, due_at)
 
         await self._store.do(write)
-        recipient = self.recipient.name.partition(":")[0]
+        fields = {"recipient": self.recipient.name.partition(":")[0], "reason": reason}
         if too_old:
-            log.error("notification.given_up", recipient=recipient, count=len(too_old), reason=reason)
+            log.error("notification.given_up", **fields, count=len(too_old))
         if again:
-            next_try = utc_text(due_at)
-            log.warning(
-                "notification.undelivered", recipient=recipient, tries=tries, reason=reason, next_try=next_try
-            )
+            log.warning("notification.undelivered", **fields, tries=tries, next_try=utc_text(due_at))
 
 
 def retry_seconds(tries: int, jitter: float) -> float:

@@ -90,15 +90,16 @@ class Webhook(Recipient):
         self.name = f"webhook:{_digest(url)}"
 
     async def deliver(self, letters: Sequence[Notification]) -> str:
-        """POST the one letter; any 2xx is an arrival."""
+        """POST the one letter, with a signature that proves sender and time; any 2xx is an arrival."""
         (letter,) = letters
         body = letter.content.encode("ascii")
         timestamp = str(int(time.time()))
+        signature = hmac.new(self._secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256)
         headers = {
             "Content-Type": "application/json",
             "X-Dropscribe-Event-Id": letter.event_id,
             "X-Dropscribe-Timestamp": timestamp,
-            "X-Dropscribe-Signature": _signature(self._secret, timestamp, body),
+            "X-Dropscribe-Signature": f"sha256={signature.hexdigest()}",
         }
         return await _request("POST", Upload(self._url, headers, before=body), WEBHOOK_SECONDS)
 
@@ -122,19 +123,8 @@ def _digest(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:12]
 
 
-def _signature(secret: str, timestamp: str, body: bytes) -> str:
-    """``sha256=`` and the hex HMAC of ``TIMESTAMP.BODY`` under *secret*; it proves sender and time."""
-    signed = f"{timestamp}.".encode() + body
-    return f"sha256={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}"
-
-
 class AppriseNotifier(Recipient):
-    """A recipient behind one apprise url, which is a secret.
-
-    Args:
-        batch_seconds: The least time between two messages.
-        quiet_hours, zone: See :func:`quiet_until`.
-    """
+    """A recipient behind one apprise url, which is a secret; *batch_seconds* lie between two messages."""
 
     most_at_once = MOST_AT_ONCE
 
@@ -178,11 +168,9 @@ class AppriseNotifier(Recipient):
 
 
 def quiet_until(now: float, hours: tuple[int, int], zone: tzinfo | None) -> float:
-    """The end of the quiet hours that *now* lies in, else *now*; Unix seconds.
+    """The end of the quiet hours that *now* lies in, else *now*; Unix seconds. *zone*: None is the system's.
 
-    Args:
-        hours: (begin, end) in minutes of the day; past midnight where the end is the smaller one.
-        zone: None is the system's.
+    *hours* are (begin, end) in minutes of the day; past midnight where the end is the smaller one.
     """
     begin, end = hours
     here = datetime.fromtimestamp(now, zone)
@@ -209,7 +197,6 @@ def compose(events: Sequence[Mapping[str, Any]], host: str) -> tuple[str, str]:
 
 
 def _what(event: Mapping[str, Any]) -> str:
-    """The event in a few words."""
     name = str(event["event"])
     if name == "failed":
         return f"{event['folder']}: {escape_text(event['path'])} failed"

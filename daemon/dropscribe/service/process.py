@@ -62,12 +62,9 @@ def switch_user(environ: Mapping[str, str]) -> None:
 
 
 def _number(name: str, text: str, base: int, highest: int) -> int:
-    try:
-        value = int(text, base) if text.isascii() and text.isdigit() else -1
-    except ValueError:  # an 8 or 9 in an octal number
-        value = -1
-    if 0 <= value <= highest:
-        return value
+    with contextlib.suppress(ValueError):  # an 8 or 9 in an octal number
+        if text.isascii() and text.isdigit() and (value := int(text, base)) <= highest:
+            return value
     kind = "an octal mask such as 022" if base == 8 else "a number such as 1000 (`id` shows yours)"
     raise ConfigError((Problem(f"environment {name}: {text!r} is not {kind}"),))
 
@@ -84,19 +81,12 @@ def prepare_process() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    # One arena: the memory of several adds up, and the interpreter's lock serialises allocations anyhow.
     with contextlib.suppress(AttributeError):  # musl has no mallopt
         mallopt = ctypes.CDLL(None).mallopt
-        for what, value in (
-            (_M_MMAP_THRESHOLD, KEPT_BYTES),
-            (_M_TRIM_THRESHOLD, KEPT_BYTES),
-            (_M_ARENA_MAX, 1),
-        ):
-            mallopt(what, value)
+        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        # The memory of several adds up, and the interpreter's lock serialises allocations anyhow.
+        mallopt(_M_ARENA_MAX, 1)
 
 
 @contextlib.contextmanager

@@ -26,12 +26,9 @@ log = structlog.get_logger()
 
 @dataclass
 class Reporter:
-    """Observer of the pipeline; its methods do not raise and are quick.
+    """Observer of the pipeline; its methods do not raise and are quick. A reload replaces its outputs.
 
-    Attributes:
-        metrics, hooks, notifications: Replaced at a reload; None where there are none.
-        failed: Hashes of the files that failed since the start and have not succeeded since; hashes, because
-            there may be many.
+    *failed* has hashes, because there may be many, of files that failed and have not succeeded since.
     """
 
     metrics: Metrics | None = None
@@ -51,10 +48,9 @@ class Reporter:
         log.warning("attempt.failed", folder=job.folder, path=job.path, provider=job.provider, **failure)
 
     def filed(self, job: Job, filed: bytes, document: Mapping[str, Any], names: OutputNames) -> None:
-        """Log one summary line for a file that was moved to done or failed.
+        """Report a file that was moved to done or failed, where its absolute path is *filed*.
 
         Args:
-            filed: Absolute path of the audio now.
             document: The transcript, or the error.
             names: The files in place.
         """

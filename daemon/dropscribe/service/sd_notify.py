@@ -25,9 +25,7 @@ log = structlog.get_logger()
 class Notifier:
     """The line to the service manager; every call is harmless where there is none.
 
-    Attributes:
-        watchdog_seconds: The interval for WATCHDOG=1: half of the time that the manager allows
-            (sd_watchdog_enabled(3)). None when no watchdog waits for this process.
+    ``watchdog_seconds`` is half of the time that its watchdog allows (sd_watchdog_enabled(3)), or None.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:

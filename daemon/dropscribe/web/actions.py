@@ -100,7 +100,6 @@ async def _retry(site: Site, path: str, ids: list[int]) -> Response:
 
 
 def _read_failed(config: Config, job_ids: list[int]) -> list[JobRecord]:
-    """The failed ones of these jobs."""
     with view_queue(config) as view:
         records = [read_record(view.db, job_id) for job_id in job_ids] if view.db else []
     return [record for record in records if record is not None and record.state is JobState.FAILED]

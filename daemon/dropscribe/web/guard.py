@@ -87,7 +87,6 @@ class Access:
         return origin == host or (is_replaced and _is_listed(origin, names))
 
     def _is_allowed(self, host: str) -> bool:
-        """Whether `allowed_hosts` lists *host*, with or without its port."""
         hosts = self.http.allowed_hosts
         return _is_listed(_host_name(host), hosts) or _is_listed(host, hosts)
 

@@ -67,8 +67,7 @@ class Listener:
     @property
     def port(self) -> int:
         """The port that is bound."""
-        bound = self._server.sockets[0].getsockname()[1] if self._server else self._access.http.port
-        return int(bound)
+        return int(self._server.sockets[0].getsockname()[1] if self._server else self._access.http.port)
 
     @property
     def address(self) -> str:
@@ -87,11 +86,7 @@ class Listener:
         return True
 
     async def start(self) -> None:
-        """Bind and serve.
-
-        Raises:
-            ListenError: The address is in use, or is not one of this machine.
-        """
+        """Bind and serve; raises ListenError if the address is in use, or is not one of this machine."""
         # Malformed requests are answered with 400; uvicorn would write a line for each.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         loop, http = asyncio.get_running_loop(), self._access.http
@@ -117,8 +112,7 @@ class Listener:
         if path := self._access.http.socket:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        tasks = set(self._state.tasks)
-        if tasks:
+        if tasks := set(self._state.tasks):
             await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
         for connection in list(self._state.connections):
             connection.transport.abort()
@@ -128,16 +122,14 @@ class Listener:
 
 
 class _BoundedProtocol(H11Protocol):
-    """uvicorn's protocol with a limit on the time and number of unfinished requests."""
+    """uvicorn's protocol with a limit on the time and number of unfinished requests.
+
+    *unfinished*: connections whose request headers have not arrived, oldest first.
+    """
 
     def __init__(
         self, config: UvicornConfig, state: ServerState, unfinished: dict[_BoundedProtocol, None]
     ) -> None:
-        """Make the protocol of one connection.
-
-        Args:
-            unfinished: Connections whose request headers have not arrived, oldest first.
-        """
         super().__init__(config, state, {})
         self._unfinished = unfinished
         self._head_timer: asyncio.TimerHandle | None = None
@@ -147,7 +139,7 @@ class _BoundedProtocol(H11Protocol):
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*; complete request headers end the time limit."""
+        """Complete request headers end the time limit."""
         super().data_received(data)
         self._watch_head()
 
@@ -191,11 +183,7 @@ class _BoundedProtocol(H11Protocol):
 
 
 def _bind_unix(path: Path) -> socket.socket:
-    """A bound socket at *path*; one that a dead process left there is replaced.
-
-    Raises:
-        OSError: The address is in use (EADDRINUSE), the path is not a socket, or the folder is not writable.
-    """
+    """A bound socket at *path*; one that a dead process left there is replaced."""
     if path.is_socket():  # bind refuses anything else: EADDRINUSE
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:

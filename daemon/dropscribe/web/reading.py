@@ -73,11 +73,7 @@ def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
 def read_lists(
     config: Config, sending: Mapping[int, AudioFile]
 ) -> tuple[dict[str, list[views.Row]], list[tuple[str, Ended]]]:
-    """The newest files by state, and how many ended on each of the last days.
-
-    Args:
-        sending: Recordings with a running attempt, by job id.
-    """
+    """The newest files by state, and how many ended on each of the last days; *sending* as in PageSource."""
     lists: dict[str, list[views.Row]] = {state: [] for state in STATES if state}
     names = list(config.folders)
     with view_queue(config) as view:
@@ -118,9 +114,8 @@ def _inbox_rows(view: QueueView, folders: Sequence[str], text: str = "") -> list
 def read_page(config: Config, wanted: FileFilter) -> tuple[list[views.Row], int | None, int]:
     """One page of the files of a folder, at most :data:`PAGE_ROWS` with a job and as many without one.
 
-    Returns:
-        The rows; the id after which the next page begins, None on the last one; and the number of files
-        without a job that the rows leave out.
+    Returns the rows, the id after which the next page begins (None on the last one), and the number of files
+    without a job that are left out.
     """
     with view_queue(config) as view:
         rows, unlisted = _page_of_inbox(view, wanted)

@@ -44,8 +44,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     """(first, past the last byte) of a Range header with one range; None for the whole file.
 
-    Raises:
-        ValueError: The range lies outside the file.
+    Raises ValueError where the range lies outside the file.
     """
     match = _RANGE.fullmatch(header or "")
     if not match or not any(match.groups()):
@@ -63,11 +62,7 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
 async def send_file(
     request: Request, calls: FolderCalls, root: bytes, path: bytes, *, download: bool
 ) -> Response:
-    """An answer with the content of the regular file at *path* beneath *root*.
-
-    Args:
-        calls: How the disk is read.
-        download: Whether the browser is told to save it.
+    """The content of the regular file at *path* beneath *root*, to be shown or saved (*download*).
 
     Raises:
         AudioError, OSError: As :func:`open_beneath`.

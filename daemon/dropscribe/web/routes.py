@@ -63,7 +63,6 @@ class Endpoints:
 
 
 async def _in_time(answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
-    """The *answer*, within :data:`ANSWER_SECONDS`; raises TimeoutError."""
     async with asyncio.timeout(ANSWER_SECONDS):
         return await answer(request)
 
@@ -129,8 +128,7 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
 class Changes:
     """Tells open pages of changes, by server-sent events (HTML Living Standard, "Server-sent events").
 
-    Args:
-        token: A cheap value that differs after every change; called in the event loop.
+    *token* returns a cheap value that differs after every change.
     """
 
     def __init__(self, token: Callable[[], object]) -> None:

@@ -93,8 +93,7 @@ class FolderCalls:
     async def make(self, seconds: float | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of *call*, made in one of the folder's threads.
 
-        Raises:
-            FolderHangs: It has not returned after *seconds*; if it has begun, it goes on in its thread.
+        Raises FolderHangs after *seconds*; a call that has begun goes on in its thread.
         """
         made = self._executor.submit(call, *args, **kwargs)
         self._last = made  # type: ignore[assignment]  # Future is invariant
@@ -180,9 +179,7 @@ class Site:
     async def file_found(self, request: Request) -> AsyncIterator[FileStory]:
         """The job that the address names, with its files and its transcript, which is forgotten at the end.
 
-        Raises:
-            Refused: There is none.
-            ClientDisconnect: The client went away while others held the room for its transcript.
+        Raises Refused where there is none, ClientDisconnect if the client went away before its turn came.
         """
         record = await self.find_job(request)
         async with self._rooms[record.folder]:

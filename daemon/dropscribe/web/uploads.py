@@ -52,9 +52,7 @@ _MALFORMED = "the form is malformed"
 async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) -> list[str]:
     """Write every file of a multipart form into the rule's inbox, by *calls*; returns their names there.
 
-    Raises:
-        Refused: The form is malformed or too large, a name is not one that the rule takes, or the
-            inbox cannot be written or does not answer.
+    Raises Refused if the form or a name cannot be taken, or the inbox cannot be written or does not answer.
     """
     content_type, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")

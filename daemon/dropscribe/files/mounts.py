@@ -182,13 +182,13 @@ def probe_lease(descriptor: int, support: LeaseSupport | None = None) -> Lease:
     return Lease.UNKNOWN if is_none else _acquire(descriptor)
 
 
-def hold_lease(descriptor: int | None) -> Lease:
+def hold_lease(descriptor: int | None, support: LeaseSupport | None = None) -> Lease:
     """As :func:`probe_lease`, so that no writer can open the file between a check and a rename.
 
     Where a writer's open would wait for another machine, no lease is held: UNKNOWN there, and for None, a
     file that may not be opened.
     """
-    if descriptor is None or lease_support(descriptor) is not LeaseSupport.FULL:
+    if descriptor is None or (support or lease_support(descriptor)) is not LeaseSupport.FULL:
         return Lease.UNKNOWN
     return _acquire(descriptor)
 

@@ -15,10 +15,11 @@ import errno
 import os
 import secrets
 import stat
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dropscribe.files.beneath import stat_at, sync
+from dropscribe.files.beneath import sync
 from dropscribe.files.capabilities import (
     CAPABILITY_ERRORS,
     Move,
@@ -31,8 +32,12 @@ from dropscribe.files.crashpoint import reached
 if TYPE_CHECKING:
     from dropscribe.files.capabilities import Capabilities
 
-_AT_SYMLINK_NOFOLLOW, _AT_STATX_FORCE_SYNC, _STATX_BASIC = 0x100, 0x2000, 0x7FF
-_STATX_BYTES = 256
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_STATX_FORCE_SYNC = 0x2000
+_STATX_BASIC = 0x7FF
+_StatxBuffer = ctypes.c_char * 256
+# struct statx of statx(2) without its birth time; a time is seconds, nanoseconds and padding.
+_STATX = struct.Struct("=16xIIIHxxQQ16xqI4x16xqI4xqI4x8xII")
 _FIRST_MARK, _MARKS = 600_000_000, 400_000_000
 
 _REFUSALS = frozenset(
@@ -54,20 +59,29 @@ class FileName(NamedTuple):
 
         A plain stat on NFS or FUSE may be answered from the kernel's cache.
         """
-        number = self._refresh()
+        buffer = _StatxBuffer()
+        number = self._statx(buffer)
         if number == errno.EIO:
             # FUSE's error if the cache has another type for the name; the cache is cleared by now.
-            number = self._refresh()
+            number = self._statx(buffer)
         if number == errno.ENOENT:
             return None
         if number:
             raise OSError(number, os.strerror(number), os.fsdecode(self.name))
-        return stat_at(self.folder, self.name)
+        links, uid, gid, mode, inode, size_bytes, *times, major, minor = _STATX.unpack_from(buffer)
+        accessed, accessed_ns, changed, changed_ns, modified, modified_ns = times
+        whole_ns = {
+            "st_atime_ns": accessed * 10**9 + accessed_ns,
+            "st_mtime_ns": modified * 10**9 + modified_ns,
+            "st_ctime_ns": changed * 10**9 + changed_ns,
+        }
+        device = os.makedev(major, minor)
+        fields = (mode, inode, device, links, uid, gid, size_bytes, accessed, modified, changed)
+        return os.stat_result(fields, whole_ns)
 
-    def _refresh(self) -> int:
-        """Have the kernel ask the file system for the entry's status (statx(2)); the errno, or 0."""
+    def _statx(self, buffer: ctypes.Array[ctypes.c_char]) -> int:
+        """statx(2) with AT_STATX_FORCE_SYNC; the errno, or 0."""
         flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_FORCE_SYNC
-        buffer = ctypes.create_string_buffer(_STATX_BYTES)
         failed = _libc.statx(self.folder, self.name, flags, _STATX_BASIC, buffer)
         return ctypes.get_errno() if failed else 0
 

@@ -77,12 +77,13 @@ class OwnFile:
             self.abandon()
             raise
 
-    def begin(self, fill: Callable[[int], None]) -> None:
+    def begin(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
         """As :meth:`write`, without the sync; if several files are begun, the first sync writes most data.
 
-        After an error here or in :meth:`make_durable` the caller calls :meth:`abandon`.
+        After an error here or in :meth:`make_durable` the caller calls :meth:`abandon`. The empty file has
+        *mode*, as far as the umask allows.
         """
-        self._descriptor = self._open_new()
+        self._descriptor = self._open_new(mode)
         if self._descriptor is not None:
             fill(self._descriptor)
 
@@ -110,12 +111,12 @@ class OwnFile:
         with contextlib.suppress(OSError):
             self._hidden.unlink()
 
-    def _open_new(self) -> int | None:
+    def _open_new(self, mode: int) -> int | None:
         """Open a new hidden file; None if an earlier try has written it whole."""
         if self._can.links:
             # Without a hidden file nothing of an earlier try is left, because it is removed last.
             with contextlib.suppress(FileExistsError):
-                return self._create()
+                return self._create(mode)
         self._is_named = self.is_placed()
         if self._is_named:
             return None
@@ -123,10 +124,10 @@ class OwnFile:
         if not self._can.links and self._mark.status() is not None and self._is_at(self._hidden):
             return None  # whole, by its mark
         self.finish()
-        return self._create()
+        return self._create(mode)
 
-    def _create(self) -> int:
-        descriptor = os.open(self._hidden.name, _NEW, 0o600, dir_fd=self._hidden.folder)
+    def _create(self, mode: int) -> int:
+        descriptor = os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
         _placed.discard(self._key)
         return descriptor
 

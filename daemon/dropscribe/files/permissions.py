@@ -50,11 +50,28 @@ def sidecar_mode(folder: int, name: bytes, audio: os.stat_result) -> int:
     return mode if group is None else mode & (~0o070 | (group << 3))
 
 
-def give_sidecar_permissions(descriptor: int, mode: int, audio: os.stat_result) -> None:
+def mode_of_empty(mode: int) -> int:
+    """Mode at creation: a user who can open the file before it has its *mode* can read all later content."""
+    return mode & (0o666 if mode & 0o044 == 0o044 else 0o600)
+
+
+def hands_down_list(folder: int) -> bool:
+    """Whether new files in the open *folder* get an access control list; True where it cannot be told."""
+    try:
+        os.getxattr(b"/proc/self/fd/%d" % folder, "system.posix_acl_default")
+    except OSError as error:
+        return error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}
+    return True
+
+
+def give_sidecar_permissions(
+    descriptor: int, mode: int, audio: os.stat_result, *, inherits_list: bool
+) -> None:
     """Give an open new sidecar the owner of *audio*, where allowed, and its *mode*."""
-    with contextlib.suppress(OSError):
-        # The folder's default list may grant access to users without access to the audio.
-        os.removexattr(descriptor, _ACL)
+    if inherits_list:
+        with contextlib.suppress(OSError):
+            # The folder's default list may grant access to users without access to the audio.
+            os.removexattr(descriptor, _ACL)
     found = _give_owner(descriptor, audio)
     _give_mode(descriptor, found, mode if found.st_gid == audio.st_gid else mode & ~0o070)
 

@@ -6,6 +6,8 @@ descriptor and no lease behind.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ from dropscribe.files.containers import examine
 from dropscribe.files.mounts import LeaseSupport, probe_lease
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Self
 
     from dropscribe.core.model import FileSnapshot
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from dropscribe.files.mounts import Mount, MountCache
 
 _HEAD_BYTES = 512
+_DOWNLOAD_SUFFIXES = tuple(map(os.fsdecode, DOWNLOAD_FILES))
+_MOST_LOOKUPS = 20  # of one folder, before its names are read once instead
 _LONGEST_NAME = 255  # of every file system of Linux; a longer one cannot exist
 
 
@@ -53,10 +58,16 @@ class ProbeResult:
 
 
 class OpenInbox:
-    """An inbox, open for a short time; everything below it is reached from its descriptor."""
+    """An inbox, open for a short time; everything below it is reached from its descriptor.
 
-    def __init__(self, root: bytes) -> None:
+    Args:
+        download_files: Cache that is filled here: directory → names of download programs' own files.
+    """
+
+    def __init__(self, root: bytes, download_files: dict[bytes, frozenset[bytes]] | None = None) -> None:
         self._root = root
+        self._lookups: collections.Counter[bytes] = collections.Counter()
+        self._download_files = {} if download_files is None else download_files
         self.descriptor = open_root(root)
 
     def __enter__(self) -> Self:
@@ -65,10 +76,15 @@ class OpenInbox:
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
+    def _open_folder(self, directory: bytes) -> AbstractContextManager[int]:
+        if not directory:
+            return contextlib.nullcontext(self.descriptor)
+        return closing(open_folder(self.descriptor, directory))
+
     def probe(self, path: bytes, mounts: MountCache) -> ProbeResult:
         """Look at the file *path*; raises as ``open_beneath`` does."""
         directory, _, name = path.rpartition(b"/")
-        with audio_errors(self._root, path), closing(open_folder(self.descriptor, directory)) as folder:
+        with audio_errors(self._root, path), self._open_folder(directory) as folder:
             descriptor, status = open_with_status(folder, name)
         with closing(descriptor):
             snapshot = snapshot_of(status)
@@ -80,7 +96,7 @@ class OpenInbox:
         """The status of *path*, None if nothing can be reached there; OSError if that cannot be told."""
         directory, _, name = path.rpartition(b"/")
         try:
-            with closing(open_folder(self.descriptor, directory)) as folder:
+            with self._open_folder(directory) as folder:
                 return stat_at(folder, name)
         except (FileNotFoundError, NotADirectoryError, UnsafePathError, ValueError):
             return None  # ValueError: a row that another program wrote has an impossible path
@@ -94,13 +110,25 @@ class OpenInbox:
         suffixes = DOWNLOAD_FILES
         while path:
             directory, _, name = path.rpartition(b"/")
-            with closing(open_folder(self.descriptor, directory)) as folder:
-                for suffix, program in suffixes.items():
-                    beside = name + suffix
-                    if len(beside) <= _LONGEST_NAME and stat_at(folder, beside) is not None:
-                        return beside, program
+            if found := self._first_beside(directory, name, suffixes):
+                return found
             path, suffixes = directory, FOLDER_DOWNLOAD_FILES
         return None
+
+    def _first_beside(
+        self, directory: bytes, name: bytes, suffixes: dict[bytes, str]
+    ) -> tuple[bytes, str] | None:
+        self._lookups[directory] += 1
+        beside = ((name + suffix, program) for suffix, program in suffixes.items())
+        known = self._download_files.get(directory)
+        if known is None:
+            with self._open_folder(directory) as folder:
+                if self._lookups[directory] <= _MOST_LOOKUPS:
+                    short = (one for one in beside if len(one[0]) <= _LONGEST_NAME)
+                    return next((one for one in short if stat_at(folder, one[0])), None)
+                found = (name for name in os.listdir(folder) if name.endswith(_DOWNLOAD_SUFFIXES))
+                known = self._download_files[directory] = frozenset(map(os.fsencode, found))
+        return next((one for one in beside if one[0] in known), None) if known else None
 
 
 def _completeness(descriptor: int, size_bytes: int, name: bytes) -> Completeness:

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 _BATCH = 500  # most files in one call of the queue, and most looks before hints are read again
 _CREATED_SECONDS = 0.05  # a name that was just created is about to be written to
+_NAMES_HOLD_SECONDS = 1.0
 _LONGEST_LOOK_SECONDS = 5.0  # between two looks for companions
 _ROOM_SECONDS = 1.0  # making room looks at all entries
 _MOST_LATE_CHANGES = 1_000
@@ -45,6 +46,8 @@ class Settler:
         self._times = context.rule.quiet_times
         self._companion_times = replace(self._times, min_age_seconds=0.0)
         self._late_changes: dict[bytes, int] = {}
+        self._download_files: dict[bytes, frozenset[bytes]] = {}
+        self._read_at = float("-inf")
         self._made_room_at = float("-inf")
         self._store_is_well = True
         self.pending = Pending()
@@ -85,8 +88,11 @@ class Settler:
         due = pending.pop_due(now, _BATCH)
         if not due:
             return False
+        # A flood of files does not list its folder for each batch.
+        if now > self._read_at + _NAMES_HOLD_SECONDS:
+            self._download_files, self._read_at = {}, now
         try:
-            with OpenInbox(self._context.root) as inbox:
+            with OpenInbox(self._context.root, self._download_files) as inbox:
                 looks = [(self._probe_safely(inbox, path, entry, now), entry) for path, entry in due]
                 if settled := [(job, entry) for job, entry in looks if job is not None]:
                     self._hand_over(inbox, settled, now)

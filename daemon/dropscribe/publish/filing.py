@@ -15,17 +15,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing, make_folder, make_root, open_folder, open_root, sync
-from dropscribe.files.capabilities import Move
+from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
+from dropscribe.files.mounts import lease_support
 from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.own_file import start_writing, write_all
-from dropscribe.files.permissions import give_sidecar_permissions, sidecar_mode
+from dropscribe.files.permissions import (
+    give_sidecar_permissions,
+    hands_down_list,
+    mode_of_empty,
+    sidecar_mode,
+)
 from dropscribe.publish import moving
 from dropscribe.publish.publication import JobFiles, NameTaken, ReopenedForWriting
 
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     from dropscribe.publish.publication import PublishRequest
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_AT_ONCE = 4  # publications whose sidecars are all open
+_AT_ONCE = 8  # publications whose sidecars are all open
 
 
 def publish(request: PublishRequest) -> bytes:
@@ -89,7 +95,7 @@ def withdraw(request: PublishRequest) -> None:
             target, source = folders.target(request, make=False), None
             with contextlib.suppress(AudioError):  # the folder has gone
                 source = folders.source(request)
-            _withdraw(JobFiles(request, source, target))
+            _withdraw(JobFiles(request, source, target, capabilities_of(target)))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -97,11 +103,14 @@ def withdraw(request: PublishRequest) -> None:
 
 
 class _Folders(contextlib.ExitStack):
-    """Open folders by path, each opened once for all jobs of a batch; closed together."""
+    """Open folders by path, each opened and asked once for all jobs of a batch; closed together."""
 
     def __init__(self) -> None:
         super().__init__()
         self._open: dict[tuple[bytes, bytes], int] = {}
+        self.capabilities = cache(capabilities_of)
+        self.leases = cache(lease_support)
+        self.hands_down_list = cache(hands_down_list)
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
@@ -155,7 +164,7 @@ class PublishOperation:
             target = folders.target(request, make=missing is None)
         except FileNotFoundError as error:
             raise missing or error from None
-        self._files = files = JobFiles(request, source, target)
+        self._files = files = JobFiles(request, source, target, folders.capabilities(target))
         if missing is None:
             # The audio is at its source, so this is no move of an earlier try to be finished.
             moving.check_untouched(request, status)
@@ -175,9 +184,11 @@ class PublishOperation:
         self, sidecars: Sequence[tuple[OwnFile, bytes]], audio: FileName, status: os.stat_result
     ) -> None:
         mode = sidecar_mode(*audio, status)
+        inherits_list = self._folders.hands_down_list(self.files.target)
         for sidecar, content in sidecars:
             self._begun.append(sidecar)
-            sidecar.begin(partial(_fill, mode, status, content))
+            fill = partial(_fill, mode, status, content, inherits_list=inherits_list)
+            sidecar.begin(fill, mode_of_empty(mode))
 
     def sync_sidecars(self) -> None:
         """Make the sidecars durable under their hidden names."""
@@ -202,7 +213,8 @@ class PublishOperation:
     def move_audio(self, *, may_copy: bool) -> None:
         """Move the audio to its destination."""
         if not self._is_moved:
-            moving.move_audio(self.files, may_copy=may_copy)
+            leases = self._folders.leases(self.files.old.folder)
+            moving.move_audio(self.files, leases, may_copy=may_copy)
 
     def fail(self, error: Exception) -> None:
         """End the publication; withdraw the sidecars if the audio will not follow."""
@@ -242,8 +254,10 @@ def _both_folders(operation: PublishOperation) -> tuple[int | None, ...]:
     return operation.files.target, operation.files.source
 
 
-def _fill(mode: int, audio: os.stat_result, content: bytes, descriptor: int) -> None:
-    give_sidecar_permissions(descriptor, mode, audio)  # before there is anything to read
+def _fill(mode: int, audio: os.stat_result, content: bytes, descriptor: int, *, inherits_list: bool) -> None:
+    give_sidecar_permissions(
+        descriptor, mode, audio, inherits_list=inherits_list
+    )  # before there is anything to read
     write_all(descriptor, content)
     start_writing(descriptor)
 

@@ -20,7 +20,7 @@ from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import READ, closing, open_file, sync
 from dropscribe.files.crashpoint import reached
-from dropscribe.files.mounts import LeaseSupport, hold_lease, lease_support
+from dropscribe.files.mounts import LeaseSupport, hold_lease
 from dropscribe.files.moves import is_file_of, is_placeholder, move_new, remove_aside, remove_if, same_file
 from dropscribe.files.own_file import copy_audio, copy_verified, digest_at, digest_of, sha256_of
 from dropscribe.publish.publication import CopyNeeded, NameTaken, ReopenedForWriting
@@ -88,8 +88,8 @@ def is_moved(files: JobFiles) -> bool:
     )
 
 
-def move_audio(files: JobFiles, *, may_copy: bool) -> None:
-    """Move the audio; the last names are not synced.
+def move_audio(files: JobFiles, leases: LeaseSupport, *, may_copy: bool) -> None:
+    """Move the audio, out of an inbox with *leases*; the last names are not synced.
 
     Raises:
         ReopenedForWriting: It is open for writing.
@@ -97,12 +97,12 @@ def move_audio(files: JobFiles, *, may_copy: bool) -> None:
         AudioMissing, AudioChanged: It is no longer the file that settled.
         CopyNeeded: It would have to be copied, and not *may_copy*.
     """
-    request, has_leases = files.request, lease_support(files.old.folder) is LeaseSupport.FULL
+    request = files.request
     # Some FUSE file systems cannot rename an open file; leases are meaningful on local ones alone.
-    audio = _open_source(files.old) if has_leases else None
+    audio = _open_source(files.old) if leases is LeaseSupport.FULL else None
     try:
         # Until the file is closed no writer can open it, so check and move are atomic.
-        if hold_lease(audio) is Lease.WRITER and not request.ignores_writers:
+        if hold_lease(audio, leases) is Lease.WRITER and not request.ignores_writers:
             raise ReopenedForWriting(repr(request.path))
         # A file that was renamed over it meanwhile is found after the move.
         status = files.old.status() if audio is None else os.fstat(audio)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import DropscribeError
 from dropscribe.files.audio import snapshot_of
-from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName
 from dropscribe.files.own_file import OwnFile, digest_at, digest_of
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, OutputNames
     from dropscribe.core.naming import Companion
+    from dropscribe.files.capabilities import Capabilities
 
 
 class NameTaken(DropscribeError):
@@ -75,13 +75,14 @@ class JobFiles:
     Args:
         source: The inbox folder, or None where there is none any more.
         target: The folder that the files go to.
+        can: Its mount's capabilities.
     """
 
-    def __init__(self, request: PublishRequest, source: int | None, target: int) -> None:
+    def __init__(self, request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
         self.request = request
         self.source = source
         self.target = target
-        self.can = capabilities_of(target)
+        self.can = can
         self.new = FileName(target, request.output_names.audio)  # of the audio
         self.aside = self._hidden_name(len(request.files) + 1)  # for the original, while it is removed
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _HEAD_BYTES = 40
+_MOST_TAILS = 8
+_ID3V1_BYTES, _ID3V1_MORE_BYTES = 128, 227
+_APE_BYTES, _APE_HAS_HEADER = 32, 1 << 31
+_LYRICS_BYTES = 15
 
 
 class _Kind(NamedTuple):
@@ -95,11 +99,11 @@ def examine(read_at: ReadAt, size_bytes: int, suffix: str) -> Completeness:
     if examiner is None:
         kind = _KIND_BY_SUFFIX.get(suffix)
         return Completeness.INCOMPLETE if kind and kind.has_only_begun(head) else Completeness.UNKNOWN
-    audio_bytes = size_bytes - start
+    audio_bytes = _end_of_audio(read_at, size_bytes) - start
 
     def read_audio_at(offset: int, count: int) -> bytes:
         # A length in the file may lead to an offset that no system call takes.
-        return read_at(start + offset, count) if offset < audio_bytes else b""
+        return read_at(start + offset, min(count, audio_bytes - offset)) if offset < audio_bytes else b""
 
     try:
         return examiner(read_audio_at, audio_bytes)
@@ -112,5 +116,39 @@ def _start_of_audio(read_at: ReadAt) -> int:
     head = read_at(0, 10)
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
-    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]  # seven bits of each byte
-    return 10 + size + (10 if head[5] & 0x10 else 0)
+    return 10 + _syncsafe(head[6:10]) + (10 if head[5] & 0x10 else 0)
+
+
+def _end_of_audio(read_at: ReadAt, size_bytes: int) -> int:
+    """Offset at which the audio's own container ends: before all known tags.
+
+    Taggers append these to any kind of file, so that a whole FLAC or M4A seems not to end where it should.
+    """
+    end = size_bytes
+    for _ in range(_MOST_TAILS):
+        count = _tail_bytes(read_at, end)
+        if count <= 0 or count >= end:
+            break
+        end -= count
+    return end
+
+
+def _tail_bytes(read_at: ReadAt, end: int) -> int:
+    """Length of the ID3, APE or Lyrics3 tag that ends at *end*; 0 if there is none."""
+    start = max(0, end - _ID3V1_BYTES)
+    tail = read_at(start, end - start)
+    if len(tail) == _ID3V1_BYTES and tail[:3] == b"TAG":
+        more_at = start - _ID3V1_MORE_BYTES
+        return _ID3V1_BYTES + (_ID3V1_MORE_BYTES if more_at >= 0 and read_at(more_at, 4) == b"TAG+" else 0)
+    footer = tail[-_APE_BYTES:]
+    if footer[:8] == b"APETAGEX" and len(footer) == _APE_BYTES:
+        flags = int.from_bytes(footer[20:24], "little")
+        return int.from_bytes(footer[12:16], "little") + (_APE_BYTES if flags & _APE_HAS_HEADER else 0)
+    if footer[-9:] == b"LYRICS200" and footer[-_LYRICS_BYTES:-9].isdigit():
+        return int(footer[-_LYRICS_BYTES:-9]) + _LYRICS_BYTES
+    return 20 + _syncsafe(footer[-4:]) if footer[-10:-7] == b"3DI" else 0
+
+
+def _syncsafe(size: bytes) -> int:
+    """The number of an ID3v2 header: seven bits of each byte."""
+    return size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]

@@ -24,9 +24,6 @@ from dropscribe.intake.pending import MOST_WAITING
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.hints import HintSource
     from dropscribe.intake.scanner import InboxContext
@@ -52,24 +49,13 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Availability:
-    """Availability of one inbox, checked every two seconds, with its lock and its hint source.
+    """Availability of one inbox, checked every two seconds, with its lock and its hint source."""
 
-    Args:
-        open_source: Makes its hint source; None if it must be polled.
-        owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
-    """
-
-    def __init__(
-        self,
-        context: InboxContext,
-        open_source: Callable[[FolderRule, Mount], HintSource | None],
-        owner_token: str | None,
-    ) -> None:
+    def __init__(self, context: InboxContext) -> None:
         self._context = context
         self._folder = context.rule.name
-        self._open_source = open_source
-        self.root = InboxRoot(context.root, exclusive=owner_token is not None)
-        self.owner = OwnerFile(self._folder, context.root, owner_token)
+        self.root = InboxRoot(context.root, exclusive=context.owner_token is not None)
+        self.owner = OwnerFile(self._folder, context.root, context.owner_token)
         self.reason = "it has not been looked at yet"  # why it is not available, "" if it is
         self.mount: Mount | None = None  # while it is available
         self.hints: HintSource | None = None  # None while it is polled, or away
@@ -117,7 +103,7 @@ class Availability:
             self.mount = mount
             if self._needs_owner_file and (reason := self.owner.check(now)):
                 return reason
-            self.hints = self._open_source(self._context.rule, mount)
+            self.hints = self._context.open_source(self._context.rule, mount)
         except OSError as error:
             return _describe(error)
         self._watched = identity
@@ -220,7 +206,10 @@ class InboxRoot:
             return _describe(error)
         identity = (status.st_dev, status.st_ino)
         if identity == self.identity:
-            self._answer_probes()
+            if self._lock is not None:  # each daemon that probed it has left a connection there
+                with contextlib.suppress(OSError):
+                    while True:
+                        self._lock.accept()[0].close()
             return ""
         self.unlock()
         if self._is_exclusive:
@@ -233,13 +222,6 @@ class InboxRoot:
                 log.warning("inbox.unguarded", path=self._path, reason=reason)
         self.identity = identity
         return ""
-
-    def _answer_probes(self) -> None:
-        """Empty the lock's backlog: each daemon that probed it has left a connection there."""
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                while True:
-                    self._lock.accept()[0].close()
 
 
 def _describe(error: OSError) -> str:

@@ -64,9 +64,9 @@ class Inbox:
         self._clock = clock
         self._queue = queue
         self._step_timer = _StepTimer(clock)
-        note_progress = self._step_timer.note_progress
-        context = InboxContext(rule, os.fsencode(rule.inbox), rule.taking, queue, note_progress)
-        self._scanner = Scanner(context, open_source, owner_token)
+        root, note_progress = os.fsencode(rule.inbox), self._step_timer.note_progress
+        context = InboxContext(rule, root, rule.taking, queue, open_source, owner_token, note_progress)
+        self._scanner = Scanner(context)
         self._on_change = on_change
         self._state = InboxState(available=False, reason=self._scanner.availability.reason)
         self._reported: InboxState | None = None

@@ -48,22 +48,19 @@ class InboxContext:
     root: bytes  # The inbox, absolute
     taking: Taking  # The names that are taken and entered
     queue: InboxQueue
+    open_source: Callable[[FolderRule, Mount], HintSource | None]  # Makes its hint source, if it has one
+    owner_token: str | None  # See :class:`~dropscribe.intake.owner_file.OwnerFile`
     # Called when the file system has answered, so that a long step is distinguished from a hanging one.
     note_progress: Callable[[], None]
     mounts: MountCache = field(default_factory=MountCache)
 
 
 class Scanner:
-    """Runs the steps of one inbox; the arguments are those of Availability."""
+    """Runs the steps of one inbox."""
 
-    def __init__(
-        self,
-        context: InboxContext,
-        open_source: Callable[[FolderRule, Mount], HintSource | None],
-        owner_token: str | None,
-    ) -> None:
+    def __init__(self, context: InboxContext) -> None:
         self._context = context
-        self.availability = Availability(self._context, open_source, owner_token)
+        self.availability = Availability(context)
         self.settler = Settler(self._context)
         self.lister = Lister(self._context, self.availability, self.settler.pending)
         self.schedule = Schedule(context.rule.rescan_seconds)

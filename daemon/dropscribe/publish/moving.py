@@ -160,8 +160,16 @@ def _copy(files: JobFiles) -> None:
     with closing(source):
         expected = request.sha256 or sha256_of(source)
         copy = files.copy(expected)
+
+        def fill(descriptor: int) -> None:
+            copy_audio(source, descriptor)
+            os.fsync(descriptor)
+            reached("copied")
+            if sha256_of(descriptor) != expected:
+                raise AudioChanged(request.path, "is not what was transcribed")
+
         if not copy.is_placed():
-            copy.write(lambda descriptor: _fill_copy(request, source, descriptor, expected))
+            copy.write(fill)
             try:
                 files.place(copy)
             except NameTaken:
@@ -191,14 +199,6 @@ def _open_source(name: FileName) -> int | None:
         return os.open(name.name, READ, dir_fd=name.folder)
     except PermissionError:
         return None
-
-
-def _fill_copy(request: PublishRequest, source: int, descriptor: int, expected: str) -> None:
-    copy_audio(source, descriptor)
-    os.fsync(descriptor)
-    reached("copied")
-    if sha256_of(descriptor) != expected:
-        raise AudioChanged(request.path, "is not what was transcribed")
 
 
 def copy_companions(files: JobFiles) -> None:

@@ -122,11 +122,6 @@ def _copy_one(
         raise OSError(errno.ESTALE, "was copied, but another file stands at its old name by now")
 
 
-def own_uids() -> frozenset[int]:
-    """Users whose error files are accepted without the queue: this process's and root."""
-    return frozenset({0, os.geteuid()})
-
-
 def read_error(folder: int, name: bytes, believed: Collection[int] | None = None) -> dict[str, object] | None:
     """The error document *name* in *folder*, by a user *believed* (None: by any); None if there is none."""
     try:

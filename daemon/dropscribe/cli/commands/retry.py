@@ -27,7 +27,6 @@ from dropscribe.publish.return_to_inbox import (
     ERROR_ENDING,
     find_error,
     original_name,
-    own_uids,
     read_error,
     return_to_inbox,
 )
@@ -207,7 +206,7 @@ class FailedFiles:
         records = [] if self._db is None else read_filed(self._db, place.absolute)
         if records and records[0].state is JobState.FAILED:
             return records[0].folder, os.path.basename(records[0].path)
-        look = partial(find_error, believed=own_uids())
+        look = partial(find_error, believed={0, os.geteuid()})
         error = (_look_beside(place.root, place.path, look) or (b"", {}))[1]
         return (str(error.get("folder")), os.fsencode(str(error["file"]))) if error else None
 

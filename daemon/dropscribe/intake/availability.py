@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -167,15 +168,12 @@ def _is_bare_mount_point(context: InboxContext, inbox: OpenInbox, device: int) -
     with contextlib.suppress(OSError):
         if device != os.stat(b"..", dir_fd=inbox.descriptor).st_dev:
             return False
-    queue, folder, missing = context.queue, context.rule.name, 0
-    for directory in queue.directories(folder):
-        for row in queue.live(folder, directory):
-            if row.device == device or inbox.stat(os.path.join(directory, row.name)) is not None:
-                return False
-            missing += 1
-            if missing >= MOST_WAITING:
-                break
-    return missing > 0 and set(os.listdir(inbox.descriptor)) <= {os.fsdecode(OWN_FOLDER)}
+    queue, folder = context.queue, context.rule.name
+    live = ((at, row) for at in queue.directories(folder) for row in queue.live(folder, at))
+    some = list(itertools.islice(live, MOST_WAITING))
+    if any(row.device == device or inbox.stat(os.path.join(at, row.name)) is not None for at, row in some):
+        return False
+    return bool(some) and set(os.listdir(inbox.descriptor)) <= {os.fsdecode(OWN_FOLDER)}
 
 
 class InboxRoot:

@@ -69,7 +69,7 @@ class Inbox:
         self._scanner = Scanner(context)
         self._on_change = on_change
         self._state = InboxState(available=False, reason=self._scanner.availability.reason)
-        self._reported: InboxState | None = None
+        self._reported: tuple[InboxState, int] | None = None
         self._report_at = float("-inf")
         self._asked: collections.deque[bytes | None] = collections.deque()
         self._is_resting = self._is_queue_busy = False
@@ -177,8 +177,9 @@ class Inbox:
             return self._report_at
         self._report_at = now + _REPORT_SECONDS
         self._state = take_snapshot(self._scanner)
-        if self._state != self._reported:
-            self._reported = self._state
+        news = self._state, self._scanner.settler.looks
+        if news != self._reported:
+            self._reported = news
             self._on_change()
         return float("inf")
 

@@ -171,15 +171,12 @@ class Lister:
         """Check whether a folder with live jobs that the walk has not reached is gone."""
         try:
             with OpenInbox(self._context.root) as inbox:
-                if inbox.stat(directory) is not None:
-                    return
-                above, found = directory, None
-                while found is None and above:
+                above = directory
+                while (found := inbox.stat(above)) is None and above:
                     above = above.rpartition(b"/")[0]
-                    found = inbox.stat(above) if above else os.fstat(inbox.descriptor)
         except OSError:
             return  # no evidence that it is gone
-        if found is not None:
+        if found is not None and above != directory:
             self._note_missing(
                 directory, self._context.queue.live(self._context.rule.name, directory), found.st_dev
             )

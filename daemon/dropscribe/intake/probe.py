@@ -93,11 +93,11 @@ class OpenInbox:
             return ProbeResult(snapshot, probe_lease(descriptor, mount.leases), completeness, mount)
 
     def stat(self, path: bytes) -> os.stat_result | None:
-        """The status of *path*, None if nothing can be reached there; OSError if that cannot be told."""
+        """The status of *path* (b"": the inbox), None if nothing can be reached there; OSError if unknown."""
         directory, _, name = path.rpartition(b"/")
         try:
             with self._open_folder(directory) as folder:
-                return stat_at(folder, name)
+                return stat_at(folder, name or b".")
         except (FileNotFoundError, NotADirectoryError, UnsafePathError, ValueError):
             return None  # ValueError: a row that another program wrote has an impossible path
 

@@ -52,6 +52,7 @@ class Settler:
         self._store_is_well = True
         self.pending = Pending()
         self.found_count = 0  # files since the start that a listing found before any hint
+        self.looks = 0  # since the start; after a look a file's wait reads differently
 
     def mark(self, path: bytes, kind: HintKind, now: float) -> None:
         """A hint came for *path*."""
@@ -103,6 +104,7 @@ class Settler:
         return len(due) == _BATCH
 
     def _probe_safely(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
+        self.looks += 1
         try:
             return self._probe(inbox, path, entry, now)
         except AudioForbidden as error:

@@ -138,14 +138,13 @@ class BatchExecutor:
 
 def call_each(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """The work of independent calls: for each, in order, its result or its exception."""
-    return [_outcome(call) for call in calls]
-
-
-def _outcome(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:  # noqa: BLE001  # returned to the caller
-        return error
+    outcomes: list[Any] = []
+    for call in calls:
+        try:
+            outcomes.append(call())
+        except Exception as error:  # noqa: BLE001  # returned to the caller
+            outcomes.append(error)
+    return outcomes
 
 
 def _visit(posted: Sequence[Callable[[], object]], work: Work[T, R], items: Sequence[T]) -> Sequence[Any]:

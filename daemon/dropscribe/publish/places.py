@@ -85,7 +85,8 @@ class Places(contextlib.ExitStack):
         if (root, directory) not in self._targets:
             place, below, folder = _open_nearest(self, root, directory)
             with _refusals(place, below):
-                _require_move(folder)
+                if capabilities_of(folder).move is Move.NONE:
+                    raise OSError(errno.EOPNOTSUPP, "no file can be renamed or linked there")
                 _require_writable(folder)
             is_there = (place, below) == (root, directory)
             self._targets[root, directory] = (folder if is_there else None), _name_max(folder)
@@ -168,24 +169,21 @@ class Opened(NamedTuple):
 
 
 def open_together(requests: Sequence[OpenRequest]) -> list[Opened | Exception]:
-    """Open several recordings of one rule.
+    """Open several recordings of one rule; for each, in order, the result or an exception.
 
-    Returns:
-        For each, in order, the result or an exception: those of
-        :func:`check_places` and of :meth:`AudioFile.open`.
+    The exceptions are those of :func:`check_places` and of :meth:`AudioFile.open`.
     """
+    outcomes: list[Opened | Exception] = []
     with Places() as places:
-        return [_outcome(request, places) for request in requests]
-
-
-def _outcome(request: OpenRequest, places: Places) -> Opened | Exception:
-    try:
-        target = places.target(request.done, request.path.rpartition(b"/")[0])
-        folder = places.source(request.inbox, request.path)
-        free = None if request.plan is None else _free_names_in(target, request.plan)
-        return Opened(AudioFile.open(request.inbox, request.path, request.executor, folder), free)
-    except Exception as error:  # noqa: BLE001  # it is this recording's alone
-        return error
+        for inbox, path, done, plan, executor in requests:
+            try:
+                target = places.target(done, path.rpartition(b"/")[0])
+                folder = places.source(inbox, path)
+                free = None if plan is None else _free_names_in(target, plan)
+                outcomes.append(Opened(AudioFile.open(inbox, path, executor, folder), free))
+            except Exception as error:  # noqa: BLE001  # it is this recording's alone
+                outcomes.append(error)
+    return outcomes
 
 
 def _open_nearest(opened: contextlib.ExitStack, root: bytes, directory: bytes) -> tuple[bytes, bytes, int]:
@@ -227,11 +225,6 @@ def _refusals(root: bytes, directory: bytes) -> Iterator[None]:
         elif not is_of_rule:
             words += _REMEDIES.get(error.errno or 0, "").format(uid=os.geteuid())
         raise PlaceRefused(error.errno or errno.EIO, words, place, is_of_rule=is_of_rule) from error
-
-
-def _require_move(folder: int) -> None:
-    if capabilities_of(folder).move is Move.NONE:
-        raise OSError(errno.EOPNOTSUPP, "no file can be renamed or linked there")
 
 
 def _require_writable(folder: int) -> None:

@@ -15,24 +15,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from dropscribe.core.errors import (
-    AmbiguousFailure,
-    AudioRejected,
-    ProviderError,
-    ProviderUnusable,
-    RuleRejected,
-    TemporaryFailure,
-)
-from dropscribe.providers import values
-from dropscribe.providers.answers import (
-    HAS_DETAIL_LIST,
-    HAS_VALIDATION_ERRORS,
-    ErrorBody,
-    error_body,
-    error_of,
-    is_html,
-    request_id_of,
-)
+from dropscribe.core import errors
+from dropscribe.providers import answers, values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,13 +28,13 @@ if TYPE_CHECKING:
 class Kind(enum.Enum):
     """Kind of a failure, the file's, the rule's or the provider's: its error, and a flag of that."""
 
-    TEMPORARY = TemporaryFailure, ""
-    SLOW_DOWN = TemporaryFailure, "slows_provider"
-    REJECTED = AudioRejected, ""
-    REJECTED_OR_RULE = AudioRejected, "maybe_rule"
-    RULE = RuleRejected, ""
-    UNUSABLE = ProviderUnusable, ""
-    AMBIGUOUS = AmbiguousFailure, ""
+    TEMPORARY = errors.TemporaryFailure, ""
+    SLOW_DOWN = errors.TemporaryFailure, "slows_provider"
+    REJECTED = errors.AudioRejected, ""
+    REJECTED_OR_RULE = errors.AudioRejected, "maybe_rule"
+    RULE = errors.RuleRejected, ""
+    UNUSABLE = errors.ProviderUnusable, ""
+    AMBIGUOUS = errors.AmbiguousFailure, ""
 
 
 Table = dict[tuple[int | None, str | None], Kind]  # Kinds by status and sign; None is any
@@ -108,9 +92,9 @@ _STATUSES = {
 _COMMON: Table = {
     **{(None, code): Kind.UNUSABLE for code in ACCOUNT_CODES},
     **{(status, None): kind for kind, statuses in _STATUSES.items() for status in statuses},
-    (400, HAS_VALIDATION_ERRORS): Kind.RULE,
-    (422, HAS_DETAIL_LIST): Kind.RULE,
-    (422, HAS_VALIDATION_ERRORS): Kind.RULE,
+    (400, answers.HAS_VALIDATION_ERRORS): Kind.RULE,
+    (422, answers.HAS_DETAIL_LIST): Kind.RULE,
+    (422, answers.HAS_VALIDATION_ERRORS): Kind.RULE,
 }
 
 _CLASS_KINDS = {3: Kind.UNUSABLE, 4: Kind.REJECTED_OR_RULE, 5: Kind.TEMPORARY}
@@ -124,9 +108,9 @@ class Classifier:
     redactor: Redactor  # Makes reasons fit for logs
     table: Table  # The vendor's own rows. A sign of several words is looked for in the error's message.
 
-    def error(self, answer: Answer) -> ProviderError:
+    def error(self, answer: Answer) -> errors.ProviderError:
         """The error for *answer*, whose status is not 2xx."""
-        said = error_body(answer)
+        said = answers.error_body(answer)
         kind, sign = self._kind(answer.status, said)
         if answer.status // 100 == 3:
             target = _redirect_target(answer.headers.get("location", ""))
@@ -135,41 +119,41 @@ class Classifier:
         code = said.code or (sign if ":" not in sign else "")
         return self._made(kind, code or f"http_{answer.status}", answer, said.message)
 
-    def error_in_success(self, answer: Answer, parsed: values.Item) -> ProviderError | None:
+    def error_in_success(self, answer: Answer, parsed: values.Item) -> errors.ProviderError | None:
         """The error that a 2xx body holds in place of a transcript, or None."""
         status = values.text_of(parsed.get("status")).lower()
         is_later = status in {"processing", "queued", "pending", "in_progress"}
         is_failure = status in {"error", "failed", "failure"} or parsed.get("object") == "error"
         if not (is_later or is_failure or parsed.get("error")):
             return None
-        said = error_of(parsed)
+        said = answers.error_of(parsed)
         if is_later:
             words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
             return self._made(Kind.RULE, "asynchronous", answer, said.message or words)
         kind = self._kind_of_signs(said) or Kind.REJECTED_OR_RULE
         return self._made(kind, said.code or "error_in_success", answer, said.message)
 
-    def failure_in_success(self, answer: Answer, words: str) -> ProviderError:
+    def failure_in_success(self, answer: Answer, words: str) -> errors.ProviderError:
         """The error that a 2xx holds at the vendor's own place for one."""
-        return self.failed_job(answer, ErrorBody("error_in_success", (words.lower(),), words))
+        return self.failed_job(answer, answers.ErrorBody("error_in_success", (words.lower(),), words))
 
-    def failed_job(self, answer: Answer, said: ErrorBody) -> ProviderError:
+    def failed_job(self, answer: Answer, said: answers.ErrorBody) -> errors.ProviderError:
         """The error of a job that failed at the vendor, from an answer with status 200."""
         kind = self._kind_of_signs(said) or self._kind_of_words(said.message) or Kind.REJECTED_OR_RULE
         return self._made(kind, said.code or "job_failed", answer, said.message)
 
-    def bad_answer(self, answer: Answer, reason: str) -> ProviderError:
+    def bad_answer(self, answer: Answer, reason: str) -> errors.ProviderError:
         """A 2xx that is no transcript and no error either: it may have been paid for.
 
         An HTML page comes from something in between (a login page, a proxy) or from the wrong address: no
         provider has seen the file.
         """
-        if is_html(answer):
+        if answers.is_html(answer):
             page = "an HTML page in place of an answer: check the url, the proxy and the network's login"
-            return TemporaryFailure("html_page", page, status=answer.status)
+            return errors.TemporaryFailure("html_page", page, status=answer.status)
         return self._made(Kind.AMBIGUOUS, "bad_answer", answer, reason)
 
-    def _kind(self, status: int, said: ErrorBody) -> tuple[Kind, str]:
+    def _kind(self, status: int, said: answers.ErrorBody) -> tuple[Kind, str]:
         for place, sign in product((status, None), said.signs):
             if found := self._row(place, sign):
                 return found, sign
@@ -177,7 +161,7 @@ class Classifier:
             return found, ""
         return self._row(status, None) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""
 
-    def _kind_of_signs(self, said: ErrorBody) -> Kind | None:
+    def _kind_of_signs(self, said: answers.ErrorBody) -> Kind | None:
         return next((found for sign in said.signs if (found := self._row(None, sign))), None)
 
     def _kind_of_words(self, message: str, *, with_common: bool = True) -> Kind | None:
@@ -192,13 +176,13 @@ class Classifier:
     def _row(self, status: int | None, sign: str | None) -> Kind | None:
         return self.table.get((status, sign)) or _COMMON.get((status, sign))
 
-    def _made(self, kind: Kind, code: str, answer: Answer, message: str) -> ProviderError:
-        make: type[ProviderError]
+    def _made(self, kind: Kind, code: str, answer: Answer, message: str) -> errors.ProviderError:
+        make: type[errors.ProviderError]
         make, flag = kind.value
-        facts: dict[str, Any] = {"status": answer.status, "request_id": request_id_of(answer)}
+        facts: dict[str, Any] = {"status": answer.status, "request_id": answers.request_id_of(answer)}
         if flag:
             facts[flag] = True
-        if make is TemporaryFailure:
+        if make is errors.TemporaryFailure:
             facts["retry_after_seconds"] = retry_after_seconds(answer.headers, time.time())
         reason = message or f"HTTP {answer.status}"
         if kind is Kind.UNUSABLE and answer.status in _REMEDIES:

@@ -18,15 +18,8 @@ from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.redaction import cleaned, redactor_of
 from dropscribe.providers.statuses import Classifier, Table
+from dropscribe.providers.transport import requests
 from dropscribe.providers.transport.http import Answer, HttpTransport
-from dropscribe.providers.transport.requests import (
-    Upload,
-    fields_of,
-    form_request,
-    json_request,
-    raw_request,
-    with_query,
-)
 from dropscribe.providers.values import BadAnswer, Item, Params, word_or_none
 from dropscribe.providers.words import with_text
 
@@ -97,27 +90,27 @@ class Vendor(ABC):
     def endpoint(self, params: Params) -> str:
         """URL to which audio is sent, with those of *params* that belong into its query."""
         names = params if self.query is None else self.query
-        return with_query(self.url, {name: params[name] for name in names if name in params})
+        return requests.with_query(self.url, {name: params[name] for name in names if name in params})
 
     def fields(self, params: Params) -> list[tuple[str, str]]:
         """The form's fields beside the audio: by default the parameters that are not in the query."""
         names = params.keys() - (params if self.query is None else self.query)
-        return fields_of({name: value for name, value in params.items() if name in names})
+        return requests.fields_of({name: value for name, value in params.items() if name in names})
 
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
+    def upload(self, audio: AudioFile, params: Params) -> requests.Upload:
         """The request for *audio*, without the key; raises AudioRejected if the vendor takes no such file."""
         url, field, kind = self.endpoint(params), self.audio_field, self.media_type
         if not field:
-            return raw_request(url, audio, kind)
-        return form_request(url, self.fields(params), audio, field=field, kind=kind)
+            return requests.raw_request(url, audio, kind)
+        return requests.form_request(url, self.fields(params), audio, field=field, kind=kind)
 
-    def link(self, url: str, params: Params) -> Upload:
+    def link(self, url: str, params: Params) -> requests.Upload:
         """The request for the audio at *url*; called only for the types that core.links names."""
         if not self.link_field:
             raise AudioRejected("links_not_supported", "this provider fetches no links")
         if not self.audio_field:
-            return json_request(self.endpoint(params), {self.link_field: url})
-        return form_request(self.endpoint(params), [*self.fields(params), (self.link_field, url)])
+            return requests.json_request(self.endpoint(params), {self.link_field: url})
+        return requests.form_request(self.endpoint(params), [*self.fields(params), (self.link_field, url)])
 
     def link_error(self, error: ProviderError) -> ProviderError:
         """The error to report for *error*, the answer to :meth:`link`."""
@@ -208,7 +201,7 @@ class HttpProvider:
     async def probe(self) -> str:
         """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
         method, url = self.vendor.probe()
-        answer = await self._request(method, Upload(url), self._timeout_seconds)
+        answer = await self._request(method, requests.Upload(url), self._timeout_seconds)
         learned = self.vendor.probed(answer)
         if learned is None:
             raise self._classifier.error(answer)
@@ -218,20 +211,22 @@ class HttpProvider:
         """See :class:`dropscribe.providers.base.Provider`."""
         await self._http.close()
 
-    async def _transcribed(self, upload: Upload, params: Params, seconds: float | None) -> Transcript:
+    async def _transcribed(
+        self, upload: requests.Upload, params: Params, seconds: float | None
+    ) -> Transcript:
         answer = await self._accepted(upload, seconds)
         if len(answer.body) < _LARGE_ANSWER_BYTES:
             return self._read(answer, params)
         return await asyncio.to_thread(self._read, answer, params)
 
-    async def _accepted(self, upload: Upload, seconds: float | None) -> Answer:
+    async def _accepted(self, upload: requests.Upload, seconds: float | None) -> Answer:
         """The answer to a POST, if it is a success."""
         answer = await self._request("POST", upload, seconds)
         if answer.status // 100 != 2:
             raise self._classifier.error(answer)
         return answer
 
-    async def _request(self, method: str, upload: Upload, seconds: float | None) -> Answer:
+    async def _request(self, method: str, upload: requests.Upload, seconds: float | None) -> Answer:
         if self._key is not None and not (self._key.isascii() and self._key.isprintable()):
             raise ProviderUnusable("bad_key", "the key holds characters that no header can carry")
         return await self._http.send(method, upload, timeout_seconds=seconds)
@@ -273,9 +268,8 @@ class HttpProvider:
         except TooLarge as error:
             raise self._classifier.bad_answer(answer, str(error)) from None
         except ValueError:
-            reason = (
-                f"{len(answer.body)} bytes of {answer.content_type or 'no declared type'} in place of JSON"
-            )
+            kind = answer.content_type or "no declared type"
+            reason = f"{len(answer.body)} bytes of {kind} in place of JSON"
         if isinstance(parsed, dict):
             return parsed
         # A server may send the text as a JSON string; a text may also happen to be a JSON number.

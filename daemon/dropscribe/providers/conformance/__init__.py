@@ -1,13 +1,7 @@
 """Conformance checks for providers, for the tests of any package.
 
-A test needs a :class:`StandIn`, a real HTTP server that answers as the vendor documents, and runs each of
-:data:`CHECKS` against it, and each of :data:`JOB_CHECKS` for a provider with jobs::
-
-    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-    async def test_the_promises(check, tmp_path):
-        async with StandIn(build, documented, tmp_path) as bench:
-            await check(bench)
-
+A test runs each of :data:`CHECKS`, and of :data:`JOB_CHECKS` for a provider with jobs, with a
+:class:`StandIn`, a real HTTP server; docs/design/adding-a-provider.md has an example.
 Nothing here needs pytest, and the daemon imports none of it. A promise that is not kept is a :class:`Broken`.
 """
 

@@ -17,6 +17,7 @@ from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.service.status import status_document
 from dropscribe.transcripts.model import Transcript
+from dropscribe.transcripts.render import RENDERERS
 from support.house import House, make_config, tree
 from support.scripted import ScriptedProvider
 
@@ -112,6 +113,42 @@ async def test_a_spent_budget_stops_what_comes_after(tmp_path, keys, scope):
     assert "is spent; it resets at 20" in stop.reason
     assert [hold.scope for hold in house.listener.holds] == [scope]
     assert (tmp_path / "inbox/c.wav").exists()
+
+
+class Hasty(ScriptedProvider):
+    """Answers before it has read the recording, which is cut short meanwhile."""
+
+    inbox = None
+
+    async def _play(self, step, audio):
+        (self.inbox / audio.name.decode()).write_bytes(b"cut")
+        return step
+
+
+async def test_an_answer_to_a_recording_that_changed_spends_the_budget(tmp_path):
+    """It was paid for, although it belongs to no known bytes: nothing more is sent on that day."""
+    provider = Hasty([lasting(60)] * 9)
+    provider.inbox = tmp_path / "inbox"
+    async with House(budgeted(tmp_path, of_provider=Budget(per_day=minutes(1))), {"main": provider}) as house:
+        await house.drop("a.wav", bytes(2_000_000))
+        await house.rest()
+        await drop_in_turn(house, "b.wav")
+        stats = await house.engine.stats()
+
+    assert (provider.calls, stats.folders["calls"].held) == ([b"a.wav"], 1)
+    assert [hold.scope for hold in house.listener.holds] == [MAIN]
+
+
+async def test_an_answer_that_cannot_be_rendered_spends_the_budget(tmp_path, monkeypatch):
+    """Its file fails, and the next one waits: its cost counts as any other."""
+    monkeypatch.setitem(RENDERERS, "txt", lambda document, _: document["no such key"])
+    config = budgeted(tmp_path, of_provider=Budget(per_day=minutes(1)))
+    async with House(config, answering(60, 60)) as house:
+        await drop_in_turn(house, "a.wav", "b.wav")
+        stats = await house.engine.stats()
+
+    assert house.providers["main"].calls == [b"a.wav"]
+    assert (stats.folders["calls"].failed, stats.folders["calls"].held) == (1, 1)
 
 
 @pytest.mark.parametrize("claimed", [2.0**36, float("inf"), float("nan"), -5.0])

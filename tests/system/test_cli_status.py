@@ -17,7 +17,7 @@ import pytest
 from dropscribe.core.model import AttemptEnd, ScopeKind
 from dropscribe.files.mounts import Mount, MountKind
 from dropscribe.queue.model import NOT_MOVABLE
-from dropscribe.reports import file_reader, patience
+from dropscribe.reports import inbox_reader, patience
 from dropscribe.service.status import write_live
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, json_of, wav_bytes
 
@@ -229,7 +229,7 @@ def test_why_names_the_quiet_time_that_the_daemon_waits_for(
     scene.config.write_text(CONFIG + (f"    {keys}\n" if keys else ""))
     if is_remote:
         share = Mount(0, MountKind.REMOTE, "nfs4")
-        monkeypatch.setattr(file_reader.MountCache, "of", lambda *_: share)
+        monkeypatch.setattr(inbox_reader.MountCache, "of", lambda *_: share)
     _, told = state_of(scene, capsys, scene.drop("call.wav", wav_bytes()[:2000]))
     assert words in told
 

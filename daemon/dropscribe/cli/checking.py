@@ -68,10 +68,7 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
 
 
 def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
-    """One provider of ``check --json``, with the origin of its key, never the key itself.
-
-    An ellipsis is in the place of the URL's query, which may hold a key.
-    """
+    """One provider of ``check --json``: never its key, nor its URL's query, which may hold one."""
     limits = ("concurrency", "requests_per_minute", "timeout_seconds", "max_upload_bytes")
     place, mark, _ = (provider.url or "").partition("?")
     return {
@@ -86,10 +83,7 @@ def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
 
 
 def _check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
-    """The three folders of a rule, by name: ``path``, ``exists`` and the results of their checks.
-
-    The results are None for a folder whose file system does not answer.
-    """
+    """The folders of a rule, by name; results of checks are None where the file system does not answer."""
     parts: dict[str, dict[str, Any]] = {}
     for part, path in rule.paths.items():
         found = Findings()
@@ -183,7 +177,6 @@ def _grant(path: Path) -> str:
 
 
 def _nearest(path: Path) -> Path:
-    """*path*, or its nearest parent that is there."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
@@ -235,10 +228,7 @@ def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
 
 
 def _check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
-    """The object ``queue`` of ``check --json``; None for the embedded engine.
-
-    It holds the origin of the dsn, never the dsn itself.
-    """
+    """The object ``queue`` of ``check --json``, without the dsn itself; None for the embedded engine."""
     if (queue := config.queue) is None:
         return None
     roots = {}
@@ -286,11 +276,7 @@ def _check_listener(config: Config, findings: Findings) -> None:
 
 
 def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
-    """Report one inbox under two names (bind mounts), and more folders than may be watched.
-
-    Args:
-        rules: The rules with an inbox that can be listed.
-    """
+    """Report one inbox under two names (bind mounts), and more folders than may be watched."""
     found = {rule.name: ask_disk_or(None, rule.inbox, partial(os.stat, rule.inbox)) for rule in rules}
     places = {name: (status.st_dev, status.st_ino) for name, status in found.items() if status}
     counts = Counter(places.values())

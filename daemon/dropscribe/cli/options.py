@@ -27,14 +27,10 @@ T = TypeVar("T")
 
 
 def read_config(options: argparse.Namespace, *, acts: bool = True, keys_needed: bool = False) -> Config:
-    """The config that *options* name.
+    """The config that *options* name, or ConfigError.
 
-    Args:
-        acts: Whether the command changes or sends something; on a terminal, the config is named then.
-        keys_needed: Whether a key that is unavailable here is an error.
-
-    Raises:
-        ConfigError: It cannot be used, or there is none.
+    A command that *acts*, changes or sends something, names it on a terminal. With *keys_needed* a key that
+    is unavailable here is an error.
     """
     config = load_config(find_config(options.config), keys_needed=keys_needed)[0]
     if acts and sys.stderr.isatty():
@@ -45,11 +41,8 @@ def read_config(options: argparse.Namespace, *, acts: bool = True, keys_needed: 
 def read_reporting_config(options: argparse.Namespace) -> Config:
     """The config that the daemon runs on, from its copy in the state directory; without one, the file's.
 
-    If the file has become invalid, reports use the last config that a daemon ran on. If the result is not the
-    file's config, a message on standard error says so.
-
-    Raises:
-        ConfigError: The file cannot be used, and no daemon has run on it.
+    If the file has become invalid, reports use the last config that a daemon ran on; a message says so.
+    ConfigError: the file cannot be used, and no daemon has run on it.
     """
     path = _path_of(options)
     written, broken = None, ConfigError(())
@@ -109,11 +102,7 @@ def act_as_owner(config: Config) -> None:
 
 
 def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
-    """The provider or folder called *name*.
-
-    Raises:
-        ConfigError: There is none; the hint has the likely path.
-    """
+    """The provider or folder called *name*; ConfigError, with the likely name, if there is none."""
     if name not in parts:
         words, hint = f"there is no {kind} {name!r}", did_you_mean(name, parts)
         raise ConfigError((Problem(words, file=str(config.path or ""), hint=hint),))

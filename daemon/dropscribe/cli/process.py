@@ -53,14 +53,10 @@ class _Stream(io.FileIO):
 
 
 def prepare_standard_streams(*, is_own_process: bool) -> None:
-    """Make the standard streams usable.
+    """Make the standard streams usable; without *is_own_process* only the way of their escapes changes.
 
     A character that the terminal's encoding lacks is written as an escape. A stream that the caller closed
     (``>&-``) is opened again, so that no other file gets its descriptor; using it is an OSError.
-
-    Args:
-        is_own_process: Whether the streams may be replaced; if not, only their handling of such characters
-            is changed.
     """
     if is_own_process:
         for number, mode in enumerate(_CLOSED_MODES):
@@ -86,10 +82,7 @@ def _text(buffer: Any, like: Any) -> io.TextIOWrapper:
 
 
 def require_standard_output() -> None:
-    """Raise the OSError of writing to standard output, where the system knows it without any data.
-
-    It knows it for a closed descriptor, a pipe without a reader and a device that is always full.
-    """
+    """Raise the OSError of a standard output that is closed, always full, or a pipe without a reader."""
     try:
         descriptor = sys.stdout.fileno()
     except (OSError, ValueError):
@@ -129,12 +122,7 @@ def loading_for_good() -> Iterator[None]:
 
 
 def write_new(path: str, content: bytes, mode: int = 0o666) -> None:
-    """Write a file that is not there yet; on an error nothing of it is left.
-
-    Raises:
-        FileExistsError: Something is at *path*.
-        OSError: It cannot be written.
-    """
+    """Write a file that is not there yet, or raise OSError; on an error nothing of it is left."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
     try:
         with naming(path), open(descriptor, "wb") as file:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.core.budget import Spending
     from dropscribe.core.naming import Companion
 
 
@@ -269,7 +268,6 @@ class Withdrawn:
 
     reason: str
     attempt: AttemptEnd | None = None
-    spending: tuple[Spending, ...] = ()  # the cost of an answer that cannot be used
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,6 @@ class Attempts:
         return await self._answered(claim, remote, found, max(0.0, time.time() - began))
 
     async def _ask(self, claim: Claim, audio: AudioFile) -> Transcript | AtProvider:
-        """The transcript, or the job that the provider has begun."""
         job = claim.job
         provider = claim.runtime.providers[job.provider]
         # A rule that re-encodes recordings sends pieces, for which the row's single id is not enough.
@@ -264,7 +263,8 @@ class Attempts:
         except (AudioChanged, OSError) as error:
             # The file changed during the upload: the bytes that were sent are not known.
             self.intake.look_again(job.folder, job.path)
-            return Withdrawn(str(error) or "changed while it was being transcribed", ended, spending)
+            await self.budgets.spend(spending)
+            return Withdrawn(str(error) or "changed while it was being transcribed", ended)
         is_reusable = sha256 and claim.keep_seconds and not transcript.missing
         key = AnswerKey(sha256, claim.settings) if is_reusable else None
         booking = Booking(key, claim.config.ledger_keep_seconds, spending)
@@ -275,19 +275,14 @@ class Attempts:
             stored = await self.results.store(claim, document, sha256, ended, booking)
         except RenderError as error:
             booking = await asyncio.to_thread(_booking_of_unrendered, booking, document)
-            return await self._reject_unrendered(claim, error, sha256, ended, booking)
+            stored = await self._reject_unrendered(claim, error, sha256, ended, booking)
         if spending:
             await self.budgets.audit()
         return stored
 
     async def _reject_unrendered(
-        self,
-        claim: Claim,
-        error: RenderError,
-        sha256: str,
-        ended: AttemptEnd,
-        booking: Booking | None = None,
-    ) -> Outcome:
+        self, claim: Claim, error: RenderError, sha256: str, ended: AttemptEnd, booking: Booking | None = None
+    ) -> ResultStored:
         """An answer exists that cannot be written as text; sending the file again would cost again."""
         log.error("job.bug", folder=claim.job.folder, path=claim.job.path, exc_info=error)
         return await self.results.reject(claim, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended, sha256, booking)

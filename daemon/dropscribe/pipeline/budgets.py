@@ -1,7 +1,8 @@
 """Charges the cost of answers, and reports budgets that run low or out.
 
-Guarantees: a cost is written in the transaction that stores its answer; without a budget and a price nothing
-is charged; each warning is sent once in its day or month, also across restarts.
+Guarantees: a cost is written in the transaction that stores its answer, or before an answer to unknown bytes
+is dropped; without a budget and a price nothing is charged; each warning is sent once in its day or month,
+also across restarts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
@@ -20,14 +20,18 @@ from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.queue.sql.budget_usage import write_spending
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dropscribe.core.budget import Account
     from dropscribe.core.model import Hold
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.handler import Claim
     from dropscribe.queue.engine import Engine
+    from dropscribe.queue.sql.database import Connection
     from dropscribe.service.reporter import Reporter
     from dropscribe.transcripts.model import Transcript
 
@@ -48,11 +52,7 @@ class Budgets:
     async def charge(
         self, claim: Claim, transcript: Transcript, audio: AudioFile | None
     ) -> tuple[Spending, ...]:
-        """The cost of an answer for the accounts of its provider and its folder.
-
-        Args:
-            audio: The recording; None where it is not open.
-        """
+        """The cost of an answer for its provider and its folder; *audio* is None where it is not open."""
         job, provider = claim.job, claim.provider_config
         if provider.price_per_minute is None and not provider.budget and not claim.rule.budget:
             return ()
@@ -64,6 +64,17 @@ class Budgets:
         day = day_of(time.time(), claim.config.time_zone).isoformat()
         scopes = (Scope(ScopeKind.PROVIDER, job.provider), Scope(ScopeKind.FOLDER, job.folder))
         return tuple(Spending(scope, day, money, seconds) for scope in scopes)
+
+    async def spend(self, spending: Sequence[Spending]) -> None:
+        """Write the cost of an answer that is not stored, and audit the accounts that it is charged to."""
+
+        def write(db: Connection) -> None:
+            for each in spending:
+                write_spending(db, each, self.queue.now())
+
+        if spending:
+            await self.queue.database.do(write)
+            await self.audit()
 
     async def audit(self) -> None:
         """Stop scopes whose budget is spent, release those with a new period, and notify changes."""
@@ -101,19 +112,18 @@ class Budgets:
         for seconds in (transcript.duration, latest):
             if seconds is not None and 0 <= seconds <= longest:
                 return seconds
-        try:
-            probe = partial(_probe_at, claim.inbox, job.path)
+
+        def probe() -> float | None:
             if audio is not None:
-                probe = partial(probe_seconds, audio.fileno())
+                return probe_seconds(audio.fileno())
+            with closing(open_beneath(claim.inbox, job.path)) as descriptor:
+                return probe_seconds(descriptor)
+
+        try:
             seconds = await self.disks.run_long(job.folder, probe, gives_up=True)
         except (AudioError, OSError, FolderHangs):
             return None
         return seconds if seconds is not None and 0 <= seconds <= longest else None
-
-
-def _probe_at(inbox: bytes, path: bytes) -> float | None:
-    with closing(open_beneath(inbox, path)) as descriptor:
-        return probe_seconds(descriptor)
 
 
 def _mark(account: Account, what: str) -> str:

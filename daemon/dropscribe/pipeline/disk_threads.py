@@ -69,10 +69,7 @@ class DiskThreads:
         return self._batch(folder).executor
 
     async def run(self, folder: str, call: Callable[[], T]) -> T:
-        """Make a short call in one of the folder's threads, batched with other waiting calls.
-
-        Raises FolderHangs if the call has not returned after ``HANG_SECONDS``.
-        """
+        """Make a short call in one of the folder's threads, batched; FolderHangs after ``HANG_SECONDS``."""
         return await self.run_each(folder, call_each, call)
 
     async def run_each(
@@ -86,9 +83,7 @@ class DiskThreads:
     ) -> R:
         """As :meth:`run`: *work* on *item*, batched with items that wait for *work* too.
 
-        Args:
-            discard: Called with a result that comes too late.
-            gives_up: False for work that takes as long as it needs.
+        *discard* gets a result that comes too late; without *gives_up* the work takes as long as it needs.
         """
         future = self._batch(folder).submit(work, item)
         return await self._finish(folder, future, HANG_SECONDS, discard, gives_up=gives_up)
@@ -138,7 +133,10 @@ class DiskThreads:
                 future.cancel()
             raise
         if not done:
-            self._began_to_hang(folder)
+            self._hanging[folder] += 1
+            if self._hanging[folder] == 1:
+                log.warning("folder.hangs", folder=folder, seconds=HANG_SECONDS)
+                self._queue.folders.close(folder, HANGS, "its disk does not answer")
             future.add_done_callback(lambda _: self._stopped_hanging(folder))
             future.add_done_callback(drop_result)
             if gives_up:
@@ -151,12 +149,6 @@ class DiskThreads:
         for batch in self._batches.values():
             batch.close()
             batch.executor.shutdown(wait=False, cancel_futures=True)
-
-    def _began_to_hang(self, folder: str) -> None:
-        self._hanging[folder] += 1
-        if self._hanging[folder] == 1:
-            log.warning("folder.hangs", folder=folder, seconds=HANG_SECONDS)
-            self._queue.folders.close(folder, HANGS, "its disk does not answer")
 
     def _stopped_hanging(self, folder: str) -> None:
         self._hanging[folder] -= 1
@@ -180,10 +172,7 @@ class PlaceChecks:
     _checks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def close_until_writable(self, claim: Claim, reason: str) -> None:
-        """Have nothing of a job's folder claimed until its files could be published.
-
-        ``status`` shows *reason*, and then those of later checks.
-        """
+        """Have nothing of a job's folder claimed, for *reason*, until its files could be published."""
         folder = claim.job.folder
         self.queue.folders.close(folder, _UNWRITABLE, reason)
         if folder not in self._checks:

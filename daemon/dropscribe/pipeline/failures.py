@@ -129,7 +129,7 @@ def _scope_of(job: Job, kind: ScopeKind) -> Scope:
 
 
 def _words_of(job: Job, error: ProviderError) -> str:
-    """The reason without parts that differ from file to file: the file's name, numbers and ids."""
+    """The reason without the file's name, numbers and ids, which differ from file to file."""
     name = os.path.splitext(os.fsdecode(os.path.basename(job.path)))[0]
     words = re.findall(r"\w+", error.reason.replace(name, " ").lower())
     return " ".join(word for word in words if not any(letter.isdigit() for letter in word))
@@ -175,15 +175,14 @@ class Failures:
             return None
         rule = claim.rule
         refused = {provider for provider, _ in await self.results.refusals(claim)} | {claim.job.provider}
-        held = {name for name in rule.providers if self._is_held(name)} if rule.fallback == "both" else set()
+        holds, held = self.queue.holds, set()
+        if rule.fallback == "both":
+            scopes = [Scope(ScopeKind.PROVIDER, name) for name in rule.providers]
+            held = {each.name for each in scopes if holds.get(each) is not None or holds.is_stopped(each)}
         following = next_after_refusal(rule.providers, refused, held)
         if following is None:
             return None
         return Retry(0.0, error.code, error.reason, replace(ended, refused=True), ended.seconds, following)
-
-    def _is_held(self, provider: str) -> bool:
-        scope = Scope(ScopeKind.PROVIDER, provider)
-        return self.queue.holds.get(scope) is not None or self.queue.holds.is_stopped(scope)
 
     async def _is_shared(self, claim: Claim, error: ProviderError, verdict: Verdict) -> bool:
         """Whether other files have the same trouble, so that a provider or rule is held and the job waits.

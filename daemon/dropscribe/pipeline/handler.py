@@ -55,14 +55,12 @@ class RuntimeConfig:
     providers: Mapping[str, Provider]
     transcribers: Mapping[tuple[str, str], Transcriber]
     """(folder, provider) → the provider, wrapped with the rule's preparation where the rule wants it."""
-    digests: Mapping[tuple[str, str], str]
-    """(folder, provider) → the digest of all settings that affect an answer."""
 
 
 def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engine) -> RuntimeConfig:
     """Everything that the pipeline takes from *config*; *providers* are those that rules name."""
     transcribers: dict[tuple[str, str], Transcriber] = {}
-    digests, spool = {}, Spool(config.state_dir)
+    spool = Spool(config.state_dir)
     for rule in config.folders.values():
         for name in rule.providers:
             settings, plain = config.providers[name], providers[name]
@@ -73,20 +71,7 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
             if rule.links:  # outermost: links are not prepared as recordings are
                 transcriber = WithLinks(transcriber, plain, rule)
             transcribers[rule.name, name] = transcriber
-            digests[rule.name, name] = _settings_digest(rule, settings)
-    return RuntimeConfig(config, providers, transcribers, digests)
-
-
-def _settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
-    """A digest of all that shapes an answer: another language is another answer."""
-    shaping = {
-        "type": provider.type,
-        "url": provider.url,
-        "model": provider.model,
-        "params": effective_params(provider.type, rule.params_for(provider.name)),
-        **({name: getattr(rule, name) for name in _SHAPING} if rule.reads_media else {}),
-    }
-    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+    return RuntimeConfig(config, providers, transcribers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +83,7 @@ class WithLinks:
     rule: FolderRule
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.Transcriber`.
-
-        A link file must have passed :meth:`Claim.refusal_of`.
-        """
+        """As any Transcriber; a link file must have passed :meth:`Claim.refusal_of`."""
         if not is_link(audio.suffix):
             return await self.inner.transcribe(audio, params)
         url = _link_in(audio, self.rule)
@@ -155,8 +137,16 @@ class Claim:
 
     @property
     def settings(self) -> str:
-        """The digest of all settings that affect an answer to the job."""
-        return self.runtime.digests[self.rule.name, self.job.provider]
+        """A digest of all settings that shape an answer to the job: another language is another answer."""
+        rule, provider = self.rule, self.provider_config
+        shaping = {
+            "type": provider.type,
+            "url": provider.url,
+            "model": provider.model,
+            "params": effective_params(provider.type, self.params),
+            **({name: getattr(rule, name) for name in _SHAPING} if rule.reads_media else {}),
+        }
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
     @property
     def result(self) -> StoredResult:

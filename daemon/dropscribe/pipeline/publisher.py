@@ -50,10 +50,7 @@ LONGEST_OWN_WAIT_SECONDS = 300.0
 """Longest wait of a stored result that cannot be put in place while others of its rule can."""
 
 MOST_ABSENCES = 6
-"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination.
-
-Where inodes are stable, one complete listing of the inbox proves it.
-"""
+"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination."""
 
 MISSING_WAIT_SECONDS = 2.0
 
@@ -123,15 +120,17 @@ class Publisher:
 
     async def _correct_names(self, claim: Claim) -> None:
         """Choose other names for a row with names outside its folders, and for a file renamed in flight."""
-        job, document = claim.job, content_of(claim.result)
-        if _is_misplaced(claim):
+        job, rule, document = claim.job, claim.rule, content_of(claim.result)
+        names, own = claim.result.output_names, (os.fsencode(rule.done), os.fsencode(rule.failed))
+        # A row may have no names; that of a shared database may have a place outside its rule's folders.
+        if not names.audio or (claim.config.queue is not None and not is_within(names, own)):
             log.warning("file.place_refused", folder=job.folder, path=job.path)
             await self._rename(claim, document)
         old_path = None if is_error(document) else document["source"]["path"]
         if old_path not in {None, path_text(job.path)}:
             request = replace(self._request(claim), path=old_path.encode("utf-8", "surrogateescape"))
             await self.disks.run_long(job.folder, partial(withdraw, request))
-            await self._rename(claim, renamed_document(document, job.path, claim.rule.recorded_at))
+            await self._rename(claim, renamed_document(document, job.path, rule.recorded_at))
 
     async def _rename(self, claim: Claim, document: Mapping[str, Any]) -> None:
         await self.results.store(claim, document, claim.result.sha256, AttemptEnd(0.0))
@@ -218,8 +217,9 @@ class Publisher:
     async def _scope_of(self, claim: Claim, error: PublishError) -> tuple[bool, str]:
         """(whether *error* stops all files of the rule, its words)."""
         job, reason = claim.job, f"{path_text(error.path)}: {error.reason}"
-        if _is_of_name(error, job.path):
-            return False, reason
+        is_of_name = error.code in {"ENAMETOOLONG", "EILSEQ"}
+        if is_of_name or (error.code == "EINVAL" and _ODD.search(job.path)):
+            return False, reason  # such a file must not stop the others
         if error.code not in _OF_ONE_PLACE:
             return True, reason
         check = partial(check_places, claim.inbox, claim.result.output_names.root, job.path)
@@ -238,11 +238,10 @@ class Publisher:
         """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""
         job = claim.job
         self._absences[job.id] += 1
-        if self._absences[job.id] >= MOST_ABSENCES or (
-            # It is certain that the audio is not in its inbox any more, under whatever name.
-            job.stable_inodes
-            and await self.disks.run_long(job.folder, partial(has_left, claim.inbox, job.snapshot))
-        ):
+        is_gone = self._absences[job.id] >= MOST_ABSENCES
+        if not is_gone and job.stable_inodes:  # one complete listing proves that no name in the inbox has it
+            is_gone = await self.disks.run_long(job.folder, partial(has_left, claim.inbox, job.snapshot))
+        if is_gone:
             return self._withdrawn(job, reason)
         self.intake.look_again(job.folder)
         longest_seconds = MISSING_WAIT_SECONDS * 2.0**MOST_ABSENCES
@@ -255,14 +254,3 @@ class Publisher:
         self._end(job)
         self.results.ctimes_ns.pop(job.id, None)
         return Withdrawn(reason)
-
-
-def _is_of_name(error: PublishError, path: bytes) -> bool:
-    """Whether ``done`` cannot store this name: such a file must not stop the others."""
-    return error.code in {"ENAMETOOLONG", "EILSEQ"} or (error.code == "EINVAL" and bool(_ODD.search(path)))
-
-
-def _is_misplaced(claim: Claim) -> bool:
-    """Whether the row has no names or, in a shared database, a place outside its rule's folders."""
-    names, own = claim.result.output_names, (os.fsencode(claim.rule.done), os.fsencode(claim.rule.failed))
-    return not names.audio or (claim.config.queue is not None and not is_within(names, own))

@@ -80,16 +80,20 @@ class Renderer:
             raise RenderError(type(error).__name__) from error
 
     async def render(self, rule: FolderRule, document: Mapping[str, Any], audio: bytes) -> Rendered:
-        """*document* in the forms that *rule* asks for, or RenderError.
-
-        A template may tell *audio*, the name that the recording gets.
-        """
-        forms, layout = (
-            (("error",), DEFAULT_LAYOUT) if is_error(document) else (rule.outputs, _layout_of(rule))
-        )
-        if rule.template is not None and not is_error(document):
+        """*document* in the forms that *rule* asks for, or RenderError; *audio* is its name in ``done``."""
+        if is_error(document):
+            return await self.build(partial(_rendered, document, ("error",), DEFAULT_LAYOUT), document)
+        forms, subtitles, texts = rule.outputs, rule.subtitles, dict[str, str]()
+        if rule.template is not None:
             document, texts = await self._by_template(rule, rule.template, document, audio)
-            forms, layout = (*forms, *texts), replace(layout, texts=texts)
+            forms = (*forms, *texts)
+        layout = Layout(
+            line_characters=subtitles.line_characters,
+            cue_lines=subtitles.lines,
+            cue_seconds=subtitles.cue_seconds,
+            paragraphs=rule.paragraphs,
+            texts=texts,
+        )
         return await self.build(partial(_rendered, document, forms, layout), document)
 
     async def _by_template(
@@ -110,10 +114,7 @@ class Renderer:
 
 
 def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> str:
-    """The text that the template at *path* makes of *document*; *audio* is the recording's name in ``done``.
-
-    Raises TemplateFailed if the template cannot be read, is wrong, or takes too long.
-    """
+    """What the template at *path* makes of *document* and the name *audio* in ``done``; or TemplateFailed."""
     try:
         request = json.dumps({"template": read_template(path), "document": document, "audio": audio}).encode()
         done = subprocess.run(
@@ -177,15 +178,6 @@ def loaded(result: StoredResult) -> StoredResult:
     rendered = _contents(document, [form for form, _ in result.output_names.sidecars], layout)
     files = tuple((name, rendered[form]) for form, name in result.output_names.sidecars)
     return replace(result, content=document, files=files)
-
-
-def _layout_of(rule: FolderRule) -> Layout:
-    return Layout(
-        line_characters=rule.subtitles.line_characters,
-        cue_lines=rule.subtitles.lines,
-        cue_seconds=rule.subtitles.cue_seconds,
-        paragraphs=rule.paragraphs,
-    )
 
 
 def _contents(document: Mapping[str, Any], formats: Collection[str], layout: Layout) -> dict[str, bytes]:

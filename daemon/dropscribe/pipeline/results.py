@@ -37,7 +37,6 @@ from dropscribe.transcripts.document import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from dropscribe.config.model import FolderRule
     from dropscribe.core.budget import Booking
     from dropscribe.core.model import AttemptEnd, Job
     from dropscribe.files.audio import AudioFile
@@ -143,7 +142,9 @@ class Results:
         job, rule, rejected = claim.job, claim.rule, is_error(document)
         companions = await self._companions(claim)
         if rule.companions and not rejected:
-            document = _with_companions(document, companions, rule)
+            texts = {name_text(each.file.source): each.content[0] for each in companions if each.content}
+            is_missing = rule.companions_wait_seconds > 0 and len(companions) < len(rule.companions)
+            document = with_companions(document, texts, rule.recorded_at, is_missing=is_missing)
         audio = job.path.rpartition(b"/")[2]
         rendered = await self._renderer.render(rule, document, audio)
         root = os.fsencode(rule.failed if rejected else rule.done)
@@ -235,11 +236,3 @@ class Results:
             outputs=rule.outputs,
             warnings=("incomplete_audio",) if job.incomplete else (),
         )
-
-
-def _with_companions(
-    document: Mapping[str, Any], found: Collection[FoundCompanion], rule: FolderRule
-) -> dict[str, Any]:
-    contents = {name_text(each.file.source): each.content[0] for each in found if each.content}
-    is_missing = rule.companions_wait_seconds > 0 and len(found) < len(rule.companions)
-    return with_companions(document, contents, rule.recorded_at, is_missing=is_missing)

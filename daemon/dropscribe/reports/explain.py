@@ -19,7 +19,6 @@ from dropscribe.files.beneath import closing, open_root
 from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
-from dropscribe.reports.file_reader import unsettled_words
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
@@ -73,7 +72,6 @@ def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None,
 
 
 def _explain_inbox(place: Place, view: QueueView) -> Explanation:
-    """Explain a path in an inbox, whether a file is there or not."""
     rule = place.rule
     records = read_records(view.db, rule.name, place.path) if view.db else []
     if rule.name in view.not_mounted:
@@ -133,14 +131,13 @@ def _unseen(place: Place, error: OSError) -> Explanation:
 
 
 def _explain_waiting(place: Place, view: QueueView) -> Explanation:
-    """Explain a file without a job: it settles, or cannot be read."""
     if not inbox_reader.may_read(place.rule, place.path):
         return _unseen(place, PermissionError())
     said = view.waiting_of(place.rule.name).get(path_text(place.path))
     if said and said != _FIRST_LOOK:
         return Explanation("settling", [f"it is not taken yet: {said}"])
     try:
-        sign = unsettled_words(place.rule, place.path)
+        sign = inbox_reader.unsettled_words(place.rule, place.path)
     except AudioError as error:
         sign = error.reason
     except OSError as error:
@@ -153,7 +150,6 @@ def _explain_waiting(place: Place, view: QueueView) -> Explanation:
 
 
 def _explain_filed(place: Place, view: QueueView) -> Explanation:
-    """Explain a path in done or failed: the audio, or one of its sidecars."""
     if place.rule.name in view.not_mounted:
         return Explanation("unknown", [NOT_MOUNTED], _ASK_OTHERS)
     for record in _records_filed(place, view):

@@ -1,4 +1,4 @@
-"""Reads an inbox for a command: its files, and those that the rule takes.
+"""Reads an inbox for a command: its files, those that the rule takes, and whether one is complete.
 
 Guarantees: nothing is changed; no symlink is followed below the inbox; a folder that cannot be listed
 is reported, never read as empty; a file system that does not answer is waited for a bounded time.
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import itertools
 import os
+import signal
 import stat
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file
+from dropscribe.core.settling import Completeness, Lease, Seen, Wait, decide
 from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden, snapshot_of
 from dropscribe.files.beneath import (
@@ -28,6 +30,7 @@ from dropscribe.files.beneath import (
     open_root,
     stat_at,
 )
+from dropscribe.files.mounts import MountCache, ignore_sigio
 from dropscribe.intake.pending import UNLISTABLE_WORDS
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import FolderRule
+    from dropscribe.intake.probe import ProbeResult
     from dropscribe.reports.queue_reader import QueueView
 
 T = TypeVar("T")
@@ -73,10 +77,9 @@ def _look_in(
     lists: bool = False,
     seconds: float | None = None,
 ) -> T:
-    """The result of *look*, called with the open *folder* below the inbox; raises as :func:`ask_disk`.
+    """The result of *look*, called with the open *folder* below the inbox, or its error.
 
-    Args:
-        lists: Whether a folder that may be passed through, but not listed, is an error.
+    With *lists* a folder that may be passed through, but not listed, is an error.
     """
 
     def open_and_look() -> T:
@@ -170,11 +173,7 @@ def _entries(rule: FolderRule, folder: bytes) -> Iterator[tuple[bytes, os.stat_r
 
 
 def found_at(rule: FolderRule, path: bytes) -> Found | None:
-    """The file at *path* below the inbox; None if nothing is there.
-
-    Raises:
-        OSError: It cannot be looked at, and the rule would take it.
-    """
+    """The file at *path*, or None; OSError where it cannot be looked at and the rule would take it."""
     folder, _, name = path.rpartition(b"/")
     try:
         status = _look_in(rule, folder, lambda opened: os.stat(name, dir_fd=opened, follow_symlinks=False))
@@ -204,10 +203,7 @@ def may_read(rule: FolderRule, path: bytes) -> bool:
 
 
 def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[Found, bool]]:
-    """Files of the inbox that the rule takes and the queue does not know; folders that cannot be listed.
-
-    With each comes whether it is blocked: it may not be read or listed, by the daemon or this process.
-    """
+    """Files to be taken that have no job, and unlistable folders; with each, whether it is blocked."""
     live = read_live_states(view.db, rule.name) if view.db else {}
     for found in walk_inbox(rule):
         if found.is_unlistable:
@@ -215,3 +211,34 @@ def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[Found
         elif found.reason is None and live.keys().isdisjoint(found.identities()):
             is_forbidden = bool(view.forbidden_words(rule.name, found.path))
             yield found, is_forbidden or not may_read(rule, found.path)
+
+
+def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
+    """Reason why the file is not taken even when its quiet time is over; None if there is none.
+
+    Raises AudioError if it may not be read, is gone or is no regular file any more, and OSError.
+    """
+    from dropscribe.intake.probe import OpenInbox  # noqa: PLC0415 - status does not load it
+
+    if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
+        ignore_sigio()
+
+    def look() -> tuple[ProbeResult, tuple[bytes, str] | None]:
+        with OpenInbox(os.fsencode(rule.inbox)) as inbox:
+            return inbox.probe(path, MountCache()), inbox.find_download_file(path)
+
+    seen, download = ask_disk(rule.inbox, look)
+    verdict = decide(seen.signs(Seen.FOUND), 0.0, rule.quiet_times)
+    seconds = verdict.needed_seconds if isinstance(verdict, Wait) else 0.0
+    if seen.lease is Lease.WRITER:
+        when = f"after {seconds:g} s without a change" if seconds else "when they close it"
+        return f"somebody has it open for writing: it is taken {when}"
+    if download is not None:
+        return f"{os.fsdecode(download[0])!r} beside it says that {download[1]} has not finished"
+    if seen.snapshot.size_bytes == 0:
+        return f"it is empty: if it stays so for {seconds:g} s it goes to failed, unsent"
+    if seen.completeness is Completeness.INCOMPLETE:
+        return (
+            f"its header says that more is to come: it is taken after {seconds:g} s of quiet, as incomplete"
+        )
+    return None

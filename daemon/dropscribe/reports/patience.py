@@ -26,18 +26,11 @@ _unanswered: dict[Future[Any], bytes] = {}
 
 
 def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | None = None) -> T:
-    """The result of *look*, which makes system calls on the file system of *place*.
+    """The result of *look*, which makes system calls on the file system of *place*, or its error.
 
     While a call on *place* or a folder above it is overdue, no further one is made: a mount that hangs costs
-    one wait and one thread, however often it is asked.
-
-    Args:
-        place: A folder or file, which an error names.
-        seconds: Default: :data:`ANSWER_SECONDS`.
-
-    Raises:
-        OSError: ETIMEDOUT where no answer came; the thread that waits for it does not keep the process.
-            Any error that *look* raises.
+    one wait and one thread, however often it is asked. Without an answer after *seconds*, by default
+    :data:`ANSWER_SECONDS`, the OSError is ETIMEDOUT; its thread does not keep the process.
     """
     path = os.fsencode(place)
     no_answer = OSError(errno.ETIMEDOUT, "its file system does not answer", os.fspath(place))
@@ -68,11 +61,7 @@ def is_there(path: bytes) -> bool:
 
 
 def stands_at(path: bytes) -> bool:
-    """Whether anything stands at *path*, without a time limit.
-
-    Raises:
-        OSError: It may not be looked at, or the system has another reason not to say.
-    """
+    """Whether anything stands at *path*, without a time limit; OSError if the system does not say."""
     try:
         os.lstat(path)
     except OSError as error:

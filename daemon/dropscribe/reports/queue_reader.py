@@ -68,17 +68,11 @@ class QueueView:
         return dict(self.live.get("folders", {}).get(folder, {})) if self.is_here else {}
 
     def waiting_of(self, folder: str) -> dict[str, str]:
-        """Path → reason of the wait, for files and folders without a job, as the daemon here reports them.
-
-        They are at most :data:`~dropscribe.intake.pending.MOST_WAITING`.
-        """
+        """Path → reason, for files and folders without a job, ``intake.pending.MOST_WAITING`` at most."""
         return dict(self.live_of(folder).get("waiting", {}))
 
     def forbidden_words(self, folder: str, path: bytes) -> str:
-        """Reason why the running daemon cannot read the file, or list a folder on its way, or "".
-
-        Root, who may ask, can read all files.
-        """
+        """Reason why the running daemon cannot read the file, or list a folder on its way, or ""."""
         waiting = self.waiting_of(folder)
         said = waiting.get(path_text(path), "")
         if said.startswith(BLOCKED_WORDS):
@@ -104,20 +98,12 @@ class QueueView:
 
 
 def view_queue(config: Config) -> AbstractContextManager[QueueView]:
-    """Open the queue for reading; nothing is created.
-
-    Raises:
-        StoreError: It cannot be read; the remedy names the user to ask as, if that is the reason.
-    """
+    """Open the queue for reading, or raise a StoreError with the remedy; nothing is created."""
     return _cluster_view(config, config.queue) if config.queue else _own_view(config)
 
 
 def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | None:
-    """Run *work* in one short transaction, whether a daemon runs or not; None where none has ever run.
-
-    Raises:
-        StoreError: The queue cannot be written; the remedy is as above.
-    """
+    """Run *work* in one short transaction, or raise StoreError; None where no daemon has ever run."""
     if config.queue is None:
         with _naming_owner(config.state_dir):
             return store.write_once(config.state_dir, work)
@@ -127,11 +113,7 @@ def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | Non
 
 
 def is_anybody_running(config: Config) -> bool:
-    """Whether a daemon works on the queue, here or on another node.
-
-    Raises:
-        StoreError: The queue cannot be read.
-    """
+    """Whether a daemon works on the queue, here or on another node; StoreError if it cannot be read."""
     with view_queue(config) as view:
         return view.is_running
 

@@ -67,10 +67,7 @@ def read_transcript(rule: FolderRule, root: bytes, audio: bytes) -> dict[str, An
 
 
 def doubts_about(rule: FolderRule, audio: bytes) -> Sequence[str]:
-    """The warnings of the transcript beside the filed *audio* (absolute) that speak against its text.
-
-    None of them where the rule writes no JSON, or where it is not there any more.
-    """
+    """The warnings in the JSON beside *audio* (absolute) that speak against its text; none without JSON."""
     root = os.fsencode(rule.done)
     if not audio.startswith(root + b"/"):
         return ()

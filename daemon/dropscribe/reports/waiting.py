@@ -86,7 +86,6 @@ def failure_words(record: JobRecord) -> str:
 
 
 def _provider_words(provider: str, pause: Pause | None, view: QueueView) -> list[str]:
-    """The reason that *provider* gets no request now, if there is one."""
     if pause is not None:
         until = time_words(pause.until, view.now)
         return [f"provider {provider} is paused: it asked for fewer requests; the next one goes {until}"]
@@ -107,11 +106,7 @@ def _turn_words(record: JobRecord, provider: str | None, view: QueueView) -> str
 
 
 def holds_on(pin: str, rule: FolderRule, view: QueueView) -> list[Hold]:
-    """The holds that a queued job of *rule* waits for, its folder's first; none if it may be sent.
-
-    Args:
-        pin: The provider that the job is assigned to, or "".
-    """
+    """The holds that a queued job of *rule*, assigned to *pin* or "", waits for; its folder's first."""
     scopes = [Scope(ScopeKind.FOLDER, rule.name)]
     if _provider_of(pin, rule, view) is None:
         names = (pin,) if pin else rule.providers[: 1 if rule.fallback == "refused" else None]

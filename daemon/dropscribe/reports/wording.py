@@ -43,11 +43,7 @@ def wrap(text: str, width: int, indent: str = "") -> str:
 
 
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> str:
-    """Columns as wide as their widest cell; on a terminal the last one is wrapped between words.
-
-    Args:
-        numbers: Heads of the columns that are set to the right.
-    """
+    """A table with *numbers* set to the right; on a terminal the last column is wrapped between words."""
     width = terminal_width()
     cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
@@ -105,11 +101,7 @@ def _letter_width(letter: str) -> int:
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """*text* with nothing in it that a terminal would obey or that cannot be encoded.
-
-    Args:
-        keep: Letters that stay although a terminal obeys them.
-    """
+    """*text* with all escaped that a terminal would obey or that cannot be encoded, except *keep*."""
     return escape_text(_ODD_BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text), keep)
 
 

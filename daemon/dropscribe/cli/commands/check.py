@@ -22,9 +22,9 @@ from dropscribe.reports.wording import bytes_words, render_table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
-    from dropscribe.config.model import Config, HttpConfig, ProviderConfig, QueueConfig
+    from dropscribe.config.model import Config, ProviderConfig, QueueConfig
 
 ANSWER_SECONDS = 15.0
 """Limit for a provider's answer to a request without audio, if its ``timeout`` is not shorter."""
@@ -79,11 +79,11 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _ask_all(config: Config, document: dict[str, Any], findings: Findings) -> None:
-    """Ask the providers and the queue's server, and add their answers to *document*."""
     log_to_stderr(config.providers.values())
     with showing_progress("asking the providers"):
-        answers = asyncio.run(_probe_all(config.providers))
-    asked = [(f"provider {name}", document["providers"][name], answers[name]) for name in answers]
+        answers = asyncio.run(_probe_all(config.providers.values()))
+    parts = document["providers"].items()
+    asked = [(f"provider {name}", part, answer) for (name, part), answer in zip(parts, answers, strict=True)]
     if config.queue is not None:
         with showing_progress("asking the queue's server"):
             asked.append(("queue", document["queue"], _ask_queue(config.queue)))
@@ -93,9 +93,8 @@ def _ask_all(config: Config, document: dict[str, Any], findings: Findings) -> No
             findings.errors.append(f"{who}: {words}")
 
 
-async def _probe_all(providers: Mapping[str, ProviderConfig]) -> dict[str, tuple[bool, str]]:
-    answers = await asyncio.gather(*(_probe(provider) for provider in providers.values()))
-    return dict(zip(providers, answers, strict=True))
+async def _probe_all(providers: Iterable[ProviderConfig]) -> list[tuple[bool, str]]:
+    return await asyncio.gather(*map(_probe, providers))
 
 
 async def _probe(config: ProviderConfig) -> tuple[bool, str]:
@@ -130,10 +129,8 @@ def _ask_queue(queue: QueueConfig) -> tuple[bool, str]:
             if secret is not None and secret.reveal():
                 said = said.replace(secret.reveal(), str(secret))
         return False, os.fsencode(said).decode("utf-8", "replace")
-    if is_ready:
-        return True, f"PostgreSQL {version}"
-    grant = "where this user may create no tables: docs/cluster.md says what to grant"
-    return False, f"PostgreSQL {version}, {grant}"
+    grant = "" if is_ready else ", where this user may create no tables: docs/cluster.md says what to grant"
+    return is_ready, f"PostgreSQL {version}{grant}"
 
 
 def render_check(config: Config, document: dict[str, Any], *, is_valid: bool) -> str:
@@ -142,11 +139,11 @@ def render_check(config: Config, document: dict[str, Any], *, is_valid: bool) ->
     rows = [
         ["config", document["config"], "valid" if is_valid else "NOT valid"],
         ["state_dir", state_dir["path"], _state_words(state_dir)],
+        *(_queue_rows(document["queue"]) if document["queue"] else ()),
     ]
-    if document["queue"]:
-        rows += _queue_rows(document["queue"])
-    if config.http:
-        rows.append(["http", config.http.listen, _http_words(config.http)])
+    if http := config.http:
+        pages = _listed("pages" if http.pages else "", "uploads" if http.pages and http.uploads else "")
+        rows.append(["http", http.listen, _listed(pages, "metrics, health and status")])
     expressions = [
         [name if number == 0 else "", field, text]
         for name, provider in providers.items()
@@ -161,32 +158,30 @@ def render_check(config: Config, document: dict[str, Any], *, is_valid: bool) ->
     return "\n\n".join(filter(None, tables)) + "\n"
 
 
+def _listed(*words: str) -> str:
+    return ", ".join(filter(None, words))
+
+
 def _queue_rows(queue: dict[str, Any]) -> list[list[str]]:
-    """The queue, then each root."""
     words = f"role {queue['role']}, node {queue['node']}"
     if queue["online"] is not None:
         words += f"; {'answers' if queue['online'] else 'NO ANSWER'}: {queue['answer']}"
-    rows = [["queue", f"PostgreSQL, dsn from {queue['dsn_from']}", words]]
-    for name, root in queue["roots"].items():
-        rows.append([f"root {name}", root["path"], "there" if root["exists"] else "NOT there"])
-    return rows
-
-
-def _http_words(http: HttpConfig) -> str:
-    parts = ["pages"] if http.pages else []
-    parts += ["uploads"] if http.pages and http.uploads else []
-    return ", ".join([*parts, "metrics", "health and status"])
+    return [
+        ["queue", f"PostgreSQL, dsn from {queue['dsn_from']}", words],
+        *(
+            [f"root {name}", root["path"], "there" if root["exists"] else "NOT there"]
+            for name, root in queue["roots"].items()
+        ),
+    ]
 
 
 def _state_words(state_dir: dict[str, Any]) -> str:
-    words = [
+    return _listed(
         "there" if state_dir["exists"] else "will be made",
         "writable" if state_dir["writable"] else "NOT writable",
         f"{state_dir['file_system']}, {bytes_words(state_dir['free_bytes'])} free",
-    ]
-    if state_dir["running"]:
-        words.append("a daemon is running on it")
-    return ", ".join(words)
+        "a daemon is running on it" if state_dir["running"] else "",
+    )
 
 
 def _folders_table(folders: dict[str, dict[str, dict[str, Any]]]) -> str:
@@ -214,12 +209,11 @@ def _target_words(target: dict[str, Any]) -> str:
     if not target["writable"]:
         return f"{there}, NOT writable" if target["exists"] else "NOT there, cannot be made"
     move = {True: "same mount: renamed", False: "another mount: copied", None: ""}[target["same_mount"]]
-    return ", ".join(word for word in (there, "writable", move) if word)
+    return _listed(there, "writable", move)
 
 
 def _providers_table(providers: dict[str, dict[str, Any]]) -> str:
     head = ["PROVIDER", "TYPE", "URL", "KEY FROM", "LIMITS"]
-    is_asked = any(provider["online"] is not None for provider in providers.values())
     rows = [
         [
             name,
@@ -227,19 +221,22 @@ def _providers_table(providers: dict[str, dict[str, Any]]) -> str:
             provider["url"] or ("-" if provider["type"] == "local" else "the documented one"),
             provider["key_from"] or "-",
             _limit_words(provider),
-            *([f"{'yes' if provider['online'] else 'NO'}: {provider['answer']}"] if is_asked else []),
         ]
         for name, provider in providers.items()
     ]
-    return render_table([*head, "ONLINE"] if is_asked else head, rows)
+    if any(provider["online"] is not None for provider in providers.values()):
+        head.append("ONLINE")
+        for row, provider in zip(rows, providers.values(), strict=True):
+            row.append(f"{'yes' if provider['online'] else 'NO'}: {provider['answer']}")
+    return render_table(head, rows)
 
 
 def _limit_words(provider: dict[str, Any]) -> str:
-    words = [f"{provider['concurrency']} at once"]
-    if provider["requests_per_minute"]:
-        words.append(f"{provider['requests_per_minute']:g} a minute")
-    if provider["timeout_seconds"]:
-        words.append(f"{duration_words(provider['timeout_seconds'])} to answer")
-    if provider["max_upload_bytes"]:
-        words.append(f"files up to {bytes_words(provider['max_upload_bytes'])}")
-    return ", ".join(words)
+    requests, seconds = provider["requests_per_minute"], provider["timeout_seconds"]
+    most_bytes = provider["max_upload_bytes"]
+    return _listed(
+        f"{provider['concurrency']} at once",
+        f"{requests:g} a minute" if requests else "",
+        f"{duration_words(seconds)} to answer" if seconds else "",
+        f"files up to {bytes_words(most_bytes)}" if most_bytes else "",
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
@@ -26,8 +27,6 @@ from dropscribe.reports.wording import one_line, plural
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.config.model import Config
-
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -36,18 +35,16 @@ def execute(options: argparse.Namespace) -> int:
     config = read_config(options)
     digests = [_digest(recording) for recording in options.recordings]
     act_as_owner(config)  # after it: the caller may read files that the owner may not
-    counts = [_forget(config, *named) for named in zip(options.recordings, digests, strict=True)]
-    return exit_codes.OK if all(counts) else exit_codes.IO_ERROR
-
-
-def _forget(config: Config, recording: str, digest: str) -> int:
-    count = write_queue_once(config, lambda db: result_cache.forget(db, digest)) or 0
-    count += Spool(config.state_dir).forget(digest)
-    if count:
-        sys.stdout.write(f"{one_line(recording)}: {plural(count, 'answer')} forgotten\n")
-    else:
-        say(f"dropscribe: {one_line(recording)}: no answer of it is stored")
-    return count
+    code = exit_codes.OK
+    for recording, digest in zip(options.recordings, digests, strict=True):
+        count = write_queue_once(config, partial(result_cache.forget, sha256=digest)) or 0
+        count += Spool(config.state_dir).forget(digest)
+        if count:
+            sys.stdout.write(f"{one_line(recording)}: {plural(count, 'answer')} forgotten\n")
+        else:
+            say(f"dropscribe: {one_line(recording)}: no answer of it is stored")
+            code = exit_codes.IO_ERROR
+    return code
 
 
 def _digest(recording: str) -> str:

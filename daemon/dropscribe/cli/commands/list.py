@@ -43,11 +43,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The files that match *options*, newest first; one more than the limit if there are more.
-
-    They have the keys of ``list --json``, except that ``at``, the time of a file's end or arrival, is in Unix
-    seconds.
-    """
+    """Rows of ``list --json``, newest first, ``at`` in Unix seconds; one above the limit if more."""
     folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else view.now - options.since
     chosen = {JobState.FAILED: options.failed, JobState.DONE: options.done}

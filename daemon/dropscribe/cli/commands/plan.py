@@ -20,8 +20,7 @@ from dropscribe.intake.pending import BLOCKED_WORDS
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
-from dropscribe.reports.file_reader import unsettled_words
-from dropscribe.reports.inbox_reader import unavailable_reason, walk_inbox
+from dropscribe.reports.inbox_reader import unavailable_reason, unsettled_words, walk_inbox
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
 from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table, time_words
@@ -78,9 +77,9 @@ class Planner:
         if rule.backlog == "ask" and backlog.is_first_start(self.view.db, rule.name):
             for file in sent:
                 file["reason"] = file["reason"] or _WAITS
-        prices = {name: self.config.providers[name].price_per_minute for name in rule.providers}
+        prices = {name: self.config.providers[name].price_per_minute or 0.0 for name in rule.providers}
         used = {file["provider"] for file in sent} or rule.providers[:1]
-        cost = sum(((file["seconds"] or 0.0) / 60 * (prices[file["provider"]] or 0.0) for file in sent), 0.0)
+        cost = sum(((file["seconds"] or 0.0) / 60 * prices[file["provider"]] for file in sent), 0.0)
         seconds = [file["seconds"] for file in sent]
         return {
             "available": reason is None or is_elsewhere,
@@ -107,10 +106,7 @@ class Planner:
     def _judge(
         self, rule: FolderRule, found: Found, states: Mapping[bytes, tuple[JobState, float, str]]
     ) -> tuple[dict[str, Any], bool]:
-        """One file of ``plan --json``, and whether it will go to a provider, as far as can be told now.
-
-        The ``reason`` is why it is not taken, or not at once.
-        """
+        """One file of ``plan --json``, and whether it will go to a provider, as far as can be told now."""
         size_bytes = found.size_bytes
         file = {"path": path_text(found.path), "taken": True, "state": "new", "reason": found.reason}
         file |= {"provider": None, "bytes": size_bytes, "seconds": None}
@@ -122,7 +118,7 @@ class Planner:
         if state := next((states[key] for key in found.identities() if key in states), None):
             is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
             file["provider"] = state[2] if state[2] in rule.providers else provider
-            return file | {"state": state[0].value, "reason": _live_words(state, self.view.now)}, is_sent
+            return file | {"state": state[0].value, "reason": _live_words(*state, self.view.now)}, is_sent
         most = self.config.providers[provider].max_upload_bytes
         if most is not None and size_bytes > most and not rule.reads_media:
             words = f"larger than max_upload ({bytes_words(most)}): it goes to failed, unsent"
@@ -158,18 +154,14 @@ def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
     return taking[0] if taking and rule.fallback != "held" else rule.providers[0]
 
 
-def _live_words(state: tuple[JobState, float, str], now: float) -> str:
-    match state:
-        case (JobState.QUEUED, _, pin) if pin == BACKLOG:
-            return _WAITS
-        case (JobState.QUEUED, due_at, _) if due_at > now:
-            return f"tried again {time_words(due_at, now)}"
-        case (JobState.QUEUED, _, _):
-            return "it is in the queue already"
-        case (JobState.TRANSCRIBING, _, _):
-            return "it is with the provider"
-        case _:
-            return "it has its answer, and waits to be filed"
+def _live_words(state: JobState, due_at: float, pin: str, now: float) -> str:
+    if state is JobState.TRANSCRIBING:
+        return "it is with the provider"
+    if state is not JobState.QUEUED:
+        return "it has its answer, and waits to be filed"
+    if pin == BACKLOG:
+        return _WAITS
+    return f"tried again {time_words(due_at, now)}" if due_at > now else "it is in the queue already"
 
 
 def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], planner: Planner) -> Iterator[str]:
@@ -190,23 +182,19 @@ def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], planner: 
 
 
 def _files_table(files: Sequence[dict[str, Any]]) -> str:
+    states = {"not_taken": "left alone: ", "new": ""}
     rows = [
         [
             file["path"],
             file["provider"] or "-",
             "-" if file["bytes"] is None else bytes_words(file["bytes"]),
             "-" if file["seconds"] is None else clock_words(file["seconds"]),
-            _effect_words(file),
+            states.get(file["state"], f"{file['state']}: ") + (file["reason"] or "would be taken"),
         ]
         for file in files
     ]
     head = ["FILE", "PROVIDER", "SIZE", "LENGTH", "WHAT HAPPENS"]
     return render_table(head, rows, numbers=["SIZE", "LENGTH"])
-
-
-def _effect_words(file: dict[str, Any]) -> str:
-    words = {"not_taken": "left alone: ", "new": ""}.get(file["state"], f"{file['state']}: ")
-    return words + (file["reason"] or "would be taken")
 
 
 def _totals_table(folders: Mapping[str, dict[str, Any]]) -> str:

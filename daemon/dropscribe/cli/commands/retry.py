@@ -102,7 +102,6 @@ def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> 
 
 
 def _is_no_recording(place: Place) -> bool:
-    """Whether the rule would not take a file of that name, such as a companion."""
     return not place.rule.taking.takes(place.path)
 
 
@@ -146,22 +145,14 @@ def _update_queue(config: Config, moved: Sequence[Place]) -> bool:
 
 
 class FailedFiles:
-    """Finds failed files: the place of each, and its file name in the inbox.
-
-    Args:
-        db: The queue; None where no daemon has run yet, or a cluster's database is away.
-    """
+    """Finds failed files, without *db* by error files alone: their places, and their names in the inbox."""
 
     def __init__(self, config: Config, db: Connection | None) -> None:
         self._config = config
         self._db = db
 
     def named(self, file: bytes) -> Iterator[_Failed]:
-        """Yield the failed audio that *file* names, directly or by its error file.
-
-        Raises:
-            OSError: There is none, or its file system does not answer.
-        """
+        """Yield the failed audio that *file* names, itself or its error file; OSError if there is none."""
         places = [place for place in find_places(self._config, file) if place.part == "failed"]
         if not places:
             raise FileNotFoundError(errno.ENOENT, "is in no failed folder of the config")
@@ -178,13 +169,10 @@ class FailedFiles:
         yield next(named, (sharing[0], os.path.basename(path)))
 
     def of_rule(self, rule: FolderRule) -> Iterator[_Failed]:
-        """Yield every failed audio of *rule*, in the order of paths.
+        """Yield every failed audio of *rule*, in the order of paths; OSError if its folder does not answer.
 
         A file that neither the queue nor an error file names is included only if the rule takes such names
         and shares its failed folder with no other rule.
-
-        Raises:
-            OSError: The folder's file system does not answer, or this node does not have it.
         """
         root = os.fsencode(rule.failed)
         if self._config.queue is not None and not self._config.queue.serves(rule):
@@ -239,11 +227,7 @@ def _exists(root: bytes, path: bytes) -> bool:
 
 
 def _audio_of_error_file(root: bytes, path: bytes) -> bytes:
-    """The audio beside an error file: by its full name, else by its stem and the original's suffix.
-
-    Raises:
-        FileNotFoundError: There is no such error file.
-    """
+    """The audio of an error file: its full name, else its stem and the original's suffix; or OSError."""
     error = _look_beside(root, path, read_error)
     if error is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such file")

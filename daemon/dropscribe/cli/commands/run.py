@@ -40,7 +40,6 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _welcome(config: Config) -> str:
-    """Tell a person at a terminal where to drop files, where they go and how to stop."""
     lines = [f"dropscribe {__version__} with {config.path}"]
     for rule in config.folders.values():
         if config.watches(rule):

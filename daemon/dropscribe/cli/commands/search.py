@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config
-    from dropscribe.search.finding import Found, FoundFile
+    from dropscribe.search.finding import Found
 
 _CATCH_UP_SECONDS = 3.0
 
@@ -62,29 +62,21 @@ def _bring_up_to_date(config: Config) -> None:
 
 
 def _document(found: Found) -> str:
-    document = {
-        "schema": "dropscribe.search/1",
-        "more": found.older_than is not None,
-        "files": [_file_object(file) for file in found.files],
-    }
+    files = [
+        {
+            "at": utc_text(file.job.ended_at),
+            "folder": file.job.folder,
+            "file": path_text(file.job.path),
+            "place": path_text(file.job.filed),
+            "sentences": [
+                {"start": each.start, "text": each.text, "words": [each.text[a:b] for a, b in each.spans]}
+                for each in file.sentences
+            ],
+        }
+        for file in found.files
+    ]
+    document = {"schema": "dropscribe.search/1", "more": found.older_than is not None, "files": files}
     return json.dumps(document, indent=2) + "\n"
-
-
-def _file_object(file: FoundFile) -> dict[str, Any]:
-    return {
-        "at": utc_text(file.job.ended_at),
-        "folder": file.job.folder,
-        "file": path_text(file.job.path),
-        "place": path_text(file.job.filed),
-        "sentences": [
-            {
-                "start": sentence.start,
-                "text": sentence.text,
-                "words": [sentence.text[begin:end] for begin, end in sentence.spans],
-            }
-            for sentence in file.sentences
-        ],
-    }
 
 
 def _lines(found: Found) -> Iterator[str]:

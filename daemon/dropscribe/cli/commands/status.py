@@ -134,12 +134,15 @@ def render_status(document: dict[str, Any], now: float) -> str:
     troubles = ["  " + wrap(words, width - 2, "    ") for words in _troubles(document, now)]
     found = sum(folder["suspect"] for folder in document["folders"].values())
     suspect = f"{plural(found, 'doubtful transcript')} so far; 'list --suspect' names files and warnings"
+    newest = [
+        [_when(file["at"], now), file["code"] or "", file["file"]] for file in document["newest_failed"]
+    ]
     parts = [
         "\n".join([_headline(document, is_troubled=bool(troubles)), *troubles]),
         _node_table(document, now),
         _folder_table(document, now),
         wrap(suspect, width, "  ") if found else "",  # below the table: nothing is wrong with the daemon
-        _failed_table(document, now),
+        render_table(["NEWEST FAILED", "CODE", "FILE"], newest) if newest else "",
         _provider_table(document, now),
         _budget_table(document),
     ]
@@ -158,7 +161,6 @@ def _headline(document: dict[str, Any], *, is_troubled: bool) -> str:
 
 
 def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
-    """Sentences about current problems and their consequences, the worst first."""
     if document["trouble"]:
         by = "" if document["nodes"] is None else " by this node"
         yield f"{one_line(document['trouble'])}: nothing is sent{by} meanwhile"
@@ -212,12 +214,10 @@ def _unix(text: str) -> float:
 
 
 def _when(text: str, now: float) -> str:
-    """A time of the document as words."""
     return time_words(_unix(text), now)
 
 
 def _node_table(document: dict[str, Any], now: float) -> str:
-    """Table of the nodes; empty without a cluster."""
     rows = [
         [
             *(node[key] for key in ("name", "host", "role", "version")),
@@ -255,42 +255,30 @@ def _folder_row(name: str, folder: dict[str, Any], now: float) -> list[str]:
     ]
 
 
-def _failed_table(document: dict[str, Any], now: float) -> str:
-    newest = document["newest_failed"]
-    rows = [[_when(file["at"], now), file["code"] or "", file["file"]] for file in newest]
-    return render_table(["NEWEST FAILED", "CODE", "FILE"], rows) if rows else ""
-
-
 def _provider_table(document: dict[str, Any], now: float) -> str:
-    rows = [
-        [name, _provider_words(provider, now), str(provider["in_flight"])]
-        for name, provider in document["providers"].items()
-    ]
+    rows = []
+    for name, provider in document["providers"].items():
+        words = provider_word(provider)
+        next_at = _unix(provider["next_request"]) if provider["next_request"] else 0.0
+        if words == "ready" and next_at - now >= _SHORT_WAIT_SECONDS:
+            words += f", its rate limit allows the next request {time_words(next_at, now)}"
+        rows.append([name, words, str(provider["in_flight"])])
     return render_table(["PROVIDER", "STATE", "IN FLIGHT"], rows, numbers=["IN FLIGHT"])
 
 
-def _provider_words(provider: dict[str, Any], now: float) -> str:
-    word = provider_word(provider)
-    next_at = _unix(provider["next_request"]) if provider["next_request"] else 0.0
-    if word != "ready" or next_at - now < _SHORT_WAIT_SECONDS:
-        return word
-    return f"{word}, its rate limit allows the next request {time_words(next_at, now)}"
-
-
 def _budget_table(document: dict[str, Any]) -> str:
-    """Table of the budgets; empty if none is set."""
-    rows = [
-        [f"{kind} {name}", period.removeprefix("per_"), *_budget_cells(account)]
+    rows = []
+    accounts = [
+        (f"{kind} {name}", period.removeprefix("per_"), account)
         for kind in ("provider", "folder")
         for name, part in document[f"{kind}s"].items()
         for period, account in (part["budget"] or {}).items()
-        if account
     ]
+    for name, period, account in accounts:
+        if account:
+            unit = "" if account["unit"] == "money" else f" {account['unit']}"
+            amounts = [amount_words(account[key]) + unit for key in ("limit", "spent", "left")]
+            unknown = plural(account["unknown_files"], "file") if account["unknown_files"] else "-"
+            rows.append([name, period, *amounts, unknown])
     numbers = ["LIMIT", "SPENT", "LEFT"]
     return render_table(["BUDGET", "PER", *numbers, "NOT KNOWN"], rows, numbers=numbers) if rows else ""
-
-
-def _budget_cells(account: dict[str, Any]) -> list[str]:
-    unit = "" if account["unit"] == "money" else f" {account['unit']}"
-    amounts = [amount_words(account[key]) + unit for key in ("limit", "spent", "left")]
-    return [*amounts, plural(account["unknown_files"], "file") if account["unknown_files"] else "-"]

@@ -82,11 +82,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _output_folder(name: str) -> bytes:
-    """The folder of ``--output``, made with its parents and tried before anything is paid for.
-
-    Raises:
-        OSError: Nothing can be written there.
-    """
+    """The folder of ``--output``, made with its parents and tried before anything is paid for; or OSError."""
     folder = os.fsencode(name)
 
     def make() -> None:
@@ -136,11 +132,7 @@ def _opened(file: str) -> Iterator[AudioFile]:
 
 
 def _resolved(file: bytes) -> bytes:
-    """The path that *file* leads to: a symlink on the command line is followed, since the user named it.
-
-    Raises:
-        AudioUnsafe: It is a pipe, such as ``/dev/stdin`` or a shell's ``<(…)``: its link leads to no path.
-    """
+    """The path that *file* leads to: a symlink on the command line is followed, since the user named it."""
     with contextlib.suppress(OSError):
         if stat.S_ISFIFO(os.stat(file).st_mode):
             raise AudioUnsafe(file, "a pipe is not a regular file; `-` reads standard input")
@@ -148,13 +140,7 @@ def _resolved(file: bytes) -> bytes:
 
 
 def _provider(options: argparse.Namespace) -> ProviderConfig:
-    """The provider that the options name, else the config's first one.
-
-    Without any config it is the embedded engine with its defaults, where that is installed.
-
-    Raises:
-        ConfigError: There is none of that name, or no config.
-    """
+    """The provider that the options name, else the config's first; the embedded engine without any config."""
     try:
         find_config(options.config)
     except ConfigError:
@@ -170,9 +156,9 @@ def _provider(options: argparse.Namespace) -> ProviderConfig:
 def _refuse_unsendable(audio: AudioFile, provider: ProviderConfig) -> None:
     if audio.size_bytes == 0:
         raise AudioRejected("empty_file", "the file is empty")
-    limit_bytes = provider.max_upload_bytes
-    if limit_bytes is not None and audio.size_bytes > limit_bytes:
-        raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {limit_bytes}")
+    most = provider.max_upload_bytes
+    if most is not None and audio.size_bytes > most:
+        raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {most}")
 
 
 async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Mapping[str, Any]:
@@ -211,24 +197,18 @@ def _found_table(keys: AnswerKeys, answer: Mapping[str, Any]) -> str:
     """Table of the value that each expression of *keys* found in *answer*."""
     from dropscribe.providers.vendors.described import found_values  # noqa: PLC0415 - loads JMESPath
 
-    expressions = keys.expressions()
-    rows = [
-        [field, _found_words(value), expressions[field]]
-        for field, value in found_values(keys, answer).items()
-    ]
+    found, expressions = found_values(keys, answer), keys.expressions()
+    rows = [[field, _found_words(value), expressions[field]] for field, value in found.items()]
     return render_table(["FIELD", "FOUND", "BY"], rows)
 
 
 def _found_words(value: Any) -> str:
     if value is None:
         return "nothing"
+    if value == []:
+        return plural(0, "item")
+    text = json.dumps(value[0] if isinstance(value, list) else value, ensure_ascii=False)
+    shown = text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
     if isinstance(value, str):
-        return f"{plural(len(value), 'character')}: {_shortened(value)}"
-    if isinstance(value, list):
-        return f"{plural(len(value), 'item')}" + (f", the first: {_shortened(value[0])}" if value else "")
-    return _shortened(value)
-
-
-def _shortened(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+        return f"{plural(len(value), 'character')}: {shown}"
+    return f"{plural(len(value), 'item')}, the first: {shown}" if isinstance(value, list) else shown

@@ -64,23 +64,16 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:
     """The explanation as text for people."""
     record = explanation.record
-    words = map(one_line, explanation.words)  # names of files are in them
+    sentences = map(one_line, explanation.words)  # names of files are in them
     facts = [
         ("rule", place and f"{place.rule.name} ({place.part} {place.rule.paths[place.part]})"),
-        ("state", "\n".join([explanation.state.replace("_", " "), *words])),
+        ("state", "\n".join([explanation.state.replace("_", " "), *sentences])),
         ("received", record and moment_words(record.received_at)),
         ("node", record and record.node),
         ("to do", explanation.remedy),
     ]
-    parts = [
-        show_path(os.path.abspath(file)) + "\n" + render_facts([(name, told) for name, told in facts if told])
-    ]
-    if record and record.tries:
-        parts.append(_attempt_table(record.tries))
-    return "\n\n".join(parts) + "\n"
-
-
-def _attempt_table(attempts: tuple[Attempt, ...]) -> str:
+    told = render_facts([(name, words) for name, words in facts if words])
+    text = f"{show_path(os.path.abspath(file))}\n{told}\n"
     rows = [
         [
             moment_words(attempt.at),
@@ -89,9 +82,10 @@ def _attempt_table(attempts: tuple[Attempt, ...]) -> str:
             str(attempt.status or "-"),
             _outcome_words(attempt),
         ]
-        for attempt in attempts
+        for attempt in (record.tries if record else ())
     ]
-    return render_table(["ATTEMPT", "PROVIDER", "TOOK", "STATUS", "OUTCOME"], rows, numbers=["TOOK"])
+    head = ["ATTEMPT", "PROVIDER", "TOOK", "STATUS", "OUTCOME"]
+    return text + (f"\n{render_table(head, rows, numbers=['TOOK'])}\n" if rows else "")
 
 
 def _outcome_words(attempt: Attempt) -> str:

@@ -38,8 +38,6 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
         case Withdrawn():
             rows.move(db, job, JobState.WITHDRAWN, _ENDED, (now, None, outcome.reason))
             rows.end_attempt(db, job, outcome.attempt)
-            for spending in outcome.spending:
-                budget_usage.write_spending(db, spending, now)
         case AtProvider():
             _store_remote_job(db, job, outcome, now)
         case Retry() if job.state.has_result or (job.remote is not None and not outcome.ends_attempt):

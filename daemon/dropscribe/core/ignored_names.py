@@ -53,22 +53,16 @@ _BEFORE_SUFFIX = {
     b".tmp": "temporary files",
 }
 _FOLDERS = {
-    b"@eadir": "Synology",
-    b"@tmp": "Synology",
-    b"#recycle": "Synology",
-    b"#snapshot": "Synology",
-    b"@recycle": "QNAP",
-    b"@recently-snapshot": "QNAP",
-    b"$recycle.bin": "Windows",
-    b"recycler": "Windows",
-    b"recycled": "Windows",
-    b"system volume information": "Windows",
-    b"found.000": "Windows",
-    b"lost+found": "the file system",
-    b"_gsdata_": "GoodSync",
-    b"__macosx": "macOS",
-    b"network trash folder": "macOS",
-    b"temporary items": "macOS",
+    folder: owner
+    for owner, folders in (
+        ("Synology", b"@eadir|@tmp|#recycle|#snapshot"),
+        ("QNAP", b"@recycle|@recently-snapshot"),
+        ("Windows", b"$recycle.bin|recycler|recycled|system volume information|found.000"),
+        ("the file system", b"lost+found"),
+        ("GoodSync", b"_gsdata_"),
+        ("macOS", b"__macosx|network trash folder|temporary items"),
+    )
+    for folder in folders.split(b"|")
 }
 
 DOWNLOAD_FILES = {

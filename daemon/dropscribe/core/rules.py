@@ -17,17 +17,14 @@ from dropscribe.core.links import LINK_SUFFIXES
 from dropscribe.core.naming import as_glob
 from dropscribe.core.text.printing import path_text
 
-_AUDIO = (
+_AUDIO_AND_VIDEO = (
     b"3ga 8svx aac ac3 adts aif aifc aiff alac amr ape au awb caf dss ds2 dts eac3 flac gsm loas m4a m4b m4p"
     b" m4r mka mlp mp1 mp2 mp3 mpa mpc mpga oga ogg opus pcm qcp ra ram raw rf64 sln snd spx tta voc vox w64"
     b" wav wave weba wma wv"
-)
-_VIDEO = (
-    b"3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ogx qt rm rmvb ts vob webm"
+    b" 3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ogx qt rm rmvb ts vob webm"
     b" wmv"
 )
-
-KNOWN_SUFFIXES = frozenset(_AUDIO.split()) | frozenset(_VIDEO.split())
+KNOWN_SUFFIXES = frozenset(_AUDIO_AND_VIDEO.split())
 """Suffixes that a rule without ``include`` takes. A provider may still refuse a file with one of them."""
 
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))

@@ -65,12 +65,10 @@ def load_config(
     return checked_config(document, whole, keys_needed=keys_needed, queue_needed=queue_needed)
 
 
-def locate_problems(
-    problems: tuple[Problem, ...], path: Path, environ: Mapping[str, str]
-) -> tuple[Problem, ...]:
+def locate_problems(problems: tuple[Problem, ...], path: Path) -> tuple[Problem, ...]:
     """Add the places of their keys in the config at *path* to *problems* that were found after loading."""
     try:
-        document = _read(path, environ)
+        document = _read(path, os.environ)
     except (OSError, ConfigError):
         return problems  # the file has been changed since it was loaded
     return tuple(map(document.located, problems))

@@ -68,8 +68,14 @@ def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None)
     """
     environ = os.environ if environ is None else environ
     path = path.absolute()
-    found = (_load_from(state_dir, path, environ) for state_dir in _state_dirs(path, environ))
-    return next((config for config in found if config is not None), None)
+    for state_dir in _state_dirs(path, environ):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, ConfigError):
+            stored = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
+            written, text = Path(stored["path"]), json.dumps(stored["config"], ensure_ascii=False)
+            if not set(canonical_paths(written)).isdisjoint(canonical_paths(path)):
+                document = Document(text, str(path), environ, folder=written.parent)
+                return checked_config(document, keys_needed=False, queue_needed=False)[0]
+    return None
 
 
 def is_edited(written: Config, running: Config) -> bool:
@@ -80,18 +86,6 @@ def is_edited(written: Config, running: Config) -> bool:
 def _reported(config: Config) -> dict[str, object]:
     """The sections that a command may need."""
     return {name: value for name, value in config.source.items() if name not in _LEFT_OUT}
-
-
-def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Config | None:
-    try:
-        stored = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
-        written, text = Path(stored["path"]), json.dumps(stored["config"], ensure_ascii=False)
-        if set(canonical_paths(written)).isdisjoint(canonical_paths(path)):
-            return None
-        document = Document(text, str(path), environ, folder=written.parent)
-        return checked_config(document, None, keys_needed=False, queue_needed=False)[0]
-    except (OSError, ValueError, TypeError, KeyError, ConfigError):
-        return None
 
 
 def _state_dirs(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:

@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace) -> int:
             raise
         problems = error.problems
     else:
-        problems = (*problems, *locate_problems(system_problems(config), path, os.environ))
+        problems = (*problems, *locate_problems(system_problems(config), path))
         document = check_document(config, findings)
         if options.online:
             _ask_all(config, document, findings)

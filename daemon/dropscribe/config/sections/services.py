@@ -16,8 +16,6 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.core.hosts import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dropscribe.config.document import Path as KeyPath
 
 LEAST_TOKEN_CHARACTERS = 16
@@ -200,10 +198,23 @@ class NotifyConfig(Section):
         if not (read.values.get("urls") or "webhook" in read.values or read.has_problem_in()):
             message = "neither urls nor webhook is given"
             read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
-        if read.values.get("urls") and not is_installed("notify"):
+        urls: tuple[Secret, ...] = read.values.get("urls", ())
+        if urls and not is_installed("notify"):
             read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
-        elif read.values.get("urls"):
-            read.values["urls"] = tuple(_checked_urls(read))
+        elif urls:
+            import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
+
+            read.values["urls"] = ()
+            for index, url in enumerate(urls):
+                path: KeyPath = (
+                    *read.path,
+                    "urls",
+                    *([index] if isinstance(read.data["urls"], list) else []),
+                )
+                if apprise.Apprise.instantiate(url.reveal()) is None:
+                    hint = "each service has a form of its own: see apprise's documentation"
+                    read.document.report(path, "apprise cannot use this url", hint)
+                read.values["urls"] += (with_origin(url, path, read.document),)
         return cls(**read.values)
 
 
@@ -222,16 +233,3 @@ def _has_secret(read: SectionRead, name: str) -> bool:
         hint = "make a random one: openssl rand -hex 16"
         read.report(name if read.data.get(name) is not None else f"{name}_file", message, hint)
     return secret is not None or read.has_problem_in(name) or read.has_problem_in(f"{name}_file")
-
-
-def _checked_urls(read: SectionRead) -> Iterator[Secret]:
-    """The section's urls with their origin; those that apprise cannot use are reported."""
-    import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
-
-    is_list = isinstance(read.data["urls"], list)
-    for index, url in enumerate(read.values["urls"]):
-        path: KeyPath = (*read.path, "urls", *([index] if is_list else []))
-        if apprise.Apprise.instantiate(url.reveal()) is None:
-            hint = "each service has a form of its own: see apprise's documentation"
-            read.document.report(path, "apprise cannot use this url", hint)
-        yield with_origin(url, path, read.document)

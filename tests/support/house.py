@@ -226,9 +226,12 @@ class House:
 
 def prepared(config: Config, provider):
     """*provider*, wrapped with the preparation of the rule `calls`."""
-    return FittedProvider(
-        provider, config.providers["main"], config.folders["calls"], Spool(config.state_dir)
-    )
+
+    async def at_once(_: str) -> None:
+        """No rate limit."""
+
+    rule, spool = config.folders["calls"], Spool(config.state_dir)
+    return FittedProvider(provider, config.providers["main"], rule, spool, at_once)
 
 
 def tree(folder: Path) -> set[str]:

@@ -43,8 +43,7 @@ class FittedProvider:
     config: ProviderConfig
     rule: FolderRule
     spool: Spool
-    wait_for_turn: WaitForTurn | None = None
-    """Waits until the provider's rate allows another request: for all pieces but the first."""
+    wait_for_turn: WaitForTurn
 
     async def transcribe(self, audio: AudioFile, params: Params) -> Transcript:
         """Make *audio* fit and have it transcribed, in pieces where it must be.
@@ -114,9 +113,7 @@ class FittedProvider:
         self, transcript: Transcript, recording: Recording, surveys: Mapping[int, Survey]
     ) -> Transcript:
         """Add the recording's own metadata to the provider's."""
-        told: dict[str, object] = {}
-        if recording.recorded_at is not None:
-            told["recorded_at"] = recording.recorded_at
+        told: dict[str, object] = {"recorded_at": recording.recorded_at} if recording.recorded_at else {}
         if surveys and not transcript.text.strip():
             told["loudest_dbfs"] = round(max(found.loudest_dbfs for found in surveys.values()), 1)
         warnings = transcript.warnings

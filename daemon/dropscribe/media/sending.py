@@ -84,8 +84,7 @@ class PieceByPiece:
     spool: Spool
     decoding: Decoding
     fit: Fit
-    # Waits until a named provider's rate allows another request; None does not wait.
-    wait_for_turn: WaitForTurn | None = None
+    wait_for_turn: WaitForTurn  # Waits until the named provider's rate allows another request
     _parts: list[Answered] = field(default_factory=list)
     _refusal: AudioRejected | None = None
     _has_sent: bool = False
@@ -161,7 +160,7 @@ class PieceByPiece:
                 if is_too_large(self.config, audio.size_bytes):
                     raise too_large(self.config, audio.size_bytes)
                 recording.progress.piece = len(self._parts) + 1
-                if self._has_sent and self.wait_for_turn is not None:
+                if self._has_sent:
                     await self.wait_for_turn(self.config.name)
                 self._has_sent = True  # the first piece has waited for the rate limit in the queue
                 answer = await self.provider.transcribe(audio, params)

@@ -40,29 +40,23 @@ def render_template(source: str, document: Mapping[str, Any], audio: str) -> str
 
     A template has ``transcript`` (the document without ``raw``), ``audio`` (the recording's name in
     ``done``), ``title``, ``paragraphs`` (``text``, ``start``, ``speaker``) and ``warnings`` (sentences), and
-    the filters ``clock`` and ``markdown``.
-
-    Raises:
-        TemplateError: It is wrong, or names something that is not there.
-        TemplateOutputTooLong: It writes too much.
+    the filters ``clock`` and ``markdown``. Raises TemplateError where it is wrong, or names something that is
+    not there, and TemplateOutputTooLong.
     """
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"clock": clock, "markdown": escape}
+    names = {
+        "transcript": {key: value for key, value in document.items() if key != "raw"},
+        "audio": audio,
+        "title": title_of(document),
+        "paragraphs": paragraphs_of(document),
+        "warnings": warning_lines(document),
+    }
     parts: list[str] = []
     length = 0
-    for part in environment.from_string(source).generate(
-        transcript={key: value for key, value in document.items() if key != "raw"},
-        audio=audio,
-        title=title_of(document),
-        paragraphs=paragraphs_of(document),
-        warnings=warning_lines(document),
-    ):
+    for part in environment.from_string(source).generate(names):
         parts.append(part)
         length += len(part)
         if length > OUTPUT_CHARACTERS:

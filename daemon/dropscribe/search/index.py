@@ -76,10 +76,8 @@ class TranscriptIndex:
 
     def read_progress(self, node: str) -> IndexProgress:
         """Progress of *node* of a cluster; "" is the queue of a single machine."""
-        row = self._db.execute(
-            "SELECT ended_at, swept_id, swept_at FROM indexing_progress WHERE node = ?", (node,)
-        ).fetchone()
-        return IndexProgress(*row) if row else IndexProgress()
+        query = "SELECT ended_at, swept_id, swept_at FROM indexing_progress WHERE node = ?"
+        return IndexProgress(*self._db.execute(query, (node,)).fetchone() or ())
 
     def write_progress(self, node: str, progress: IndexProgress) -> None:
         """Remember how far *node* has come."""
@@ -91,17 +89,13 @@ class TranscriptIndex:
 
     def has(self, job_id: int, ended_at: float) -> bool:
         """Whether the job with this id and end is indexed: a queue that is made anew reuses ids."""
-        row = self._db.execute(
-            "SELECT 1 FROM indexed_transcripts WHERE job_id = ? AND ended_at = ?", (job_id, ended_at)
-        ).fetchone()
-        return row is not None
+        query = "SELECT 1 FROM indexed_transcripts WHERE job_id = ? AND ended_at = ?"
+        return self._db.execute(query, (job_id, ended_at)).fetchone() is not None
 
     def read_ids(self, after_id: int, last_id: int) -> set[int]:
         """Indexed jobs with an id above *after_id* and up to *last_id*."""
-        rows = self._db.execute(
-            "SELECT job_id FROM indexed_transcripts WHERE job_id > ? AND job_id <= ?", (after_id, last_id)
-        )
-        return {row[0] for row in rows.fetchall()}
+        query = "SELECT job_id FROM indexed_transcripts WHERE job_id > ? AND job_id <= ?"
+        return {row[0] for row in self._db.execute(query, (after_id, last_id)).fetchall()}
 
     def add(self, job_id: int, ended_at: float, passages: Sequence[Passage]) -> None:
         """Index a transcript in place of the job's older one."""
@@ -122,13 +116,13 @@ class TranscriptIndex:
 
     def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
         """(job, when it ended, packed passages) with all folded *words*, newest first, below *before_id*."""
-        rows = self._db.execute(
+        query = (
             "SELECT job_id, ended_at, passages FROM search_words JOIN indexed_transcripts"
             " ON job_id = search_words.rowid WHERE search_words MATCH ? AND search_words.rowid < ?"
-            " ORDER BY search_words.rowid DESC LIMIT ?",
-            (" AND ".join(f'"{word}"' for word in words), before_id, limit),
+            " ORDER BY search_words.rowid DESC LIMIT ?"
         )
-        return rows.fetchall()
+        all_words = " AND ".join(f'"{word}"' for word in words)
+        return self._db.execute(query, (all_words, before_id, limit)).fetchall()
 
 
 class ClusterIndex(TranscriptIndex):
@@ -152,12 +146,12 @@ class ClusterIndex(TranscriptIndex):
 
     def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
         """See :meth:`TranscriptIndex.find`."""
-        rows = self._db.execute(
+        query = (
             "SELECT job_id, ended_at, passages FROM indexed_transcripts"
-            " WHERE words @@ ?::tsquery AND job_id < ? ORDER BY job_id DESC LIMIT ?",
-            (" & ".join(f"'{word}'" for word in words), before_id, limit),
+            " WHERE words @@ ?::tsquery AND job_id < ? ORDER BY job_id DESC LIMIT ?"
         )
-        return rows.fetchall()
+        all_words = " & ".join(f"'{word}'" for word in words)
+        return self._db.execute(query, (all_words, before_id, limit)).fetchall()
 
 
 def _distinct_words(passages: Sequence[Passage]) -> list[str]:

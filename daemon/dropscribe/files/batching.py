@@ -97,7 +97,8 @@ class BatchExecutor:
         return call_each, []
 
     def _send_another_soon(self) -> None:
-        if self._another is None and self._visits < MOST_VISITS and (self._posted or self._has_waiting):
+        is_needed = self._posted or any(self._waiting.values())
+        if is_needed and self._another is None and self._visits < MOST_VISITS:
             self._another = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._start_parallel)
 
     def _start_parallel(self) -> None:
@@ -111,16 +112,12 @@ class BatchExecutor:
             self._another.cancel()
             self._another = None
 
-    @property
-    def _has_waiting(self) -> bool:
-        return any(self._waiting.values())
-
     def _finish_visit(
         self, futures: Sequence[asyncio.Future[Any]], visit: asyncio.Future[Sequence[Any]]
     ) -> None:
         self._visits -= 1
         self._stop_timer()
-        if self._has_waiting:
+        if any(self._waiting.values()):
             self._start_visit()
         self._send_another_soon()
         try:

@@ -112,11 +112,8 @@ def link(source: FileName, target: FileName) -> None:
 def same_file(one: FileName, other: FileName, can: Capabilities) -> bool:
     """Whether two names on one mount are names of one file; *one* is ours, and exists.
 
-    Where the names of one file have different inode numbers, *one* gets an access time that no other
-    file has, and *other* is asked for its own.
-
-    Raises:
-        FileNotFoundError: *one* does not exist: an earlier check saw a cached name.
+    Where the names of one file have different inode numbers, *one* gets an access time that no other file
+    has, and *other* is asked for its own. FileNotFoundError if an earlier check saw a cached name of *one*.
     """
     if not can.same_inode:
         return _shares_access_time(one, other)
@@ -155,13 +152,11 @@ def move_new(
 
     Args:
         aside: Hidden name beside *source*, the caller's alone: see :func:`remove_if`.
-        is_expected: Whether a file is the one to be moved; asked where a call failed, and the file is
-            gone from *source* all the same.
+        is_expected: Asked where a call failed, and the file is gone from *source* all the same.
 
     Raises:
         FileExistsError: The name is taken.
-        OSError: EXDEV for two mounts; anything else may have been carried out all the same, but was not
-            as far as can be seen now.
+        OSError: EXDEV for two mounts; else as far as can be seen now, it was not carried out.
     """
     try:
         _move(can.move, source, target, aside)
@@ -250,14 +245,11 @@ def remove_if(name: FileName, aside: bytes, is_expected: IsExpected) -> bool:
     """Remove the file at *name* if it is the expected one.
 
     Between the check of a name and its removal another file may be renamed over it. So the name is first
-    renamed to *aside*, and the file there is checked. Safe to repeat after a crash at any point.
+    renamed to *aside*, a hidden name of the caller's alone, and the file there is checked. Safe to repeat
+    after a crash at any point.
 
-    Args:
-        aside: Hidden name in the same folder, the caller's alone.
-
-    Returns:
-        False if another file, or none, was at the name. The other file is still there, or keeps the hidden
-        name if the old one was taken meanwhile.
+    Returns False if another file, or none, was at the name. The other file is still there, or keeps the
+    hidden name if the old one was taken meanwhile.
     """
     if remove_aside(name, aside, is_expected):
         return True

@@ -39,8 +39,7 @@ class OwnFile:
     """One new file from its hidden name to its final one.
 
     Args:
-        name: Its final name.
-        hidden: Hidden name in the same folder, this file's alone.
+        name: Its final name; *hidden* is one in the same folder, this file's alone.
         sha256: Hex digest of the content, which tells where hard links do not; "" where they do.
     """
 

@@ -33,14 +33,10 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 def return_to_inbox(rule: FolderRule, path: bytes, new_name: bytes) -> bytes:
-    """Move the companions and the audio, then remove its error file; returns where the audio stands.
+    """Move the companions and the audio *path* of the failed folder, then remove its error file.
 
-    Args:
-        path: The audio, relative to the rule's failed folder.
-        new_name: Its name in the inbox; if that is taken, it gets the next free number.
-
-    Raises:
-        OSError: The audio stays where it is.
+    Returns where the audio stands: its *new_name* in the inbox, or that with the next free number. After an
+    OSError it stays where it is.
     """
     directory, _, name = path.rpartition(b"/")
     inbox, failed = os.fsencode(rule.inbox), os.fsencode(rule.failed)

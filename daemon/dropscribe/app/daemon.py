@@ -21,13 +21,7 @@ import structlog
 from dropscribe import __version__
 from dropscribe.app.housekeeping import Housekeeping, change_token
 from dropscribe.app.observability import Health
-from dropscribe.app.reload import (
-    Reloader,
-    begin_folders,
-    keep_running_config,
-    make_providers,
-    watched_rules,
-)
+from dropscribe.app.reload import Reloader, begin_folders, keep_running_config, make_providers, watched_rules
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway, StoreBusy

@@ -182,7 +182,8 @@ def _build_notifications(
 ) -> Notifications | None:
     recipients: list[Recipient] = []
     if config.hooks and (hooks := _build_hooks(config, are_retried=True)):
-        recipients += [RetriedHook(hooks, event) for event in config.hooks.commands]
+        commands = config.hooks.commands
+        recipients += [RetriedHook(hooks, event) for event in commands if commands[event]]
     if notify := config.notify:
         recipients += [
             AppriseNotifier(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)

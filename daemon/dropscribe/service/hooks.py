@@ -69,7 +69,7 @@ class Hooks:
         environment: Mapping[str, str] = os.environ,
         secrets: Iterable[str] = (),
     ) -> None:
-        self._commands = commands
+        self._commands = {event: command for event, command in commands.items() if command}
         self._timeout_seconds = timeout_seconds
         self._environment = scrub_environment(environment, secrets)
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
@@ -80,14 +80,13 @@ class Hooks:
 
         *payload* must be JSON values; the command reads it as one object with ``event`` first.
         """
-        command = self._commands.get(event)
-        if not command:
+        if event not in self._commands:
             return
         if len(self._running) >= MOST_WAITING:
             log.warning("hook.dropped", hook=event, waiting=len(self._running))
             return
         message = json.dumps({"schema": "dropscribe.event/1", "event": event, **payload}).encode() + b"\n"
-        task = asyncio.create_task(self._run_once(event, command, message))
+        task = asyncio.create_task(self._run_once(event, message))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -101,18 +100,15 @@ class Hooks:
 
     async def run(self, event: str, message: bytes) -> str:
         """Run the command of *event* to its end; returns "" or the reason of its failure."""
-        command = self._commands.get(event)
-        if not command:
-            return ""
         async with self._free:
             try:
-                return await self._finish(await self._start(command, message))
+                return await self._finish(await self._start(self._commands[event], message))
             except (OSError, ValueError) as error:  # no such command, not executable, a NUL in it
                 return str(error)
 
-    async def _run_once(self, event: str, command: tuple[str, ...], message: bytes) -> None:
+    async def _run_once(self, event: str, message: bytes) -> None:
         if reason := await self.run(event, message):
-            log.warning("hook.failed", hook=event, command=command[0], reason=reason)
+            log.warning("hook.failed", hook=event, command=self._commands[event][0], reason=reason)
 
     async def _start(self, command: tuple[str, ...], message: bytes) -> asyncio.subprocess.Process:
         # No pipe anywhere, so nothing can block on a command that does not read or write too much.

@@ -22,13 +22,7 @@ import structlog
 
 from dropscribe.core.links import without_query
 from dropscribe.core.text.redaction import MASK, SecretMask
-from dropscribe.service.log_lines import (
-    JournalWriter,
-    is_journal,
-    render_console,
-    render_json,
-    render_logfmt,
-)
+from dropscribe.service.log_lines import JournalWriter, is_journal, render_console, render_json, render_logfmt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping

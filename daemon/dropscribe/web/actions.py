@@ -132,10 +132,10 @@ async def try_held(site: Site, request: Request) -> Response:
     """Try a held folder or provider with the next file."""
     if provider := request.path_params.get("provider"):
         scope = Scope(ScopeKind.PROVIDER, provider)
+        if provider not in site.config.providers:
+            raise Refused
     else:
         scope = Scope(ScopeKind.FOLDER, site.rule(request).name)
-    if provider and provider not in site.config.providers:
-        raise Refused
     site.source.engine.holds.probe_now(scope)
     return site.go("/", "tried")
 
@@ -155,9 +155,8 @@ async def forget(site: Site, request: Request) -> Response:
 async def upload(site: Site, request: Request) -> Response:
     """Take recordings into a folder's inbox, from its form or a script."""
     is_script = "text/html" not in request.headers.get("accept", "")
-    folder = request.path_params["folder"]
     try:
-        names = await _take_upload(site, request, folder)
+        names = await _take_upload(site, request)
     except Refused as error:
         if is_script:
             return PlainTextResponse(f"{error.words}\n", error.status)
@@ -165,18 +164,16 @@ async def upload(site: Site, request: Request) -> Response:
         raise
     if is_script:
         return PlainTextResponse("".join(f"{name}\n" for name in names).encode("utf-8", "replace"))
-    return site.go(_page_of(folder), "uploaded", len(names))
+    return site.go(_page_of(request.path_params["folder"]), "uploaded", len(names))
 
 
-async def _take_upload(site: Site, request: Request, folder: str) -> list[str]:
+async def _take_upload(site: Site, request: Request) -> list[str]:
     if not site.access.http.uploads:
         raise Refused(403, "uploads are off (http.uploads)")
-    rule = site.config.folders.get(folder)
-    if rule is None:
-        raise Refused(404, "the config has no folder of that name")
-    if unavailable := await site.run(unavailable_reason, site.config, folder):
+    rule = site.rule(request)
+    if unavailable := await site.run(unavailable_reason, site.config, rule.name):
         raise Refused(503, f"the inbox is not available: {unavailable}")
-    return await take_upload(request, rule, site.calls(folder))
+    return await take_upload(request, rule, site.calls(rule.name))
 
 
 def _page_of(folder: str) -> str:

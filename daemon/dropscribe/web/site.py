@@ -7,6 +7,7 @@ from collections import defaultdict
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
@@ -129,9 +130,7 @@ class Site:
         self.access = access
         self._threads = DaemonThreads(THREADS, "page")
         self._folder_threads: dict[str, DaemonThreads] = {}
-        self._rooms: dict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(TRANSCRIPTS_PER_FOLDER)
-        )
+        self._rooms = defaultdict[str, asyncio.Semaphore](partial(asyncio.Semaphore, TRANSCRIPTS_PER_FOLDER))
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("dropscribe.web"),
             autoescape=True,
@@ -198,17 +197,14 @@ class Site:
         """The page that *template* makes of *context*."""
         did = _SAID.get(request.query_params.get("did", ""), "")
         number = request.query_params.get("n", "")
-        context = {
-            "root": self.access.http.root_path,
-            "folder_names": list(self.config.folders),
-            "folder": "",
-            "query": "",
-            "said": did.format(n=number if number.isdecimal() else ""),
-            "has_search": self.config.search,
-            "has_session": self.access.token is not None and COOKIE in request.cookies,
-            **context,
-        }
-        text = self._templates.get_template(template).render(context)
+        text = self._templates.get_template(template).render(
+            {"folder": "", "query": "", **context},
+            root=self.access.http.root_path,
+            folder_names=list(self.config.folders),
+            said=did.format(n=number if number.isdecimal() else ""),
+            has_search=self.config.search,
+            has_session=self.access.token is not None and COOKIE in request.cookies,
+        )
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
 
     async def refuse(self, request: Request, error: Exception) -> Response:

@@ -63,22 +63,12 @@ def configure_logging(
     root.setLevel(logging.WARNING)
 
 
-class Redactor:
-    """Reduces log fields to printable values and masks secrets.
-
-    Old keys stay masked, because an attempt may end after the reload that changed its key.
-    """
-
-    def __init__(self) -> None:
-        self._mask = SecretMask()
-
-    def learn(self, secrets: Iterable[str]) -> None:
-        """Take *secrets* out of every value from now on."""
-        self._mask.learn(secrets)
+class Redactor(SecretMask):
+    """Reduces log fields to printable values and masks secrets."""
 
     def clean_text(self, text: str) -> str:
         """*text* without secrets, and with its URLs cut before the query."""
-        text = self._mask.mask(text)
+        text = self.mask(text)
         if "://" in text:
             text = without_query(_URL_PASSWORD.sub(rf"\1{MASK}@", text))
         return text

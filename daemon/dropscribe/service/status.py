@@ -87,14 +87,10 @@ def status_document(
 
 def _node(node: NodeStats, now: float) -> dict[str, Any]:
     return {
-        "name": node.name,
-        "host": node.host,
-        "role": node.role,
-        "version": node.version,
+        **{key: getattr(node, key) for key in ("name", "host", "role", "version", "in_flight")},
         "started_at": utc_text(node.started_at),
         "last_beat": utc_text(node.beat_at),
         "silent": node.is_silent(now),
-        "in_flight": node.in_flight,
     }
 
 

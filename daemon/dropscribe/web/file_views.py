@@ -29,15 +29,13 @@ _ENDED_STEPS = {
 }
 
 
-def steps_of(record: JobRecord) -> Iterator[dict[str, Any]]:
-    """The record of a job as a time line."""
-    yield {"words": "It was seen in the inbox and settled.", "at": record.received_at, "tone": ""}
+def steps_of(record: JobRecord) -> Iterator[tuple[float, str, str]]:
+    """The record of a job as a time line: time (Unix seconds), sentence and tone of each step."""
+    yield record.received_at, "It was seen in the inbox and settled.", ""
     for attempt in record.tries:
-        words, tone = _attempt_words(attempt)
-        yield {"words": words, "at": attempt.at, "tone": tone}
+        yield attempt.at, *_attempt_words(attempt)
     if record.ended_at is not None:
-        words, tone = _ENDED_STEPS.get(record.state, ("It was dropped from the queue.", ""))
-        yield {"words": words, "at": record.ended_at, "tone": tone}
+        yield record.ended_at, *_ENDED_STEPS.get(record.state, ("It was dropped from the queue.", ""))
 
 
 def _attempt_words(attempt: Attempt) -> tuple[str, str]:

@@ -68,7 +68,7 @@ def _check_provider_names(document: Document) -> None:
         written = body.get("provider") if isinstance(body, dict) else None
         names = written if isinstance(written, list) else [written]
         for index, name in enumerate(names):
-            path: KeyPath = ("folders", rule, "provider", *([index] if names is written else []))
+            path = document.item_path(("folders", rule, "provider"), index)
             if isinstance(name, str) and name and name not in known:
                 message = f"no provider called {document.shown(path, name)}"
                 document.report(path, message, did_you_mean(name, known))
@@ -190,9 +190,8 @@ class _RuleChecks(Place):
     def _report_pattern(
         self, key: str, index: int, message: str, hint: str, *, warning: bool = False
     ) -> None:
-        path: KeyPath = (*self.path, key)
-        is_list = isinstance(self.document.data["folders"][self.rule.name][key], list)
-        self.document.report((*path, index) if is_list else path, message, hint, warning=warning)
+        path = self.document.item_path((*self.path, key), index)
+        self.document.report(path, message, hint, warning=warning)
 
     def _check_companions(self) -> None:
         """Warn of a companion that is any recording with a suffix that the rule takes."""

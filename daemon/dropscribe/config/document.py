@@ -160,6 +160,10 @@ class Document:
         if path not in self._flawed:
             self.report(path, f"{self.shown(path, value)} {said}", hint)
 
+    def item_path(self, path: Path, index: int) -> Path:
+        """The position of item *index* of the list at *path*; *path* itself if it is one value alone."""
+        return (*path, index) if (*path, index) in self._places else path
+
     def absolute(self, text: str) -> FilePath:
         """The path *text* in the file as an absolute path."""
         return absolute_path(text, self.folder, self.environ)

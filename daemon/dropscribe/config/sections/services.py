@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import with_origin
@@ -14,9 +14,6 @@ from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.quantities import parse_listen
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.hosts import is_loopback
-
-if TYPE_CHECKING:
-    from dropscribe.config.document import Path as KeyPath
 
 LEAST_TOKEN_CHARACTERS = 16
 
@@ -206,11 +203,7 @@ class NotifyConfig(Section):
 
             read.values["urls"] = ()
             for index, url in enumerate(urls):
-                path: KeyPath = (
-                    *read.path,
-                    "urls",
-                    *([index] if isinstance(read.data["urls"], list) else []),
-                )
+                path = read.document.item_path((*read.path, "urls"), index)
                 if apprise.Apprise.instantiate(url.reveal()) is None:
                     hint = "each service has a form of its own: see apprise's documentation"
                     read.document.report(path, "apprise cannot use this url", hint)

@@ -130,8 +130,8 @@ class Health:
         return bool(self._report.find_stuck() or self._report.find_unready())
 
     async def _moved_listener(self, config: Config) -> Listener | None:
-        old = self._listener
-        if old is not None and _shares_port(config, self._config):
+        old, http, before = self._listener, config.http, self._config.http
+        if old and http and before and (http.port, http.socket) == (before.port, before.socket):
             # The old socket may block the new one: 0.0.0.0:P cannot be bound beside 127.0.0.1:P.
             await old.close()
             self._listener = None
@@ -162,11 +162,6 @@ class Health:
     async def _render(self) -> bytes:
         assert self.reporter.metrics is not None  # noqa: S101  # the config has metrics where this is called
         return self.reporter.metrics.render(await self._report.status())
-
-
-def _shares_port(one: Config, other: Config) -> bool:
-    places = [(config.http.port, config.http.socket) for config in (one, other) if config.http]
-    return len(places) == 2 and places[0] == places[1]
 
 
 def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:

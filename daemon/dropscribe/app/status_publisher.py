@@ -41,22 +41,16 @@ class StatusPublisher:
         """The object of ``status --json``: current, or the last one if a cluster's database is away."""
         live, config = self._live(), self.config()
         if config.queue is None:
-            stats = await self.engine.stats()
-        else:
-            stats, live["trouble"] = await self._stats_of_cluster()
-        return status_document(config, stats, live, running=True, now=self.engine.now())
-
-    async def _stats_of_cluster(self) -> tuple[Stats, str | None]:
-        trouble = self.engine.trouble
-        if trouble is None:
+            self._last = await self.engine.stats()
+        elif live["trouble"] is None:
             try:
                 async with asyncio.timeout(_STATS_SECONDS):
                     self._last = await self.engine.stats()
             except StoreError as error:
-                trouble = f"{error.reason}: {error.path}"
+                live["trouble"] = f"{error.reason}: {error.path}"
             except TimeoutError:
-                trouble = "the queue's database does not answer"
-        return self._last, trouble
+                live["trouble"] = "the queue's database does not answer"
+        return status_document(config, self._last, live, running=True, now=self.engine.now())
 
     def _live(self) -> dict[str, Any]:
         return {

@@ -148,17 +148,21 @@ class _Snapshot(Collector):
         self.status: Mapping[str, Any] = {}
 
     def collect(self) -> Iterable[Metric]:
-        return (*self._queues(), *self._counts(), *self._providers(), *self._nodes())
-
-    def _counts(self) -> Iterable[Metric]:
-        for key, text in _COUNTS:
-            family = CounterMetricFamily(f"dropscribe_{key}", text, labels=("folder",))
-            for folder, state in self.status.get("folders", {}).items():
-                family.add_metric((folder,), state.get(key, 0))
-            yield family
-
-    def _queues(self) -> Iterable[Metric]:
         folders = self.status.get("folders", {})
+        for key, text in _COUNTS:
+            count = CounterMetricFamily(f"dropscribe_{key}", text, labels=("folder",))
+            for name, folder in folders.items():
+                count.add_metric((name,), folder.get(key, 0))
+            yield count
+        yield from self._queues(folders)
+        held = _family("provider_held", "1 while the provider is held.", "provider")
+        in_flight = _family("provider_in_flight", "Requests in flight.", "provider")
+        for name, provider in self.status.get("providers", {}).items():
+            held.add_metric((name,), int(provider.get("state") == "held"))
+            in_flight.add_metric((name,), provider.get("in_flight", 0))
+        yield from (held, in_flight, *self._nodes())
+
+    def _queues(self, folders: Mapping[str, Mapping[str, Any]]) -> Iterable[Metric]:
         queue = _family("queue_files", "Waiting files, by state.", "folder", "state")
         oldest = _family("oldest_waiting_seconds", "Age of the oldest waiting file, or 0.", "folder")
         at_provider = _family(
@@ -178,14 +182,6 @@ class _Snapshot(Collector):
                 watch.add_metric((name,), int(bool(folder.get("available"))))
             folder_held.add_metric((name,), int(folder.get("hold") is not None))
         return (queue, oldest, at_provider, watch, folder_held)
-
-    def _providers(self) -> Iterable[Metric]:
-        held = _family("provider_held", "1 while the provider is held.", "provider")
-        in_flight = _family("provider_in_flight", "Requests in flight.", "provider")
-        for name, provider in self.status.get("providers", {}).items():
-            held.add_metric((name,), int(provider.get("state") == "held"))
-            in_flight.add_metric((name,), provider.get("in_flight", 0))
-        return (held, in_flight)
 
     def _nodes(self) -> Iterable[Metric]:
         """Of a cluster: the database as this node sees it, and every node as the database has it."""

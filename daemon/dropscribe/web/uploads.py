@@ -191,14 +191,13 @@ class _Form:
 
     def _publish(self, hidden: bytes, name: bytes) -> bytes:
         """Move to the first free name; nothing is overwritten."""
-        source = FileName(self._inbox, hidden)
+        source, can = FileName(self._inbox, hidden), capabilities_of(self._inbox)
         status = source.status()
 
         def is_upload(found: FileName) -> bool:
             other = found.status()
             return status is not None and other is not None and os.path.samestat(other, status)
 
-        can = capabilities_of(self._inbox)
         while True:
             free = free_name(name, lambda other: stat_at(self._inbox, other) is None)
             with contextlib.suppress(FileExistsError):

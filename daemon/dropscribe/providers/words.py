@@ -48,9 +48,8 @@ class Reading:
     def words_within(self, items: Sequence[values.Item], segments: Sequence[Segment]) -> tuple[Word, ...]:
         """The ``words`` of each of *items*, of which *segments* were read and told the speakers."""
         pairs = zip(items, segments, strict=True)
-        return tuple(
-            chain.from_iterable(self.words(item.get("words"), segment.speaker) for item, segment in pairs)
-        )
+        spoken = (self.words(item.get("words"), segment.speaker) for item, segment in pairs)
+        return tuple(chain.from_iterable(spoken))
 
     def word(self, item: values.Item, speaker: str | None = None) -> Word:
         """The word in *item*."""

@@ -8,7 +8,8 @@ import os
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
 
@@ -79,11 +80,11 @@ class StandIn:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Conversation, self._answer))
+        server = ThreadingTCPServer(("127.0.0.1", 0), partial(_Conversation, self._answer))
         self._stack.callback(server.server_close)
-        Thread(target=server.serve_forever, args=(_END_SECONDS,)).start()
+        Thread(target=server.serve_forever, args=(_END_SECONDS,), daemon=True).start()
         self._stack.callback(server.shutdown)
-        self.url = f"http://127.0.0.1:{server.server_port}"
+        self.url = f"http://127.0.0.1:{server.server_address[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -164,7 +164,7 @@ class Inbox:
             self.has_rested = True
             return self._scanner.availability.rest(now)
         if asked := [self._asked.popleft() for _ in range(len(self._asked))]:
-            self._scanner.schedule.ask(now)
+            self._scanner.ask(now)
         try:
             deadline = self._scanner.step(now, [path for path in asked if path is not None])
         finally:

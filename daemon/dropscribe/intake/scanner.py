@@ -63,7 +63,9 @@ class Scanner:
         self.availability = Availability(context)
         self.settler = Settler(self._context)
         self.lister = Lister(self._context, self.availability, self.settler.pending)
-        self.schedule = Schedule(context.rule.rescan_seconds)
+        self._next_at = 0.0  # monotonic time of the next whole listing
+        self._began_at = float("-inf")  # of the last one
+        self._work_seconds = self._last_work_seconds = 0.0  # of listings, without the waits between slices
         self.scanned_once = False  # the first listing since the inbox became available has ended
         self.found_without_hint = 0  # files found by a listing without a hint, after the first listing
         self.overflows = 0  # how often hints were lost
@@ -78,7 +80,7 @@ class Scanner:
             self.settler.note_late_change(path, now)
         if self.availability.check(now):
             self._forget()
-            self.schedule.next_at = now
+            self._next_at = now
         if self.availability.reason:
             return self.availability.next_check_at
         if self.availability.hints is not None and not self._is_behind:
@@ -90,12 +92,17 @@ class Scanner:
         if has_more or self._list(now):
             return now
         due_at = self.settler.pending.next_deadline()
-        return max(now, min(self.availability.next_check_at, self.schedule.next_at, due_at))
+        return max(now, min(self.availability.next_check_at, self._next_at, due_at))
+
+    def ask(self, now: float) -> None:
+        """List everything soon, but at most once a second and for at most a third of the time."""
+        gap_seconds = max(_GAP_SECONDS, _GAP_STRETCH * self._last_work_seconds)
+        self._next_at = min(self._next_at, max(now, self._began_at + gap_seconds))
 
     def recover(self, now: float) -> None:
         """Restart the listings after a failed step."""
         self._walk = self._walk_below = None
-        self.schedule.ask(now)
+        self.ask(now)
 
     def _forget(self) -> None:
         self._walk = self._walk_below = None
@@ -118,14 +125,14 @@ class Scanner:
         else:
             self.overflows += 1
             log.warning("watch.overflowed", folder=self._context.rule.name)
-            self.schedule.ask(now)
+            self.ask(now)
 
     def _list(self, now: float) -> bool:
         """One slice of the due listings; whether more is due."""
         if self._new_folders and self._walk_below is None:
             self._walk_below = self.lister.walk_below(self._new_folders)
-        if self._walk is None and now >= self.schedule.next_at:
-            self.schedule.begin(now)
+        if self._walk is None and now >= self._next_at:
+            self._work_seconds, self._began_at, self._next_at = 0.0, now, float("inf")
             self._walk = self.lister.walk_whole()
         try:
             if self._walk_below is not None and self._is_over(self._walk_below, now):
@@ -142,15 +149,21 @@ class Scanner:
         began = time.perf_counter()
         known = self.settler.found_count
         is_over = self._is_over(walk, now)
-        self.schedule.work_seconds += time.perf_counter() - began
+        self._work_seconds += time.perf_counter() - began
         has_hints = self.availability.hints is not None
         if self.scanned_once and has_hints:
             self.found_without_hint += self.settler.found_count - known
         if is_over:
             self._walk = None
             self.scanned_once = True
-            is_seen_whole = has_hints and not self.lister.unwatched
-            self.schedule.end(now, is_watched=is_seen_whole, is_doubtful=bool(self.lister.missing))
+            self._last_work_seconds = self._work_seconds
+            is_watched = has_hints and not self.lister.unwatched
+            seconds = self._context.rule.rescan_seconds or (_NATIVE_SECONDS if is_watched else _POLL_SECONDS)
+            if self.lister.missing:  # another listing must confirm that
+                seconds = min(seconds, _CONFIRM_SECONDS)
+            seconds = max(seconds, _STRETCH * self._last_work_seconds)
+            # Requested while the listing ran, which may have passed the changed folder already.
+            self._next_at = min(self._next_at, now + seconds)
 
     def _is_over(self, walk: Iterator[bytes | None], now: float) -> bool:
         """Walk on for a slice of time; whether the walk has ended."""
@@ -161,33 +174,3 @@ class Scanner:
             elif time.perf_counter() >= until:
                 return False
         return True
-
-
-class Schedule:
-    """The rhythm of one inbox's whole listings: the rule's own, or one that suits how it is watched."""
-
-    def __init__(self, rescan_seconds: float | None) -> None:
-        self._rescan_seconds = rescan_seconds
-        self._began_at = float("-inf")
-        self._last_work_seconds = 0.0
-        self.next_at = 0.0  # monotonic time of the next listing
-        self.work_seconds = 0.0  # of this listing or the last one, without the waits between its slices
-
-    def ask(self, now: float) -> None:
-        """List everything soon, but at most once a second and for at most a third of the time."""
-        gap_seconds = max(_GAP_SECONDS, _GAP_STRETCH * self._last_work_seconds)
-        self.next_at = min(self.next_at, max(now, self._began_at + gap_seconds))
-
-    def begin(self, now: float) -> None:
-        """A listing begins."""
-        self.work_seconds, self._began_at, self.next_at = 0.0, now, float("inf")
-
-    def end(self, now: float, *, is_watched: bool, is_doubtful: bool) -> None:
-        """The listing has ended; *is_doubtful*: files were missing, and another listing must confirm that."""
-        self._last_work_seconds = self.work_seconds
-        seconds = self._rescan_seconds or (_NATIVE_SECONDS if is_watched else _POLL_SECONDS)
-        if is_doubtful:
-            seconds = min(seconds, _CONFIRM_SECONDS)
-        seconds = max(seconds, _STRETCH * self._last_work_seconds)
-        # Requested while the listing ran, which may have passed the changed folder already.
-        self.next_at = min(self.next_at, now + seconds)

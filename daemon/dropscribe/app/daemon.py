@@ -189,7 +189,11 @@ class Daemon:
                 result = await self._shut_down(feeding, reporting, side)
                 await reloader.close()
         except BaseExceptionGroup as group_error:
-            raise _first_error(group_error) from group_error
+            # One of dropscribe's own comes first, because others may only follow from it.
+            error: BaseException = group_error.subgroup(DropscribeError) or group_error
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from group_error
         finally:
             remove_pointer(config.state_dir, config.path, os.environ)
             await self.inboxes.release()
@@ -270,11 +274,3 @@ class Daemon:
                 await reloader.reload()
             finally:
                 self.notifier.send("READY=1")
-
-
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the run: one of dropscribe's own, because others may only follow from it."""
-    error: BaseException = group.subgroup(DropscribeError) or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

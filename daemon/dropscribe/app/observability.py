@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -160,8 +159,8 @@ class Health:
         return listener
 
     async def _render(self) -> bytes:
-        assert self.reporter.metrics is not None  # noqa: S101  # the config has metrics where this is called
-        return self.reporter.metrics.render(await self._report.status())
+        metrics = self.reporter.metrics
+        return metrics.render(await self._report.status()) if metrics else b""
 
 
 def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
@@ -169,7 +168,7 @@ def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
     hooks = config.hooks
     if hooks is None or hooks.retry != are_retried:
         return None
-    return Hooks(hooks.commands, hooks.timeout_seconds, os.environ, config.secrets)
+    return Hooks(hooks.commands, hooks.timeout_seconds, secrets=config.secrets)
 
 
 def _build_notifications(

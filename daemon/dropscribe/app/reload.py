@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from dropscribe.app.daemon import Daemon
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
-    from dropscribe.intake.inbox import Inbox
     from dropscribe.pipeline.handler import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
@@ -88,17 +87,13 @@ class Reloader:
         except BaseException:
             daemon.inboxes.discard(inboxes)
             raise
-        self._swap(new, inboxes)
-        await self._after(old, new)
-
-    def _swap(self, new: RuntimeConfig, inboxes: Mapping[str, Inbox]) -> None:
-        """Replace everything without an await in between, so that no job sees half of the change."""
-        daemon = self._daemon
+        # Without an await from here to the end of the swap, so that no job sees half of the change.
         daemon.inboxes.commit(inboxes)
         daemon.handler.runtime = new
         daemon.engine.replan(build_plan(new.config))
         if daemon.on_reload is not None:
             daemon.on_reload(new.config)
+        await self._after(old, new)
 
     async def _after(self, old: RuntimeConfig, new: RuntimeConfig) -> None:
         daemon = self._daemon

@@ -72,10 +72,6 @@ class InFlight:
         """The attempts under way at *provider*."""
         return [job for job in self.uploads.values() if job.provider == provider]
 
-    def by_provider(self) -> Counter[str]:
-        """The number of attempts under way by provider."""
-        return Counter(job.provider for job in self.uploads.values())
-
     def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
         """Uploads and polls under way at *provider*."""
         jobs: dict[int, Upload | Job] = {**self.uploads, **self.polling}
@@ -225,11 +221,8 @@ class Admission:
 
     def _free_slots(self, limits: ProviderLimits, taken: int) -> int:
         remote = sum(each == limits.provider for each in self.in_flight.at_provider.values())
-        return min(
-            limits.slots - taken,
-            limits.remote_jobs - remote - taken,
-            self.rates.allowance(limits.provider, taken),
-        )
+        allowed = self.rates.allowance(limits.provider, taken)
+        return min(limits.slots - taken, limits.remote_jobs - remote - taken, allowed)
 
     def _folder_probes(self, provider: str, closed: Collection[str]) -> list[ClaimRequest]:
         """One job of each held folder whose probe is due, if none of it is in flight."""

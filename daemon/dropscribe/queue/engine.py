@@ -136,10 +136,8 @@ class Engine:
 
     async def check_budgets(self) -> Sequence[Account]:
         """Read every account; where one is spent, nothing is claimed until its day or month turns."""
-        now, plan = self.now(), self._admission.plan
-        accounts = await self.database.do(
-            lambda db: budget_usage.read_accounts(db, plan.budgets, plan.zone, now)
-        )
+        now, plan, read = self.now(), self._admission.plan, budget_usage.read_accounts
+        accounts = await self.database.do(lambda db: read(db, plan.budgets, plan.zone, now))
         self.holds.replace_stops(stops_of(accounts))
         self.signals.wake.set()
         return accounts
@@ -151,7 +149,8 @@ class Engine:
 
     async def stats(self) -> Stats:
         """Counts and holds."""
-        plan, in_flight = self._admission.plan, self.in_flight.by_provider()
+        plan = self._admission.plan
+        in_flight = Counter(upload.provider for upload in self.in_flight.uploads.values())
         return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
 
     async def can_go_on(self, horizon_seconds: float) -> bool:

@@ -84,11 +84,10 @@ class ClusterIntake:
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """Add settled files, and issue their tickets in the same transaction."""
         now, ahead_seconds = self._store.now(), self._store.clock_ahead_seconds
-        new = [
-            replace(job, stable_inodes=False, received_at=min(now, job.received_at + ahead_seconds))
-            for job in jobs
-        ]
-        for job in new:
+        new = []
+        for job in jobs:
+            received_at = min(now, job.received_at + ahead_seconds)
+            new.append(replace(job, stable_inodes=False, received_at=received_at))
             self._devices[job.folder, split_path(job.path)[0]] = job.snapshot.device
 
         def write(db: Connection) -> list[Submitted]:

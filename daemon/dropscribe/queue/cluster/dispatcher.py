@@ -75,7 +75,7 @@ class ClusterDispatcher:
         """Begin nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""
         self._tickets.stop()
         await self._workers.stop(grace_seconds)
-        self._database.post(lambda db: nodes.leave(db, self._node))
+        self._database.post(lambda db: db.execute("DELETE FROM nodes WHERE name = ?", (self._node,)))
 
     def is_alive(self) -> bool:
         """Whether it has looked at the queue lately, or waits for the database: a restart would not help."""
@@ -91,10 +91,9 @@ class ClusterDispatcher:
         """Wait until *provider*'s rate allows one more request, behind those of all nodes, and count it."""
         limits = self._admission.plan.providers.get(provider)
         if limits is not None and limits.requests_per_minute:
-            starts_at = await self._database.do(
-                lambda db: ticket_rows.reserve_start(db, limits, self._database.now())
-            )
-            await asyncio.sleep(max(0.0, starts_at - self._database.now()))
+            now = self._database.now
+            starts_at = await self._database.do(lambda db: ticket_rows.reserve_start(db, limits, now()))
+            await asyncio.sleep(max(0.0, starts_at - now()))
 
     async def next_starts(self) -> dict[str, float]:
         """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
@@ -102,21 +101,19 @@ class ClusterDispatcher:
 
     async def _look_at_queue(self) -> None:
         """Issue tickets, and refresh this node's copy of the holds, until cancelled."""
+        own, now = self._admission, self._database.now
         while True:
             self._signals.wake.clear()
-            self._workers.serve(self._admission)
-            kept = self._admission.holds
-            changes = kept.changes
-            whole = await self._database.do(
-                lambda db: ticket_rows.issue_tickets(db, self._admission, self._database.now())
-            )
+            self._workers.serve(own)
+            changes = own.holds.changes
+            whole = await self._database.do(lambda db: ticket_rows.issue_tickets(db, own, now()))
             self._database.note_trouble(None)
-            if changes == kept.changes:  # else a hold was made here after the look
-                kept.replace_by(whole.holds)
-                self._admission.rates.pauses = whole.rates.pauses
+            if changes == own.holds.changes:  # else a hold was made here after the look
+                own.holds.replace_by(whole.holds)
+                own.rates.pauses = whole.rates.pauses
             self._looked_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min([LOOK_SECONDS, *self._admission.waits()])):
+                async with asyncio.timeout(min([LOOK_SECONDS, *own.waits()])):
                     await self._signals.wake.wait()
             # Jobs that end at the same time share a look.
             await asyncio.sleep(_TOGETHER_SECONDS)

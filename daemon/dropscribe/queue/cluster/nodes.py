@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import time
-from dataclasses import astuple, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +20,7 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.queue import model
 from dropscribe.queue.job_runner import log_interrupted
 from dropscribe.queue.sql import transactions
+from dropscribe.queue.sql.database import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Sized
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_FREE = "UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND"
-
 BEAT_SECONDS = 5.0
 NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
@@ -48,6 +47,7 @@ _RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AN
 """Publications and polls: another node continues them as they are."""
 
 _BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
+_FREE = "UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND"
 
 
 class Heartbeats:
@@ -84,12 +84,7 @@ class Heartbeats:
 
 def beat(db: Connection, node: NodeStats) -> None:
     """Write a heartbeat of *node*; delete nodes whose last one is a week old."""
-    db.execute(
-        "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
-        " host = excluded.host, role = excluded.role, version = excluded.version,"
-        " started_at = excluded.started_at, beat_at = excluded.beat_at, in_flight = excluded.in_flight",
-        astuple(node),
-    )
+    upsert(db, "nodes", "name", asdict(node))
     db.execute("DELETE FROM nodes WHERE beat_at < ?", (node.beat_at - _FORGOTTEN_SECONDS,))
 
 
@@ -111,11 +106,6 @@ def session_name(node: str) -> str:
     return name.decode()
 
 
-def leave(db: Connection, name: str) -> None:
-    """Remove a node that stops in order."""
-    db.execute("DELETE FROM nodes WHERE name = ?", (name,))
-
-
 async def recover_own(admission: Admission, node: str) -> None:
     """At the start: requeue the jobs of an earlier process of this node."""
 
@@ -130,7 +120,7 @@ async def recover_own(admission: Admission, node: str) -> None:
 
 
 async def recover_silent(admission: Admission, heartbeats: Heartbeats) -> None:
-    """Requeue the jobs of silent nodes, and void the tickets of dead workers, until cancelled."""
+    """Requeue the jobs of silent nodes, and delete the tickets of dead workers, until cancelled."""
 
     def work(db: Connection) -> dict[str, list[Job]]:
         # Asked in the transaction, which may have waited for the database to come back.

@@ -25,7 +25,7 @@ from dropscribe.queue.sql.database import valid_text
 from dropscribe.queue.sql.history import LATEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dropscribe.config.model import QueueConfig
@@ -160,12 +160,6 @@ class PostgresConnection:
         if not parameters:
             return self.raw.execute(sql.encode())
         return self.raw.execute(_translated(sql), [self._to_row(value) for value in parameters])
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:
-        """Run one statement for each of *parameters*."""
-        cursor = self.raw.cursor()
-        cursor.executemany(_translated(sql), [[self._to_row(value) for value in row] for row in parameters])
-        return cursor
 
     def close(self) -> None:
         """Disconnect."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy, StoreFull
-from dropscribe.core.model import ResultStored
+from dropscribe.core.model import ResultStored, Retry
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded.store import trouble_of_disk
@@ -41,7 +41,7 @@ class EmbeddedDispatcher:
 
     Almost every result is published by the task that stored it. A search for stored results finds those of an
     earlier run, those without a free publishing slot, and those whose disk was full. It also reads the
-    results that are being published, so it is made once a second at most.
+    results that are being published, so it is made once a second, and when one that was deferred is due.
 
     Args:
         state_dir: Its disk must have room for an answer before anything is claimed.
@@ -200,5 +200,7 @@ class EmbeddedDispatcher:
         if job.result is None and job.remote is None:
             reached("claimed")
         outcome = await runner.run(job)
+        if isinstance(outcome, Retry) and job.state.has_result:
+            self._search_at = min(self._search_at, time.monotonic() + outcome.after_seconds)
         if isinstance(outcome, ResultStored):
             self._start_due(group, runner, outcome.job)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dropscribe.core.routing import BACKLOG
+from dropscribe.queue.sql.database import upsert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,9 +59,8 @@ def _has_run(db: Connection, folder: str) -> bool:
 def release(db: Connection, folder: str) -> int:
     """Release the backlog of *folder*; returns the number of jobs that waited."""
     _write_mark(db, folder, _RELEASED)
-    return db.execute(
-        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin = ?", (folder, BACKLOG)
-    ).rowcount
+    waiting = "state = 'queued' AND folder = ? AND pin = ?"
+    return db.execute(f"UPDATE jobs SET pin = '' WHERE {waiting}", (folder, BACKLOG)).rowcount
 
 
 def mark_of(db: Connection, folder: str) -> str | None:
@@ -70,7 +70,4 @@ def mark_of(db: Connection, folder: str) -> str | None:
 
 
 def _write_mark(db: Connection, folder: str, mark: str) -> None:
-    db.execute(
-        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (f"backlog:{folder}", mark),
-    )
+    upsert(db, "facts", "name", {"name": f"backlog:{folder}", "value": mark})

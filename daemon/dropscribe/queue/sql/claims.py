@@ -152,10 +152,8 @@ def read_waiting(
         1 << 62 if request.most_large > 0 else LARGE_BYTES,
         float("inf") if request.is_probe else now,
     )
-    return {
-        route.folder: _oldest(db, queues_of(request.provider, (route,)), bounds, limit)
-        for route in request.routes
-    }
+    queues = {route.folder: queues_of(request.provider, (route,)) for route in request.routes}
+    return {folder: _oldest(db, of_folder, bounds, limit) for folder, of_folder in queues.items()}
 
 
 def _oldest(

@@ -21,7 +21,7 @@ from dropscribe.core.errors import StoreBusy, StoreFull
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence, Sized
+    from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 
     from dropscribe.core.errors import StoreError
     from dropscribe.queue.cluster.postgres import PostgresConnection
@@ -59,6 +59,13 @@ def read_token(db: Connection) -> str:
     """
     db.execute("INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex[:12],))
     return str(db.execute("SELECT value FROM facts WHERE name = 'token'").fetchone()[0])
+
+
+def upsert(db: Connection, table: str, key: str, row: Mapping[str, object]) -> None:
+    """Insert *row*, or update the one with the same *key*: the columns of a unique index, with commas."""
+    changes = ", ".join(f"{column} = excluded.{column}" for column in row if column not in key.split(", "))
+    insert = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks(row)})"
+    db.execute(f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}", tuple(row.values()))
 
 
 class Call(NamedTuple):

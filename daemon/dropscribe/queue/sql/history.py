@@ -267,6 +267,6 @@ def _read_done(db: Connection, which: str, values: Sequence[object]) -> list[Don
         values,
     )
     return [
-        DoneJob(number, folder, join_path(directory, name), filed, ended_at)
-        for number, folder, directory, name, filed, ended_at in rows.fetchall()
+        DoneJob(number, folder, join_path(directory, name), *ending)
+        for number, folder, directory, name, *ending in rows.fetchall()
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.queue.model import Pause
+from dropscribe.queue.sql.database import upsert
 
 if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
@@ -14,12 +15,8 @@ if TYPE_CHECKING:
 
 def write_hold(db: Connection, hold: Hold) -> None:
     """Insert or replace one hold."""
-    db.execute(
-        "INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET"
-        " code = excluded.code, reason = excluded.reason, since = excluded.since,"
-        " next_probe_at = excluded.next_probe_at, wait_seconds = excluded.wait_seconds",
-        (hold.scope.kind, hold.scope.name, *astuple(hold)[1:]),
-    )
+    row = asdict(hold)
+    upsert(db, "holds", "kind, name", row.pop("scope") | row)
 
 
 def end_hold(db: Connection, scope: Scope, now: float) -> None:
@@ -40,11 +37,8 @@ def read_holds(db: Connection) -> list[Hold]:
 
 def _make_due(db: Connection, scope: Scope, now: float) -> None:
     """Make deferred jobs due whose provider or folder has just shown that it works."""
-    column = "provider" if scope.kind is ScopeKind.PROVIDER else "folder"
-    db.execute(
-        f"UPDATE jobs SET due_at = ? WHERE state = 'queued' AND {column} = ? AND due_at > ?",
-        (now, scope.name, now),
-    )
+    deferred = f"state = 'queued' AND {scope.kind} = ? AND due_at > ?"
+    db.execute(f"UPDATE jobs SET due_at = ? WHERE {deferred}", (now, scope.name, now))
 
 
 def write_pause(db: Connection, pause: Pause) -> None:

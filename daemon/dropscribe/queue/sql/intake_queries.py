@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, LiveRow, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog, rows
-from dropscribe.queue.sql.database import is_shared
+from dropscribe.queue.sql.database import is_shared, upsert
 from dropscribe.queue.sql.rows import LIVE, join_path, split_path, withdraw_queued
 
 if TYPE_CHECKING:
@@ -24,86 +24,42 @@ MISSED_SECONDS = 10.0
 
 _INBOX = "inbox:"  # In ``facts``, before a rule's name: its inbox
 
-_ROWS_AT_ONCE = 64
-_COLUMNS = (
-    "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns, incomplete,"
-    " state, pin, received_at, due_at"
+_INSERT = (
+    "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns,"
+    " incomplete, state, pin, received_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"
+    " ON CONFLICT DO NOTHING RETURNING id"
 )
 
 
 def submit(db: Connection, jobs: Sequence[NewJob]) -> list[Submitted]:
     """Insert jobs, each unless one with its identity lives; in the order of *jobs*."""
     marks = {folder: backlog.mark_of(db, folder) for folder in {job.folder for job in jobs}}
-    return [
-        submitted
-        for first in range(0, len(jobs), _ROWS_AT_ONCE)
-        for submitted in _submit_some(db, jobs[first : first + _ROWS_AT_ONCE], marks)
-    ]
-
-
-def _submit_some(
-    db: Connection, jobs: Sequence[NewJob], marks: Mapping[str, str | None]
-) -> Iterator[Submitted]:
-    """Insert jobs with two statements; a large intake of new files needs no others."""
-    keys = [(job.folder, job.identity) for job in jobs]
     # Due in the order of their rows: jobs that are in flight together are then beside each other on disk.
-    due_at = max(job.received_at for job in jobs)
-    new = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
-    made = db.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES {new} ON CONFLICT DO NOTHING RETURNING folder, identity, id",
-        [value for job in jobs for value in _values(job, marks[job.folder], due_at)],
+    due_at = max((job.received_at for job in jobs), default=0.0)
+    return [_submit_one(db, job, marks[job.folder], due_at) for job in jobs]
+
+
+def _submit_one(db: Connection, new: NewJob, mark: str | None, due_at: float) -> Submitted:
+    seen, place, identity = new.snapshot, (new.folder, *split_path(new.path)), new.identity
+    row = (
+        *(*place, identity, new.stable_inodes, seen.device, rows.inode_to_row(seen.inode), seen.size_bytes),
+        *(seen.mtime_ns, new.incomplete, BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""),
+        *(new.received_at, due_at),
     )
-    ids = {(folder, identity): job_id for folder, identity, job_id in made}
-    earlier = _earlier_at_places(db, jobs, min(ids.values())) if ids else {}
-    for job, key in zip(jobs, keys, strict=True):
-        job_id = ids.pop(key, None)
-        if job_id is None:
-            live = db.execute(
-                f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}", key
-            ).fetchone()
-            yield Submitted(is_new=False, live_path=join_path(*live) if live else None)
-        else:
-            yield _beside_others(db, job, job_id, earlier.get((job.folder, job.path), ()))
-
-
-def _values(new: NewJob, mark: str | None, due_at: float) -> tuple[object, ...]:
-    seen = new.snapshot
-    pin = BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""
-    return (
-        *(new.folder, *split_path(new.path), new.identity, new.stable_inodes),
-        *(seen.device, rows.inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
-        *(pin, new.received_at, due_at),
-    )
-
-
-def _earlier_at_places(
-    db: Connection, jobs: Sequence[NewJob], first_id: int
-) -> dict[tuple[str, bytes], list[tuple[int, str, int]]]:
-    """(folder, path) of *jobs* → (id, state, size_bytes) of the live jobs there with ids below *first_id*."""
-    places = ", ".join(["(?, ?, ?)"] * len(jobs))
-    found = db.execute(
-        f"WITH place (folder, directory, name) AS (VALUES {places})"
-        " SELECT jobs.folder, jobs.directory, jobs.name, id, state, size_bytes FROM place CROSS JOIN jobs"
-        " WHERE jobs.folder = place.folder AND jobs.directory = place.directory AND jobs.name = place.name"
-        f" AND id < ? AND {LIVE}",
-        [*(value for job in jobs for value in (job.folder, *split_path(job.path))), first_id],
-    )
-    earlier: dict[tuple[str, bytes], list[tuple[int, str, int]]] = {}
-    for folder, directory, name, *standing in found.fetchall():
-        earlier.setdefault((folder, join_path(directory, name)), []).append(tuple(standing))
-    return earlier
-
-
-def _beside_others(
-    db: Connection, new: NewJob, job_id: int, earlier: Sequence[tuple[int, str, int]]
-) -> Submitted:
-    for old_id, state, size_bytes in earlier:
+    made = db.execute(_INSERT, row).fetchone()
+    if made is None:
+        same = f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}"
+        live = db.execute(same, (new.folder, identity)).fetchone()
+        return Submitted(is_new=False, live_path=join_path(*live) if live else None)
+    at_place = f"folder = ? AND directory = ? AND name = ? AND id < ? AND {LIVE}"
+    earlier = db.execute(f"SELECT id, state, size_bytes FROM jobs WHERE {at_place}", (*place, *made))
+    for old_id, state, size_bytes in earlier.fetchall():
         if state == JobState.QUEUED:  # it has lost its audio
             withdraw_queued(db, "another file took its place", "id = ?", (old_id,))
-        elif size_bytes == new.snapshot.size_bytes:
+        elif size_bytes == seen.size_bytes:
             # It may be of the same recording, with other times or under another inode: it compares the
             # content, and no second job begins before it has ended.
-            db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+            db.execute("DELETE FROM jobs WHERE id = ?", made)
             db.execute("UPDATE counts SET n = n - 1 WHERE folder = ? AND state = 'queued'", (new.folder,))
             return Submitted(is_new=False, is_in_flight=True)
     return Submitted(is_new=True)
@@ -200,11 +156,10 @@ def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
     stored = {name.removeprefix(_INBOX): inbox for name, inbox in found.fetchall()}
     new = {inbox: name for name, inbox in inboxes.items() if stored.get(name) != inbox}
     renamed = {old: new[inbox] for old, inbox in stored.items() if old not in inboxes and inbox in new}
-    db.executemany("DELETE FROM facts WHERE name = ?", [(_INBOX + old,) for old in renamed])
-    db.executemany(
-        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        [(_INBOX + name, inbox) for name, inbox in inboxes.items()],
-    )
+    for old in renamed:
+        db.execute("DELETE FROM facts WHERE name = ?", (_INBOX + old,))
+    for name, inbox in inboxes.items():
+        upsert(db, "facts", "name", {"name": _INBOX + name, "value": inbox})
     return renamed
 
 

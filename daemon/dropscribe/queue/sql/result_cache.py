@@ -7,10 +7,12 @@ Guarantees: an entry is written in the transaction that keeps its answer; the le
 from __future__ import annotations
 
 import zlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dropscribe.core.compression import unpacked
 from dropscribe.queue.model import CachedResult
+from dropscribe.queue.sql.database import upsert
 
 if TYPE_CHECKING:
     from dropscribe.core.budget import AnswerKey
@@ -29,16 +31,9 @@ _QUICK = 1
 
 def write_answer(db: Connection, key: AnswerKey, job: Job, document: bytes, now: float) -> None:
     """Enter *document*; an older answer under the same key is replaced."""
-    db.execute(
-        "INSERT INTO ledger (sha256, settings, size_bytes, kept_at, folder, job_id, document)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, settings) DO UPDATE SET"
-        " size_bytes = excluded.size_bytes, kept_at = excluded.kept_at, folder = excluded.folder,"
-        " job_id = excluded.job_id, document = excluded.document",
-        (
-            *(key.sha256, key.settings, job.snapshot.size_bytes, now, job.folder, job.id),
-            zlib.compress(document, _QUICK),
-        ),
-    )
+    about = {"size_bytes": job.snapshot.size_bytes, "kept_at": now, "folder": job.folder, "job_id": job.id}
+    row = asdict(key) | about | {"document": zlib.compress(document, _QUICK)}
+    upsert(db, "ledger", "sha256, settings", row)
 
 
 def read_answer(db: Connection, key: AnswerKey, since: float) -> CachedResult | None:

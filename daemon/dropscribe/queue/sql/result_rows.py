@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import FileSnapshot, JobState, OutputNames, StoredResult, identity
 from dropscribe.core.naming import Companion
 from dropscribe.queue.sql import rows
+from dropscribe.queue.sql.database import upsert
 from dropscribe.queue.sql.rows import HAS_RESULT, JOB_COLUMNS, LateTransitionError, job_of
 
 if TYPE_CHECKING:
@@ -106,12 +107,9 @@ def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
     if added.rowcount < len(values) // 2:
         db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
         return False
-    db.execute(
-        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
-        " document = excluded.document, sha256 = excluded.sha256, root = excluded.root,"
-        " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
-        (job_id, result.document, result.sha256, names.root, names.directory, names.audio, _pack(names)),
-    )
+    answer = {"job_id": job_id, "document": result.document, "sha256": result.sha256}
+    places = {"root": names.root, "directory": names.directory, "audio": names.audio}
+    upsert(db, "answers", "job_id", answer | places | {"sidecars": _pack(names)})
     return True
 
 

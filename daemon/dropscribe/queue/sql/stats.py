@@ -69,11 +69,8 @@ def read_current_pauses(db: Connection, now: float) -> dict[str, Pause]:
 
 def has_live_job(db: Connection, folder: str, path: bytes) -> bool:
     """Whether the file at *path*, relative to the folder's inbox, is in the queue."""
-    row = db.execute(
-        f"SELECT 1 FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND {rows.LIVE}",
-        (folder, *rows.split_path(path)),
-    ).fetchone()
-    return row is not None
+    there = f"SELECT 1 FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND {rows.LIVE}"
+    return db.execute(there, (folder, *rows.split_path(path))).fetchone() is not None
 
 
 def _read_folder(db: Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> FolderStats:
@@ -153,10 +150,9 @@ def _oldest_received_at(db: Connection, folder: str) -> float | None:
     """Rows are made in the order of arrival, so the least live id is the oldest; one index search a state."""
     search = "SELECT min(id) AS id FROM jobs WHERE folder = ? AND state = ?"
     least = " UNION ALL ".join([search] * len(LIVE_STATES))
-    row = db.execute(
-        f"SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM ({least}) AS oldest)",
-        [value for state in LIVE_STATES for value in (folder, state)],
-    ).fetchone()
+    values = [value for state in LIVE_STATES for value in (folder, state)]
+    oldest = f"SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM ({least}) AS oldest)"
+    row = db.execute(oldest, values).fetchone()
     return row[0] if row else None
 
 

@@ -172,10 +172,8 @@ def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]
 def _clear_assignments(db: Connection, folder: str, chain: Sequence[str]) -> None:
     """Waiting jobs that are assigned to a provider outside *chain* may go to any again."""
     kept = ("", BACKLOG, *chain)
-    db.execute(
-        f"UPDATE jobs SET pin = '' WHERE {rows.QUEUED} AND folder = ? AND pin NOT IN ({marks(kept)})",
-        (folder, *kept),
-    )
+    stale = f"{rows.QUEUED} AND folder = ? AND pin NOT IN ({marks(kept)})"
+    db.execute(f"UPDATE jobs SET pin = '' WHERE {stale}", (folder, *kept))
 
 
 def book(db: Connection, job: Job, document: bytes, booking: Booking, now: float) -> None:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 ONCE_HORIZON_SECONDS = 60.0  # ``run --once`` waits for retries that are due within this time
-_LOOK_SECONDS = 0.05  # until ``run --once`` looks for more to do again
+_LOOK_SECONDS = 0.02  # until ``run --once`` looks for more to do again
 _QUEUE_AWAY_SECONDS = 2.0  # wait between two attempts to reach a cluster's unavailable database
 
 

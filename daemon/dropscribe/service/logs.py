@@ -75,12 +75,11 @@ class Redactor(SecretMask):
 
     def clean_fields(self, fields: Mapping[Any, Any]) -> dict[str, Plain]:
         """*fields* as plain values; those whose key says that they are secret are masked."""
-        return {
-            self.clean_text(str(key)): self.clean(value)
-            if value is None or not _SECRET_KEY.search(str(key))
-            else MASK
-            for key, value in fields.items()
-        }
+        plain: dict[str, Plain] = {}
+        for key, value in fields.items():
+            is_secret = value is not None and _SECRET_KEY.search(str(key))
+            plain[self.clean_text(str(key))] = MASK if is_secret else self.clean(value)
+        return plain
 
     def clean(self, value: object) -> Plain:
         """*value* as JSON values. Bytes are paths: bytes that are not UTF-8 become lone surrogates."""

@@ -56,7 +56,10 @@ class Reporter:
         """
         file = hash((job.folder, job.path))  # a file that is retried and fails again is one file
         has_failed = is_error(document)
-        (self.failed.add if has_failed else self.failed.discard)(file)
+        if has_failed:
+            self.failed.add(file)
+        else:
+            self.failed.discard(file)
         event, say = ("failed", log.warning) if has_failed else ("done", log.info)
         facts = {
             "provider": job.provider,
@@ -70,9 +73,8 @@ class Reporter:
         say(f"file.{event}", folder=job.folder, path=job.path, filed=filed, **facts, **more)
         if self.metrics:
             self.metrics.observe_filed(job.folder, event, time.time(), job.provider, document.get("duration"))
-        if self.hooks or self.notifications:
-            places = _places(job, filed, names, document.get("recorded_at"))
-            self._tell(event, {**places, **facts, **failure})
+        places = _places(job, filed, names, document.get("recorded_at"))
+        self._tell(event, {**places, **facts, **failure})
 
     def held(self, hold: Hold) -> None:
         """Report the beginning of a hold, once; its probes are not reported."""

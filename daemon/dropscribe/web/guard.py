@@ -70,8 +70,10 @@ class Access:
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
         name, own = _host_name(host).lower(), self.http.host.lower()
-        if not name or name in _LOOPBACK_NAMES or name == own or self._is_allowed(host):
-            return bool(name)
+        if not name:
+            return False
+        if name in _LOOPBACK_NAMES or name == own or self._is_allowed(host):
+            return True
         # Bound to every address, it is reached by any of them; rebinding needs a name.
         return own in {"0.0.0.0", "::"} and is_address(name)  # noqa: S104  # compared, not bound
 

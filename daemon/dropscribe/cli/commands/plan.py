@@ -201,17 +201,13 @@ def _totals_table(folders: Mapping[str, dict[str, Any]]) -> str:
     rows = []
     for name, folder in folders.items():
         totals = folder["totals"]
-        hours = _at_least(f"{totals['seconds'] / 3600:.2f}", totals)
-        cost = "-" if totals["cost"] is None else _at_least(amount_words(totals["cost"]), totals)
+        hours, cost = f"{totals['seconds'] / 3600:.2f}", "-"
+        if totals["cost"] is not None:
+            cost = amount_words(totals["cost"])
+        if unknown := totals["files_of_unknown_length"]:  # with them both amounts grow
+            least = "not known" if unknown == totals["files"] else "at least {}"
+            hours, cost = least.format(hours), cost if cost == "-" else least.format(cost)
         size = bytes_words(totals["bytes"])
         rows.append([name, str(totals["files"]), size, hours, cost, str(totals["not_taken"])])
     head = ["FOLDER", "TO SEND", "SIZE", "HOURS", "COST", "LEFT ALONE"]
     return render_table(head, rows, numbers=head[1:])
-
-
-def _at_least(amount: str, totals: dict[str, Any]) -> str:
-    """*amount*, which grows with the files of unknown length."""
-    unknown = totals["files_of_unknown_length"]
-    if not unknown:
-        return amount
-    return "not known" if unknown == totals["files"] else f"at least {amount}"

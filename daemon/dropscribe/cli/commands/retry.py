@@ -122,7 +122,6 @@ def _take_back(place: Place, name: bytes, moved: list[Place]) -> bool:
 
 
 def _refuse(path: bytes, reason: str) -> bool:
-    """Print the reason why *path* is not moved; returns False."""
     say(f"dropscribe: {show_path(path)}: {reason}")
     return False
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from dropscribe.config.model import Config
     from dropscribe.search.finding import Found
 
 _CATCH_UP_SECONDS = 3.0
@@ -43,22 +42,19 @@ def execute(options: argparse.Namespace) -> int:
         say("dropscribe: search is off in the config (search: false)")
         return exit_codes.CONFIG
     act_as_owner(config)
-    _bring_up_to_date(config)
+    trouble = ""
+    try:
+        if not catch_up(config, _CATCH_UP_SECONDS):
+            trouble = "the index is still being built"
+    except (StoreError, sqlite3.Error) as error:
+        trouble = str(error)
+    if trouble:
+        say(f"dropscribe: {trouble}: newer transcripts may be missing")
     # The shell takes the quotes of "two words" away.
     query = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in options.words)
     found = search(config, query, folder=options.folder or "", limit=options.limit)
     sys.stdout.write(_document(found) if options.json else "".join(_lines(found)))
     return exit_codes.OK
-
-
-def _bring_up_to_date(config: Config) -> None:
-    try:
-        if catch_up(config, _CATCH_UP_SECONDS):
-            return
-        reason = "the index is still being built"
-    except (StoreError, sqlite3.Error) as error:
-        reason = str(error)
-    say(f"dropscribe: {reason}: newer transcripts may be missing")
 
 
 def _document(found: Found) -> str:

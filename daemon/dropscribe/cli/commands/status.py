@@ -232,27 +232,20 @@ def _node_table(document: dict[str, Any], now: float) -> str:
 
 
 def _folder_table(document: dict[str, Any], now: float) -> str:
-    rows = [_folder_row(name, folder, now) for name, folder in document["folders"].items()]
+    rows = []
+    for name, folder in document["folders"].items():
+        waits = [f"{folder[key]} {key}" for key in WAITING_STATES if folder[key]]
+        if folder["at_provider"]:
+            since = _when(folder["at_provider_since"], now)
+            waits.append(f"{folder['at_provider']} waiting at the provider since {since}")
+        inbox = folder["watch"] if folder["available"] else "unavailable"
+        inbox = "left to other nodes" if folder["watch"] == WATCHED_ELSEWHERE else inbox
+        waiting, oldest = sum(folder[key] for key in WAITING_STATES), folder["oldest_waiting"]
+        counts = (waiting, folder["transcribing"] + folder["at_provider"], folder["done"], folder["failed"])
+        age = "-" if oldest is None else duration_words(oldest)
+        rows.append([name, inbox, *map(str, counts), age, ", ".join(waits)])
     numbers = ["WAITING", "IN FLIGHT", "DONE", "FAILED"]
     return render_table(["FOLDER", "INBOX", *numbers, "OLDEST", "WHAT WAITS"], rows, numbers=numbers)
-
-
-def _folder_row(name: str, folder: dict[str, Any], now: float) -> list[str]:
-    waits = [f"{folder[key]} {key}" for key in WAITING_STATES if folder[key]]
-    if folder["at_provider"]:
-        since = _when(folder["at_provider_since"], now)
-        waits.append(f"{folder['at_provider']} waiting at the provider since {since}")
-    inbox = folder["watch"] if folder["available"] else "unavailable"
-    return [
-        name,
-        "left to other nodes" if folder["watch"] == WATCHED_ELSEWHERE else inbox,
-        str(sum(folder[key] for key in WAITING_STATES)),
-        str(folder["transcribing"] + folder["at_provider"]),
-        str(folder["done"]),
-        str(folder["failed"]),
-        "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),
-        ", ".join(waits),
-    ]
 
 
 def _provider_table(document: dict[str, Any], now: float) -> str:

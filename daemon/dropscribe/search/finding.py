@@ -130,7 +130,7 @@ class _Search:
         try:
             found = find_sentences(unpack(packed), self._phrases)
         except UnusableIndex:
-            return None  # a sweep reads the transcript anew
+            return None  # a cluster's sweep reads the transcript anew; see TranscriptIndex.remove for SQLite
         return None if found and self._folders.has(job) is False else found
 
 

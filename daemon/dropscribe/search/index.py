@@ -110,7 +110,7 @@ class TranscriptIndex:
         for job_id in job_ids:
             found = "DELETE FROM indexed_transcripts WHERE job_id = ? RETURNING passages"
             if row := self._db.execute(found, (job_id,)).fetchone():
-                # A contentless table needs the old text for a deletion.
+                # A contentless table needs the old text for a deletion; without it the index is made anew.
                 delete = "INSERT INTO search_words (search_words, rowid, words) VALUES ('delete', ?, ?)"
                 self._db.execute(delete, (job_id, " ".join(_distinct_words(unpack(row[0])))))
 

@@ -135,10 +135,7 @@ class Results:
         ended: AttemptEnd,
         booking: Booking | None = None,
     ) -> ResultStored:
-        """Store *document* as the job's result, under the first names that no file and no other job has.
-
-        Nothing is stored where it cannot be rendered.
-        """
+        """Store *document* under the first names that no file and no other job has, or raise RenderError."""
         job, rule, rejected = claim.job, claim.rule, is_error(document)
         companions = await self._companions(claim)
         if rule.companions and not rejected:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.queue.sql.database import Connection
     from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
@@ -107,9 +108,8 @@ def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView
             return explain_record(records[0], place.rule, view)
         return Explanation("unknown", [_NOTHING_THERE])
     if found.reason:
-        return Explanation(
-            "not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"]
-        )
+        words = [f"the rule does not take it: {found.reason}", "it stays where it is"]
+        return Explanation("not_taken", words)
     explanation = _explain_waiting(place, view)
     if records:
         before = _ended_words(records[0], view.now)[0]
@@ -145,14 +145,14 @@ def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     signs = [sign] if sign else []
     if view.is_running:
         return Explanation("settling", ["it has just arrived, and is looked at", *signs])
-    words = ["it is taken when dropscribe is started", *signs]
-    return Explanation("settling", words, "dropscribe run, or its service")
+    starts = "it is taken when dropscribe is started"
+    return Explanation("settling", [starts, *signs], "dropscribe run, or its service")
 
 
 def _explain_filed(place: Place, view: QueueView) -> Explanation:
     if place.rule.name in view.not_mounted:
         return Explanation("unknown", [NOT_MOUNTED], _ASK_OTHERS)
-    for record in _records_filed(place, view):
+    for record in _records_filed(view.db, place) if view.db else ():
         if record.folder == place.rule.name:
             return explain_record(record, place.rule, view)
     try:
@@ -168,15 +168,12 @@ def _explain_filed(place: Place, view: QueueView) -> Explanation:
     return Explanation("unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"])
 
 
-def _records_filed(place: Place, view: QueueView) -> list[JobRecord]:
-    if view.db is None:
-        return []
-    if found := read_filed(view.db, place.absolute):
-        return found
-    for base in _bases_of_sidecar(place):
-        if found := read_filed(view.db, base) or read_filed_with_stem(view.db, base):
-            return found
-    return []
+def _records_filed(db: Connection, place: Place) -> list[JobRecord]:
+    found = read_filed(db, place.absolute)
+    for base in () if found else _bases_of_sidecar(place):
+        if found := read_filed(db, base) or read_filed_with_stem(db, base):
+            break
+    return found
 
 
 def _bases_of_sidecar(place: Place) -> Iterator[bytes]:

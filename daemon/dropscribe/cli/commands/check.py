@@ -149,9 +149,13 @@ def render_check(config: Config, document: dict[str, Any], *, is_valid: bool) ->
         for name, provider in providers.items()
         for number, (field, text) in enumerate((provider["expressions"] or {}).items())
     ]
+    parts = []
+    for name, part in folders.items():
+        parts.append([name, "inbox", part["inbox"]["path"], _inbox_words(part["inbox"])])
+        parts += [["", key, part[key]["path"], _target_words(part[key])] for key in ("done", "failed")]
     tables = [
         render_table(["WHAT", "WHERE", "STATE"], rows),
-        _folders_table(folders) if folders else "",
+        render_table(["FOLDER", "PART", "PATH", "STATE"], parts) if folders else "",
         _providers_table(providers) if providers else "",
         render_table(["PROVIDER", "FIELD", "EXPRESSION"], expressions) if expressions else "",
     ]
@@ -182,14 +186,6 @@ def _state_words(state_dir: dict[str, Any]) -> str:
         f"{state_dir['file_system']}, {bytes_words(state_dir['free_bytes'])} free",
         "a daemon is running on it" if state_dir["running"] else "",
     )
-
-
-def _folders_table(folders: dict[str, dict[str, dict[str, Any]]]) -> str:
-    rows = []
-    for name, parts in folders.items():
-        rows.append([name, "inbox", parts["inbox"]["path"], _inbox_words(parts["inbox"])])
-        rows += [["", part, parts[part]["path"], _target_words(parts[part])] for part in ("done", "failed")]
-    return render_table(["FOLDER", "PART", "PATH", "STATE"], rows)
 
 
 def _inbox_words(inbox: dict[str, Any]) -> str:

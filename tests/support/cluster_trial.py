@@ -76,6 +76,8 @@ def run_cluster_trial(
         dropper.drop_rest()
         # A row of a file that another node had just filed is withdrawn after dispatch.YOUNG_SECONDS.
         cluster.until(lambda: _is_over(cluster), "the end", 240 + trial.files / 5)
+        for node in cluster.nodes:
+            node.until_ready()  # one that has just started may not catch the signal yet
         report.exit_code = max(map(abs, cluster.stop()))
         report.starts = cluster.starts
         report.paid_again = paid_again(dropper.dropped, till)

@@ -107,6 +107,8 @@ LEAKS = [
     f'hooks:\n  on_done: [/bin/x, --key, "{CANARY}\n',
     f"providers:\n  api_key: {CANARY}\n",
     f'providers:\n  api_key: "{CANARY}\n',
+    f"providers:\n  - {{type: pulse, api_key: {CANARY}}}\n",
+    f"providers:\n  - {{type: pulse, api_key: {{a: {CANARY}}}, x: 1}}\n",
 ]
 
 

@@ -61,13 +61,13 @@ def is_secret_path(path: Path, text: str) -> bool:
     The names of providers and rules are the user's own and are ignored. A heartbeat's url is a key in
     itself, and any url may hold a password. An unknown key of the queue may be a misspelt dsn.
     """
+    if path[:1] in (("providers",), ("folders",)) and len(path) > 2:
+        path = path[2:]
     names = [part for part in path if isinstance(part, str)]
     if names[:1] == ["queue"] and not _OPEN_IN_QUEUE.intersection(names[1:2]):
         return True
     if names[-1:] == ["url"]:
         return names[0] in {"heartbeat", "notify"} or "@" in text
-    if names[:1] in (["providers"], ["folders"]) and len(names) > 2:
-        del names[:2]
     return any(map(is_secret_name, names))
 
 

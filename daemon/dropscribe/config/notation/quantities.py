@@ -1,8 +1,4 @@
-"""Durations, sizes and the other small notations of the config → numbers.
-
-Guarantees: pure; a refused value raises ValueError with the words that follow the value in the message
-("is not a duration") and, as a second argument, the correct notation.
-"""
+"""Durations, sizes and other small notations of the config → numbers. Refusals are as in ``field_types.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations, sizes and other small notations of the config → numbers. Refusals are as in ``field_types.py``."""
+"""Durations, sizes and other notations of the config → numbers; they are refused as in ``field_types.py``."""
 
 from __future__ import annotations
 

@@ -156,9 +156,7 @@ class AudioFile:
 
     def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
         self._descriptor = descriptor
-        self.executor = (
-            executor  # For blocking calls on its folder; None is the event loop's default executor
-        )
+        self.executor = executor  # For blocking calls on its folder; None is the event loop's default
         self.sha256 = ""  # Hex digest of the whole content, known after a whole pass of :meth:`blocks`
         self.name = name
         self.snapshot = snapshot_of(os.fstat(descriptor))

@@ -35,7 +35,7 @@ AVAILABLE_SECONDS = 2.0  # Interval of the checks for the inbox, whether it is a
 TAKEN = "another dropscribe has it"
 TAKEN_BY_US = "another rule of this daemon has it"  # during a reload, until that rule's thread has ended
 
-_TAKEN_SECONDS = 0.1  # the other may be about to end
+_TAKEN_SECONDS = 0.25  # the other may be about to end
 _MOST_PROBES = 4096  # that wait to be answered; any more would find no lock
 _ROOT_GONE_SECONDS = 0.1
 _SENTENCES = {

@@ -55,12 +55,14 @@ class RuntimeConfig:
     providers: Mapping[str, Provider]
     transcribers: Mapping[tuple[str, str], Transcriber]
     """(folder, provider) → the provider, wrapped with the rule's preparation where the rule wants it."""
+    digests: Mapping[tuple[str, str], str]
+    """(folder, provider) → a digest of all settings that shape an answer, as the language does."""
 
 
 def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engine) -> RuntimeConfig:
     """Everything that the pipeline takes from *config*; *providers* are those that rules name."""
     transcribers: dict[tuple[str, str], Transcriber] = {}
-    spool = Spool(config.state_dir)
+    digests, spool = {}, Spool(config.state_dir)
     for rule in config.folders.values():
         for name in rule.providers:
             settings, plain = config.providers[name], providers[name]
@@ -71,7 +73,19 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
             if rule.links:  # outermost: links are not prepared as recordings are
                 transcriber = WithLinks(transcriber, plain, rule)
             transcribers[rule.name, name] = transcriber
-    return RuntimeConfig(config, providers, transcribers)
+            digests[rule.name, name] = _settings_digest(rule, settings)
+    return RuntimeConfig(config, providers, transcribers, digests)
+
+
+def _settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
+    shaping = {
+        "type": provider.type,
+        "url": provider.url,
+        "model": provider.model,
+        "params": effective_params(provider.type, rule.params_for(provider.name)),
+        **({name: getattr(rule, name) for name in _SHAPING} if rule.reads_media else {}),
+    }
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +151,8 @@ class Claim:
 
     @property
     def settings(self) -> str:
-        """A digest of all settings that shape an answer to the job: another language is another answer."""
-        rule, provider = self.rule, self.provider_config
-        shaping = {
-            "type": provider.type,
-            "url": provider.url,
-            "model": provider.model,
-            "params": effective_params(provider.type, self.params),
-            **({name: getattr(rule, name) for name in _SHAPING} if rule.reads_media else {}),
-        }
-        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+        """The digest of all settings that shape an answer to the job."""
+        return self.runtime.digests[self.rule.name, self.job.provider]
 
     @property
     def result(self) -> StoredResult:

@@ -70,9 +70,11 @@ class EmbeddedDispatcher:
                 self._signals.wake.clear()
                 sleep_seconds = await self._dispatch(group, runner)
                 self._looked_at = time.monotonic()
-                with contextlib.suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(sleep_seconds):
                         await self._signals.wake.wait()
+                except TimeoutError:
+                    self._search_at = 0.0  # a stored result may be due
 
     async def drain(self, grace_seconds: float) -> None:
         """Claim nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""

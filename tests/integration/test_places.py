@@ -18,6 +18,7 @@ from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
 from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.pipeline.handler import build_runtime
+from dropscribe.publish.places import PlaceRefused, check_places
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
 from support.inboxes import wav
@@ -161,6 +162,21 @@ def test_a_place_that_another_user_may_not_write(tmp_path, place, file):
 
     assert run_as_nobody(tmp_path, steps) == 0
     assert (tmp_path / "done" / file).exists()
+
+
+@pytest.mark.parametrize("path", [b"call.wav", b"2026/call.wav"])
+def test_a_done_that_cannot_be_reached_is_the_rules_trouble(tmp_path, path):
+    """The file's sub-folder is not blamed: the rule takes nothing new."""
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "shut").chmod(0)
+
+    async def steps():
+        with pytest.raises(PlaceRefused) as caught:
+            check_places(bytes(tmp_path / "inbox"), bytes(tmp_path / "shut/done"), path)
+        assert caught.value.is_of_rule
+        assert str(caught.value) == f"[Errno 13] Permission denied: '{tmp_path}/shut/done'"
+
+    assert run_as_nobody(tmp_path, steps) == 0
 
 
 def _make_folders_of_nobody(root):

@@ -36,17 +36,17 @@ def test_each_folder_is_opened_once_for_all(rule, monkeypatch):
     for path in paths:
         (inbox / os.fsdecode(path)).write_bytes(b"audio")
     opened = Counter()
-    real = beneath.open_at
+    real = beneath.open_root
 
-    def counted(root, directory):
-        opened[directory] += 1
-        return real(root, directory)
+    def counted(path):
+        opened[path] += 1
+        return real(path)
 
-    monkeypatch.setattr(places, "open_at", counted)
+    monkeypatch.setattr(places, "open_root", counted)
     before = set(os.listdir("/proc/self/fd"))
     outcomes = open_together([_request(rule, path) for path in paths])
     assert [outcome.free.number for outcome in outcomes] == [1] * 4
-    assert opened == {b"": 2, b"sub": 1}  # "" for its files, and for those of "sub", which is not there
+    assert opened == {os.fsencode(rule[1]): 3}  # for its files, for "sub", and again as that is not there
     for outcome in outcomes:
         outcome.audio.close()
     assert set(os.listdir("/proc/self/fd")) == before

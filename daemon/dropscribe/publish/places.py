@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.audio import AudioFile, open_folder_of
-from dropscribe.files.beneath import closing, open_at, stat_at
+from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.permissions import may_act_as_owner
 
@@ -191,8 +191,10 @@ def _open_nearest(opened: contextlib.ExitStack, root: bytes, directory: bytes) -
     place, below = root, directory
     while True:
         try:
-            with _refusals(place, below):
-                return place, below, opened.enter_context(closing(open_at(place, below)))
+            with _refusals(place, b""):
+                top = open_root(place)
+            with closing(top), _refusals(place, below):
+                return place, below, opened.enter_context(closing(open_folder(top, below)))
         except FileNotFoundError:
             parent = os.path.dirname(place.rstrip(b"/"))
             if not below and parent == place:

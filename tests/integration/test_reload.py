@@ -34,6 +34,7 @@ from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.backlog import mark_of
 from dropscribe.queue.sql.rows import read_recent_starts
 from dropscribe.web.listener import Listener
+from support.faults import mounted
 from support.house import digest, make_config, read_json
 from support.inboxes import MemoryQueue, Station, wav
 from support.reloaded import Reloaded
@@ -345,6 +346,20 @@ async def test_an_inbox_that_was_renamed_with_its_rule_is_no_other_daemons(tmp_p
             await house.until((tmp_path / "rule0/done/another.wav").exists)
     assert len(script.calls) == 2
     assert TAKEN not in [line.get("reason") for line in logs]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_two_rules_with_one_folder_are_refused(tmp_path, monkeypatch, kept):
+    """Their paths differ (a bind mount): the second rule would wait for ever, without a word in the log."""
+    one, other = _rule(tmp_path, "rule0", ["main"]), _rule(tmp_path, "rule1", ["main"])
+    changed = one if kept else replace(one, min_age_seconds=0.01)
+    for rule in (one, other):
+        rule.inbox.mkdir(parents=True)
+    with mounted(other.inbox, "--bind", one.inbox):
+        async with Reloaded(monkeypatch, _config_of(tmp_path, one), lambda _: ScriptedProvider()) as house:
+            assert not await house.reload(make_config(tmp_path, rules={"rule0": changed, "rule1": other}))
+            (one.inbox / "call.wav").write_bytes(wav())
+            await house.until((tmp_path / "rule0/done/call.wav").exists)
 
 
 async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):

@@ -186,6 +186,7 @@ class InboxRoot:
         self._path = path
         self._is_exclusive = exclusive
         self.identity: tuple[int, int] | None = None  # (st_dev, st_ino) of the folder that is locked now
+        self.seen: tuple[int, int] | None = None  # of the folder that is there, whoever has locked it
         self._lock: socket.socket | None = None
 
     def unlock(self) -> None:
@@ -201,8 +202,9 @@ class InboxRoot:
                 status = os.fstat(descriptor)
         except OSError as error:
             self.unlock()
+            self.seen = None
             return _describe(error)
-        identity = (status.st_dev, status.st_ino)
+        identity = self.seen = (status.st_dev, status.st_ino)
         if identity == self.identity:
             if self._lock is not None:  # each daemon that probed it has left a connection there
                 with contextlib.suppress(OSError):

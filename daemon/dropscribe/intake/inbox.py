@@ -105,6 +105,11 @@ class Inbox:
         """Whether the thread has not ended yet."""
         return self._thread.is_alive()
 
+    @property
+    def seen_folder(self) -> tuple[int, int] | None:
+        """Device and inode of the folder that the last look found, locked or not; None if there was none."""
+        return self._scanner.availability.root.seen
+
     def look_again(self, changed: bytes | None = None) -> None:
         """List the inbox soon; a file that *changed* after it had been handed over waits longer now."""
         self._asked.append(changed)

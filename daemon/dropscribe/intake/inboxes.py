@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -76,7 +77,8 @@ class Inboxes:
         """Start and lock the inboxes of *rules*, before any old one is stopped; returns all of them by name.
 
         Those whose rule has not changed are the old ones. A file system that hangs is not waited for. Raises
-        StoreInUse if another daemon has one of the new inboxes; nothing has changed then.
+        StoreInUse if another daemon has one of the new inboxes, or if two rules have the same folder by paths
+        that do not show it (a bind mount); nothing has changed then.
         """
         unchanged = {
             name: inbox
@@ -84,17 +86,18 @@ class Inboxes:
             if name in rules
             and all(getattr(inbox.rule, key) == getattr(rules[name], key) for key in INTAKE_KEYS)
         }
-        # Our own old threads may still hold locks: the thread of a changed rule until commit, the thread of
-        # a rule that was removed and is now back until it has ended.
-        taken = {TAKEN} if self._inboxes or self._ending else {TAKEN, TAKEN_BY_US}
         new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         with contextlib.ExitStack() as undo:
             undo.callback(self.discard, new)
             for inbox in new.values():
                 inbox.start()
             await _until_all(new.values(), lambda inbox: inbox.has_looked, _FIRST_LOOK_SECONDS)
+            seen = Counter(inbox.seen_folder for inbox in (*unchanged.values(), *new.values()))
             for inbox in new.values():
-                if (reason := inbox.state().reason) in taken:
+                reason = inbox.state().reason
+                # Our own old threads may still hold locks: the thread of a changed rule until commit, the
+                # thread of a rule that was removed and is now back until it has ended.
+                if reason == TAKEN or (reason == TAKEN_BY_US and seen[inbox.seen_folder] > 1):
                     remedy = "stop the other daemon, or give each its own inbox"
                     raise StoreInUse(str(inbox.rule.inbox), reason, remedy)
             undo.pop_all()

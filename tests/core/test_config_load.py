@@ -499,6 +499,7 @@ def test_a_command_that_sends_nothing_needs_no_key(tmp_path, key):
         "notify: {webhook: {url: 'https://x.example', secret: '${NOT_SET_HERE}'}}",
         "notify: {urls: ['${NOT_SET_HERE}']}",
         "notify: {urls: '${NOT_SET_HERE}'}",
+        "notify: {urls: ['tgram://${NOT_SET_HERE}/123']}",  # apprise is not asked about what is left of it
     ],
 )
 def test_a_command_that_sends_nothing_needs_no_secret_of_the_daemon(section):

@@ -58,6 +58,15 @@ def test_it_is_there_when_the_file_is_broken(path, broken):
     }
 
 
+def test_a_url_from_a_variable_is_needed_by_the_daemon_alone(path):
+    """Also one with an "@", which might be a password: reports go on in a shell without the variable."""
+    path.write_text(TEXT.replace("  q:", '  o: {type: openai, url: "${ASR_URL}"}\n  q:'))
+    environ = {"RUNNING_KEY": CANARY, "BASE": str(path.parent), "ASR_URL": f"https://x.example/@{CANARY}"}
+    store_running_config(load_config(path, environ=environ)[0])
+    assert load_running_config(path, environ={}).providers.keys() == {"o", "p", "q"}
+    assert CANARY not in (path.parent / "kept" / RUNNING_NAME).read_text()
+
+
 def test_it_holds_no_secret_and_is_nobody_elses_to_read(path):
     """Neither a key nor a url that is one is copied; the mode is 0600."""
     kept = path.parent / "kept" / RUNNING_NAME

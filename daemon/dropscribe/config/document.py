@@ -210,9 +210,11 @@ class Document:
         if isinstance(value, list):
             found = [self.without_secrets((*path, index), item) for index, item in enumerate(value)]
             return [item for item in found if item is not _SECRET]
+        written = self._places[path][1].value
+        if isinstance(written, str) and _ONE_VARIABLE.fullmatch(written) and is_secret_path(path, written):
+            return written
         if value is not None and is_secret_path(path, str(value)):
-            written = self._places[path][1].value
-            return written if isinstance(written, str) and _ONE_VARIABLE.fullmatch(written) else _SECRET
+            return _SECRET
         return value.replace("${", "$${") if isinstance(value, str) else value
 
     def _data_of(self, path: Path, key: Span | None, node: Node) -> Any:

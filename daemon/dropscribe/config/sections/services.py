@@ -204,7 +204,8 @@ class NotifyConfig(Section):
             read.values["urls"] = ()
             for index, url in enumerate(urls):
                 path = read.document.item_path((*read.path, "urls"), index)
-                if apprise.Apprise.instantiate(url.reveal()) is None:
+                is_known_bad = read.document.has_problem_below(path)  # such as a variable that is not set
+                if not is_known_bad and apprise.Apprise.instantiate(url.reveal()) is None:
                     hint = "each service has a form of its own: see apprise's documentation"
                     read.document.report(path, "apprise cannot use this url", hint)
                 read.values["urls"] += (with_origin(url, path, read.document),)

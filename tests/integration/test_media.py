@@ -20,12 +20,14 @@ import dropscribe
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile
+from dropscribe.media.fitting import OPUS
 from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Decoder
 from dropscribe.native.process import Worker
+from dropscribe.native.recording import Piece
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from support.house import House, digest, make_config, prepared, read_json, tree
-from support.recordings import clip, needs_media, noise, silence, write_wav
+from support.recordings import RATE_HZ, clip, needs_media, noise, silence, write_wav
 from support.scripted import ScriptedProvider
 from support.speech import needs_speech
 
@@ -293,6 +295,51 @@ async def test_a_recording_refused_whole_fails(house_of, tmp_path):
         await house.drop("call.wav", content)
         await house.rest()
         assert read_json(house.rule().failed / "call.error.json")["code"] == "bad_audio"
+
+
+@pytest.mark.parametrize("told", [[(0, False)], [(1, True)], [(-1, True)], [(0, True), (0, True)]])
+async def test_a_worker_cannot_invent_repeat_or_skip_pieces(house_of, tmp_path, monkeypatch, told):
+    """One that a recording has taken over would have pieces paid for without end, or leave them out."""
+
+    def encode(*_):
+        for number, is_written in told:
+            with (tmp_path / "piece").open("w+b") as file:
+                yield Piece(number, 0.0, 8.0, is_written=is_written), file if is_written else None
+
+    provider = Listening()
+    monkeypatch.setattr(Decoder, "encode", encode)
+    async with house_of(provider, prepare="always") as house:
+        await house.drop("call.wav", write_wav(tmp_path / "x.wav", noise(8)))
+        await house.rest()
+        assert read_json(house.rule().failed / "call.error.json")["code"] == "undecodable"
+    assert len(provider.heard) == len(told) - 1
+
+
+async def test_a_recording_without_one_whole_sample_fails(house_of, tmp_path):
+    """Five samples at 48 kHz are not two at 16 kHz: the resampler gives none."""
+    provider = Listening()
+    content = bytearray(write_wav(tmp_path / "x.wav", noise(5 / RATE_HZ), noise(5 / RATE_HZ)))
+    content[24:28] = (48_000).to_bytes(4, "little")
+    async with house_of(provider, "pulse", prepare="when_needed") as house:
+        await house.drop("call.wav", bytes(content))
+        await house.rest()
+        assert read_json(house.rule().failed / "call.error.json")["code"] == "undecodable"
+    assert provider.heard == []
+
+
+@pytest.mark.parametrize(("content", "seconds"), [(noise(4), 2.0), (noise(12), 10.0)])
+async def test_room_on_disk_is_checked_for_the_longest_piece(
+    house_of, tmp_path, monkeypatch, content, seconds
+):
+    """That of a recording that is cut is as long as it may be, and no longer than is assumed otherwise."""
+    asked = []
+    new_piece = Spool.new_piece
+    monkeypatch.setattr("dropscribe.media.sending.LONGEST_SECONDS", 2.0)
+    monkeypatch.setattr(Spool, "new_piece", lambda spool, size: asked.append(size) or new_piece(spool, size))
+    async with house_of(Listening(), prepare="always", max_duration_seconds=10.0) as house:
+        await house.drop("call.wav", write_wav(tmp_path / "x.wav", content))
+        await house.rest()
+    assert set(asked) == {OPUS.most_bytes(seconds)}
 
 
 async def test_a_worker_that_is_not_needed_any_more_ends_beside_the_event_loop(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 WaitForTurn = Callable[[str], Awaitable[None]]
 
-# Assumed length of a piece when disk space is checked; a longer one may fill the disk later.
+# Assumed length of an only piece when disk space is checked; a longer one may fill the disk later.
 LONGEST_SECONDS = 3600.0
 # Limit of the wait for a cancelled thread: it ends with its worker, unless a dead mount blocks it.
 _STOPPED_SECONDS = 5.0
@@ -112,8 +112,8 @@ class PieceByPiece:
         log.info("recording.prepared", **told, codec=self.fit.format.codec, pieces=count)
         for source in self.fit.sources:
             await self._send_source(source, cuts[source.track], sha256, params)
-        if self._refusal is not None and all(part.answer is None for part in self._parts):
-            raise self._refusal
+        if all(part.answer is None for part in self._parts):
+            raise self._refusal or AudioRejected("undecodable", "it is too short to be decoded")
         with contextlib.suppress(OSError):  # unmarked, the answers are only kept longer
             await asyncio.to_thread(self.spool.mark_whole, sha256)
         length = max(part.piece.end for part in self._parts)
@@ -134,14 +134,19 @@ class PieceByPiece:
         keys = [(sha256, self._key(params, source, cuts, number)) for number in range(len(cuts) + 1)]
         stored = await asyncio.to_thread(lambda: [self.spool.read_answer(*key) for key in keys])
         known = {number for number, answer in enumerate(stored) if answer is not None}
-        most_bytes = self.fit.format.most_bytes(min(self.fit.longest_seconds, LONGEST_SECONDS))
+        longest = self.fit.longest_seconds if cuts else min(self.fit.longest_seconds, LONGEST_SECONDS)
+        most_bytes = self.fit.format.most_bytes(longest)
         make_file = partial(self.spool.new_piece, most_bytes)
         pieces = self.decoding.decoder.encode(source, self.fit.format, cuts, known, make_file)
+        count = 0
         try:
             while (made := await self.decoding.run(lambda: next(pieces, None))) is not None:
                 piece, file = made
-                if piece.number >= len(keys):
+                # A worker that a recording has taken over may repeat a piece, or skip one that is not known.
+                is_next = piece.number == count < len(keys)
+                if not is_next or (file is None) != (count in known):
                     raise AudioRejected("undecodable", "the decoder gave no usable answer")
+                count += 1
                 if file is None:
                     self._parts.append(Answered(piece, source, stored[piece.number]))
                 else:

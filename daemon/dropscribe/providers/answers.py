@@ -63,15 +63,23 @@ def parse_json(body: bytes) -> Any:
         parsed = json.loads(body, parse_float=_finite, parse_int=_bounded, parse_constant=lambda _: None)
     except RecursionError:
         raise TooLarge("nested too deep") from None
-    if isinstance(parsed, dict | list) and _is_deeper(parsed, MOST_LEVELS):
+    if _is_deeper(parsed, MOST_LEVELS):
         raise TooLarge("nested too deep")
     return parsed
 
 
-def _is_deeper(container: dict[str, Any] | list[Any], levels: int) -> bool:
-    children = container.values() if isinstance(container, dict) else container
-    inner = (child for child in children if isinstance(child, dict | list))
-    return levels == 0 or any(_is_deeper(child, levels - 1) for child in inner)
+def _is_deeper(value: Any, levels: int) -> bool:
+    containers = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        if not containers:
+            return False
+        containers = [
+            child
+            for item in containers
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+    return bool(containers)
 
 
 def error_body(answer: Answer) -> ErrorBody:

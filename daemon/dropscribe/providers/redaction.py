@@ -6,18 +6,17 @@ times that of the answer, which providers/transport/http.py bounds.
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dropscribe.core.text.printing import one_line, plain_text
 from dropscribe.core.text.redaction import SecretMask
+from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from dropscribe.transcripts.model import Segment, Transcript, Word
 
 REASON_CHARACTERS = 500
 
@@ -87,15 +86,27 @@ def _is_no_word(secret: str) -> bool:
 def cleaned(transcript: Transcript, redactor: Redactor) -> Transcript:
     """*transcript* as it may be stored, printed and rendered."""
     words = tuple(
-        replace(word, word=plain_text(redactor.text(word.word))[:WORD_CHARACTERS], **_marks(word, redactor))
+        Word(
+            plain_text(redactor.text(word.word))[:WORD_CHARACTERS],
+            _seconds(word.start),
+            _seconds(word.end),
+            word.confidence,
+            _label(word.speaker, redactor),
+        )
         for word in transcript.words[:MOST_WORDS]
     )
     segments = tuple(
-        replace(segment, text=plain_text(redactor.text(segment.text)), **_marks(segment, redactor))
+        Segment(
+            plain_text(redactor.text(segment.text)),
+            _seconds(segment.start),
+            _seconds(segment.end),
+            _label(segment.speaker, redactor),
+            segment.confidence,
+        )
         for segment in transcript.segments[:MOST_SEGMENTS]
     )
     is_cut = len(words) < len(transcript.words) or len(segments) < len(transcript.segments)
-    return replace(
+    return dataclasses.replace(
         transcript,
         text=plain_text(redactor.text(transcript.text)),
         language=_label(transcript.language, redactor),
@@ -107,11 +118,6 @@ def cleaned(transcript: Transcript, redactor: Redactor) -> Transcript:
         model=_label(transcript.model, redactor),
         raw=redactor.value(transcript.raw),
     )
-
-
-def _marks(part: Word | Segment, redactor: Redactor) -> dict[str, Any]:
-    speaker = _label(part.speaker, redactor)
-    return {"start": _seconds(part.start), "end": _seconds(part.end), "speaker": speaker}
 
 
 def _label(text: str | None, redactor: Redactor) -> str | None:

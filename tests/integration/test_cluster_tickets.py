@@ -18,10 +18,13 @@ from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import (
     AttemptEnd,
     FileSnapshot,
+    Hold,
     JobState,
     NewJob,
     OutputNames,
     Retry,
+    Scope,
+    ScopeKind,
     StoredResult,
 )
 from dropscribe.core.retry import RetryLimits
@@ -244,6 +247,37 @@ def test_a_claim_whose_confirmation_was_lost_finds_its_answer(store, tmp_path):
 
     assert [claim(number).result.document for _ in range(2)] == [b"{}", b"{}"]
     assert claim(next(CLAIMS)) is None
+
+
+def test_a_result_that_has_lost_its_answer_stops_no_other(store, tmp_path):
+    """Another program has deleted it; the row goes first for ever, and is no reason to publish nothing."""
+    for name in (b"a", b"b"):
+        queue_file(store, name)
+        keep(store, begin(store, "n0"), kept_as(tmp_path, name))
+    store.call(lambda db: db.execute("UPDATE jobs SET ticket = NULL")).result()
+    store.call(lambda db: db.execute("DELETE FROM answers WHERE audio = ?", (b"a.wav",))).result()
+    own, kind = admit(store), ticket_rows.PUBLISH
+    job = store.call(lambda db: ticket_rows.claim(db, own, kind, next(CLAIMS), "n0", store.now())).result()
+    assert job.path == b"b.wav"
+
+
+def test_a_held_folder_is_probed_while_other_folders_have_jobs(store):
+    """They may have jobs for days, and the folder's files would wait as long."""
+    for number in range(3):
+        queue_file(store, b"%d" % number)
+    held = queue_file(store, b"held")
+    store.call(lambda db: db.execute("UPDATE jobs SET folder = 'held' WHERE id = ?", (held,))).result()
+    scope = Scope(ScopeKind.FOLDER, "held")
+    hold = Hold(scope, "refused", "refused", 0.0, next_probe_at=1.0, wait_seconds=1.0)
+    store.call(lambda db: hold_rows.write_hold(db, hold)).result()
+    own = admit(store)
+    own.plan = Plan(PLAN.providers, {**PLAN.chains, "held": ("pulse",)})
+
+    def begin_as_planned():
+        claim, number = ticket_rows.claim, next(CLAIMS)
+        return store.call(lambda db: claim(db, own, "pulse", number, "n0", store.now())).result()
+
+    assert [begin_as_planned().folder for _ in range(3)] == ["held", "calls", "calls"]
 
 
 def test_a_closed_folder_is_left_to_other_nodes(store):

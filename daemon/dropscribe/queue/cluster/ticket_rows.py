@@ -152,26 +152,32 @@ def claim(
     # An earlier try may have claimed it: its commit was made and the confirmation was lost.
     if claimed := rows.read_jobs(db, "ticket = ? AND node = ?", (claim_id, node)):
         return _with_result(db, claimed[0])
-    claim = "UPDATE jobs SET ticket = ?, node = ? WHERE id ="
-    if kind in {POLL, PUBLISH}:
-        which, folders = _due_of(kind, own)
-        due = f"SELECT id FROM jobs WHERE {which} ORDER BY due_at, id LIMIT 1"
-        row = db.execute(
-            f"{claim} ({due}) RETURNING {rows.JOB_COLUMNS}", (claim_id, node, folders, now)
-        ).fetchone()
-        return _with_result(db, rows.job_of(row)) if row else None
-    limits = own.plan.providers.get(kind)
+    job = (_next_due if kind in {POLL, PUBLISH} else _begin_attempt)(db, own, kind, now)
+    if job is not None and not isinstance(job, float):
+        db.execute("UPDATE jobs SET ticket = ?, node = ? WHERE id = ?", (claim_id, node, job.id))
+    return job
+
+
+def _next_due(db: Connection, own: Admission, kind: str, now: float) -> Job | None:
+    which, folders = _due_of(kind, own)
+    # With its answer in one statement: a row without one, which another program has made, stops no other.
+    read = rows.read_jobs if kind == POLL else result_rows.jobs_with_result
+    return next(iter(read(db, f"{which} ORDER BY due_at, id LIMIT 1", (folders, now))), None)
+
+
+def _begin_attempt(db: Connection, own: Admission, provider: str, now: float) -> Job | float | None:
+    limits = own.plan.providers.get(provider)
     if limits is None:
         return None  # a reload has removed the provider
-    pace = db.execute("SELECT next_at FROM paces WHERE provider = ?", (kind,)).fetchone()
+    pace = db.execute("SELECT next_at FROM paces WHERE provider = ?", (provider,)).fetchone()
     if pace is not None and pace[0] > now:  # starts are evenly spaced over all nodes
         return float(pace[0] - now)
     whole = read_admission(db, own, now)
     has_suspect = whole.in_flight.suspects() > 0
-    for request in whole.requests_of(limits):
+    # A held folder's probe first: the jobs of other folders may never run out.
+    for request in sorted(whole.requests_of(limits), key=lambda request: not request.is_probe):
         for job in claims.claim_for_provider(db, replace(request, limit=1), now, has_suspect=has_suspect):
             own.note_turn(job)
-            db.execute(f"{claim} ?", (claim_id, node, job.id))
             if limits.requests_per_minute:
                 reserve_start(db, limits, now)
             return job

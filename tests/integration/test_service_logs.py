@@ -297,3 +297,16 @@ def test_the_journal_is_recognised_by_device_and_inode(tmp_path):
         assert not log_lines.is_journal(stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
         assert not log_lines.is_journal(stream, {})
     assert not log_lines.is_journal(io.StringIO(), mine)
+
+
+def test_names_of_fields_are_cleaned_once(monkeypatch):
+    """Every line has the same few; to clean them for each doubles what a line costs."""
+    redactor, cleaned, clean_text = Redactor(), [], Redactor.clean_text
+    monkeypatch.setattr(
+        Redactor, "clean_text", lambda self, text: cleaned.append(text) or clean_text(self, text)
+    )
+    for number in range(3):
+        redactor.clean_fields({"folder": number, "attempts": number})
+    assert cleaned == ["folder", "attempts"]
+    redactor.learn(["attempts"])
+    assert redactor.clean_fields({"attempts": 1}) == {"***": 1}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import json
 import os
 import re
@@ -80,6 +81,7 @@ def _value(value: Plain) -> str:
     return '"' + "".join(_ESCAPES.get(c) or escape_text(c) for c in text) + '"'
 
 
+@functools.lru_cache(maxsize=512)  # the code's own words: a few dozen in all
 def _bare_key(key: str) -> str:
     return "".join(c if c.isprintable() and c not in ' ="' else "_" for c in key) or "_"
 

@@ -66,6 +66,15 @@ def configure_logging(
 class Redactor(SecretMask):
     """Reduces log fields to printable values and masks secrets."""
 
+    def learn(self, secrets: Iterable[str]) -> None:
+        """As :meth:`SecretMask.learn`."""
+        super().learn(secrets)
+        self._key = functools.lru_cache(maxsize=512)(self._clean_key)  # anew: threads may fill the old one
+
+    def _clean_key(self, key: str) -> tuple[str, bool]:
+        """The clean name of a field, and whether it marks the value as secret."""
+        return self.clean_text(key), _SECRET_KEY.search(key) is not None
+
     def clean_text(self, text: str) -> str:
         """*text* without secrets, and with its URLs cut before the query."""
         text = self.mask(text)
@@ -77,8 +86,8 @@ class Redactor(SecretMask):
         """*fields* as plain values; those whose key says that they are secret are masked."""
         plain: dict[str, Plain] = {}
         for key, value in fields.items():
-            is_secret = value is not None and _SECRET_KEY.search(str(key))
-            plain[self.clean_text(str(key))] = MASK if is_secret else self.clean(value)
+            name, is_secret = self._key(str(key))
+            plain[name] = MASK if is_secret and value is not None else self.clean(value)
         return plain
 
     def clean(self, value: object) -> Plain:

@@ -73,8 +73,9 @@ class Reporter:
         say(f"file.{event}", folder=job.folder, path=job.path, filed=filed, **facts, **more)
         if self.metrics:
             self.metrics.observe_filed(job.folder, event, time.time(), job.provider, document.get("duration"))
-        places = _places(job, filed, names, document.get("recorded_at"))
-        self._tell(event, {**places, **facts, **failure})
+        if self.hooks or self.notifications:
+            places = _places(job, filed, names, document.get("recorded_at"))
+            self._tell(event, {**places, **facts, **failure})
 
     def held(self, hold: Hold) -> None:
         """Report the beginning of a hold, once; its probes are not reported."""

@@ -9,13 +9,16 @@ import re
 import shutil
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.app.housekeeping import Housekeeping
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import Progress
@@ -28,7 +31,7 @@ from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
 from dropscribe.web.views import iso_time, progress_of
-from support.pages import Site, serving
+from support.pages import serving
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 from support.waiting import until
 
@@ -760,24 +763,30 @@ def test_what_a_crash_left_of_an_upload_is_removed(scene, tmp_path):
     old = time.time() - LEFTOVER_SECONDS - 60
     for path in (left, written, link, folder, other, victim):
         os.utime(path, (old, old), follow_symlinks=False)
-    rule = Site(scene).config.folders["calls"]
     with written.open("r+b"):
-        remove_leftovers(rule)
+        assert remove_leftovers(scene.root / "inbox") == 1
     assert not left.exists()
     assert written.exists()
-    remove_leftovers(rule)
+    assert remove_leftovers(scene.root / "inbox") == 1
     assert sorted((scene.root / "inbox").iterdir()) == sorted([new, link, folder, other])
     assert victim.exists()
 
 
-async def test_an_upload_removes_what_a_crash_left(scene):
-    """The next upload into a folder looks for those that broke off."""
+async def test_the_daemon_looks_for_broken_uploads(scene):
+    """Also where nobody uploads any more, but only where uploads are on; an upload lists no inbox."""
     hidden_upload(scene, 1).write_bytes(b"x")
     os.utime(hidden_upload(scene, 1), (0, 0))
     async with serving(scene, uploads=True) as site, site.client() as client:
         files = [("file", ("new.wav", wav_bytes()))]
         assert (await client.post("/folders/calls/upload", files=files)).status_code == 200
-        await until(lambda: not hidden_upload(scene, 1).exists())
+        assert hidden_upload(scene, 1).exists()
+        runtime = SimpleNamespace(config=replace(site.config, http=None))
+        housekeeping = Housekeeping(site.engine, lambda: runtime)
+        await housekeeping._remove_uploads()
+        assert hidden_upload(scene, 1).exists()
+        runtime.config = site.config
+        await housekeeping._remove_uploads()
+    assert not hidden_upload(scene, 1).exists()
 
 
 async def test_uploads_are_off_unless_the_config_says_so(scene):

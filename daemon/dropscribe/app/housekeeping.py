@@ -1,4 +1,4 @@
-"""Recurring work: deletes old rows and remote jobs, notices releases, indexes transcripts.
+"""Recurring work: deletes old rows, remote jobs and broken uploads, notices releases, indexes transcripts.
 
 Guarantees: a result is stored before its job at a provider is deleted; a failed deletion is retried up to
 MOST_TRIES times with growing waits, also after a restart.
@@ -21,13 +21,14 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.providers.base import JobProvider
 from dropscribe.queue.sql import claims
+from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.status import LIVE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, FolderRule
     from dropscribe.pipeline.handler import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
@@ -43,6 +44,7 @@ _FIRST_WAIT_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 6 * 3600.0
 RELEASE_LOOK_SECONDS = 2.0
 PRUNE_GAP_SECONDS = 0.05  # pause between two batches, so that claims and results come first
+UPLOAD_LOOK_SECONDS = 6 * 3600.0
 INDEX_LOOK_SECONDS = 2.0
 INDEX_SWEEP_SECONDS = 60.0
 INDEX_BUSY_SHARE = 0.05
@@ -57,7 +59,7 @@ class Housekeeping:
     def __init__(self, engine: Engine, runtime: Callable[[], RuntimeConfig]) -> None:
         self._engine = engine
         self._runtime = runtime
-        self._threads = DaemonThreads(1, "search index")
+        self._threads = DaemonThreads(2, "housekeeping")  # one for uploads, one for the search index
         self._seen: object = None  # change_token when releases were looked for
         self._indexer = Indexer()
         self._indexed: object = None  # change_token when all was indexed
@@ -70,6 +72,7 @@ class Housekeeping:
                 _repeat(self._prune, PRUNE_LOOK_SECONDS, "queue.not_pruned"),
                 _repeat(self._delete_remote_jobs, DELETION_LOOK_SECONDS, "remote_jobs.not_deleted"),
                 _repeat(self._notice_releases, RELEASE_LOOK_SECONDS, "release.not_noticed"),
+                _repeat(self._remove_uploads, UPLOAD_LOOK_SECONDS, "uploads.not_removed"),
                 _repeat(self._index, INDEX_LOOK_SECONDS, "search.not_indexed"),
             ):
                 group.create_task(task)
@@ -102,6 +105,11 @@ class Housekeeping:
             before, self._seen = self._seen, change_token(config)
             if self._seen != before:
                 self._engine.signals.wake.set()
+
+    async def _remove_uploads(self) -> None:
+        config = self._runtime().config
+        for rule in config.folders.values() if config.http and config.http.uploads else ():
+            await asyncio.wrap_future(self._threads.submit(remove_broken_uploads, rule))
 
     async def _index(self) -> float | None:
         """Index a batch of finished files in a thread of its own; publishing never waits."""
@@ -164,6 +172,19 @@ async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDel
         left = {"provider": deletion.provider, "remote_id": deletion.remote_id}
         log.warning("remote_job.left", **left, reason=failure)
     await engine.store.do(lambda db: claims.end_deletion(db, deletion, retry_at))
+
+
+def remove_broken_uploads(rule: FolderRule) -> None:
+    """Remove uploads to the page that a crash cut off, if the inbox answers."""
+    from dropscribe.web.uploads import remove_leftovers  # noqa: PLC0415  # only where uploads are on
+
+    try:
+        count = ask_disk(rule.inbox, lambda: remove_leftovers(rule.inbox), seconds=LISTING_SECONDS)
+    except OSError as error:
+        log.debug("uploads.not_removed", folder=rule.name, reason=error.strerror or str(error))
+        return
+    if count:
+        log.info("uploads.removed", folder=rule.name, count=count)
 
 
 def change_token(config: Config) -> object:

@@ -16,7 +16,6 @@ import unicodedata
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dropscribe.core.naming import free_name
@@ -30,13 +29,12 @@ from dropscribe.web.site import Refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
     from dropscribe.config.model import FolderRule
     from dropscribe.web.site import FolderCalls
-
-log = structlog.get_logger()
 
 MOST_UPLOAD_BYTES = 8 * 1024**3
 MOST_FILES = 100
@@ -81,7 +79,6 @@ async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) ->
         closed = asyncio.wrap_future(calls.follow(form.close))
         if not calls.hangs:
             await asyncio.wait((closed,), timeout=HANG_SECONDS)
-            calls.follow(partial(remove_leftovers, rule))
 
 
 async def _blocks_of(request: Request) -> AsyncIterator[bytes]:
@@ -212,13 +209,14 @@ def _hidden_name() -> bytes:
     return b".dropscribe-upload-" + secrets.token_hex(8).encode() + b".part"
 
 
-def remove_leftovers(rule: FolderRule) -> None:
-    """Remove incomplete uploads that a crash has left in a rule's inbox; OSError if it cannot be listed.
+def remove_leftovers(inbox: Path) -> int:
+    """Remove incomplete uploads that a crash has left in *inbox*; returns their number.
 
     Another node of a cluster may be writing one: it has a writer, or has changed within LEFTOVER_SECONDS.
+    Raises OSError if the inbox cannot be listed.
     """
     removed = 0
-    with closing(open_listable_root(os.fsencode(rule.inbox))) as folder:
+    with closing(open_listable_root(os.fsencode(inbox))) as folder:
         for name in filter(_HIDDEN_NAME.fullmatch, map(os.fsencode, os.listdir(folder))):
             with contextlib.suppress(OSError):  # a link or a folder, or gone, or not permitted
                 descriptor, status = open_with_status(folder, name)
@@ -227,8 +225,7 @@ def remove_leftovers(rule: FolderRule) -> None:
                     if is_old and probe_lease(descriptor) is not Lease.WRITER:
                         os.unlink(name, dir_fd=folder)
                         removed += 1
-    if removed:
-        log.info("uploads.removed", folder=rule.name, count=removed)
+    return removed
 
 
 def safe_name(name: bytes) -> bytes:

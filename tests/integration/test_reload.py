@@ -7,10 +7,12 @@ import contextlib
 import os
 import random
 import socket
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,9 +29,11 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
-from dropscribe.intake.availability import TAKEN
+from dropscribe.intake import inbox as intake_inbox
+from dropscribe.intake import inboxes as intake_inboxes
+from dropscribe.intake.availability import TAKEN, TAKEN_BY_US
 from dropscribe.intake.inbox import Inbox
-from dropscribe.intake.inboxes import INTAKE_KEYS
+from dropscribe.intake.inboxes import INTAKE_KEYS, Inboxes
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.backlog import mark_of
 from dropscribe.queue.sql.rows import read_recent_starts
@@ -476,6 +480,46 @@ async def test_a_file_that_the_rule_leaves_alone_now_is_not_sent(tmp_path, monke
         starts = await house.daemon.engine.store.do(lambda db: read_recent_starts(db, 0.0))
     assert (tmp_path / "rule0/inbox/b.wav").exists()
     assert len(script.calls) == len(starts) == 2
+
+
+class _StoppedQueue(MemoryQueue):
+    """A queue whose calls do not return before it is let go, as those of a mount that hangs."""
+
+    def __init__(self):
+        super().__init__()
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def submit(self, jobs):
+        self.began.set()
+        self.go.wait()
+        return super().submit(jobs)
+
+
+async def test_an_inbox_whose_old_thread_hangs_is_not_waited_for(tmp_path, monkeypatch):
+    """The log names the thread that has it; `run --once` ends; the new thread goes on once it has ended."""
+    monkeypatch.setattr(intake_inbox, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(intake_inboxes, "_HANG_CHECK_SECONDS", 0.05)
+    queue, one = _StoppedQueue(), _rule(tmp_path, "rule0", ["main"])
+    one.inbox.mkdir(parents=True)
+    inboxes = Inboxes(Mock(), queue, lambda: None, "token")
+    with capture_logs() as logs:
+        inboxes.commit(await inboxes.prepare({"rule0": one}))
+        (one.inbox / "call.wav").write_bytes(wav())
+        await _until(queue.began.is_set)
+        inboxes.commit(await inboxes.prepare({"rule0": replace(one, min_age_seconds=0.01)}))
+        await _until(lambda: not inboxes.is_settling())
+        assert inboxes.unavailable() == {"rule0": TAKEN_BY_US}
+        queue.go.set()
+        await _until(lambda: not inboxes.unavailable())
+        await inboxes.stop()
+        await inboxes.release()
+    assert "inbox.hangs" in [line["event"] for line in logs]
+
+
+async def _until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # it depends on threads
+            await asyncio.sleep(0.01)
 
 
 async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_path):

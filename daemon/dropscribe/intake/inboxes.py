@@ -124,7 +124,6 @@ class Inboxes:
         for inbox in inboxes:
             inbox.stop()
         self._reported.difference_update(inboxes)
-        self._hanging.difference_update(inboxes)
         self._ending = {inbox for inbox in (*self._ending, *inboxes) if inbox.is_alive()}
 
     def _make(self, rule: FolderRule) -> Inbox:
@@ -149,10 +148,11 @@ class Inboxes:
     def _check_for_hangs(self) -> None:
         """Report inboxes with hanging threads, because such a thread cannot report anything itself."""
         self._next_check = self._loop.call_later(_HANG_CHECK_SECONDS, self._check_for_hangs)
-        hanging = {inbox for inbox in self._inboxes.values() if inbox.is_hanging()}
+        current = {*self._inboxes.values()}
+        hanging = {inbox for inbox in current | self._ending if inbox.is_hanging()}
         for inbox in hanging - self._hanging:
             log.warning("inbox.hangs", folder=inbox.rule.name, reason=inbox.state().reason)
-        for inbox in hanging ^ self._hanging:
+        for inbox in (hanging ^ self._hanging) & current:
             self._changed(inbox.rule.name)
         self._hanging = hanging
 
@@ -179,11 +179,13 @@ class Inboxes:
 
     def is_settling(self) -> bool:
         """Whether a first listing has not ended yet, or a file waits only for its quiet time."""
+        # An old thread that hangs may keep its inbox for good.
+        is_decided = bool(self._ending & self._hanging)
         for inbox in self._inboxes.values():
             is_known = inbox in self._reported or inbox in self._hanging
             state = inbox.state()
             is_open = state.available and (not state.scanned_once or state.waits_for_quiet)
-            if not is_known or state.is_undecided or is_open:
+            if not is_known or is_open or (state.is_undecided and not is_decided):
                 return True
         return False
 

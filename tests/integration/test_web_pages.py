@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
@@ -19,9 +21,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.app.housekeeping import Housekeeping
+from dropscribe.cli.commands.status import render_status
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import Progress
+from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports.transcript_reader import MOST_DOCUMENT_COMMAS, read_document
 from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener, routes
@@ -31,7 +35,7 @@ from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
 from dropscribe.web.views import iso_time, progress_of
-from support.pages import serving
+from support.pages import Site, serving
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 from support.waiting import until
 
@@ -123,6 +127,29 @@ async def test_the_overview_shows_a_pause_with_its_end(scene):
     assert f'tried again <time datetime="{iso_time(until)}' in text
     assert f"; the next request goes {moment_words(until)}" in text
     assert '<span class="tag warn">paused</span>' in text
+
+
+async def test_the_overview_names_files_that_stay_and_silent_nodes(scene, monkeypatch):
+    """In the words of ``dropscribe status``."""
+    with scene.queue() as store:
+        stuck = {"code": NOT_MOVABLE, "reason": "Permission denied", "due_at": time.time() + 60}
+        add_job(store, scene, "stuck.wav", **stuck)
+        scene.write_live(settling=1, waiting={"<open>.wav": "open"}, idle_writers=["<open>.wav"])
+        node = {"name": "b", "host": "h", "role": "all", "version": "1", "in_flight": 0, "silent": True}
+        beats = dict.fromkeys(("started_at", "last_beat"), "2026-11-01T00:00:00Z")
+        document = await Site(scene).status() | {"nodes": [node | beats]}
+        monkeypatch.setattr(Site, "status", AsyncMock(return_value=document))
+        async with serving(scene) as site:
+            text = html.unescape(await page_of(site, "/"))
+    told = render_status(document, time.time())
+    for words in (
+        "node b is silent: its last heartbeat was ",
+        "; its files are processed by other nodes",
+        "folder calls: <open>.wav stays open for writing and is not written to; 'why FILE' tells more",
+        "folder calls: 1 file cannot be moved; because: Permission denied",
+    ):
+        assert words in told
+        assert words[0].upper() + words[1:] in text
 
 
 async def test_a_new_daemon_has_an_overview_too(scene):

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import unicodedata
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.printing import clock_text, duration_words, escape_text, path_text
@@ -136,6 +137,11 @@ def time_words(unix_seconds: float, now: float) -> str:
         distance = duration_words(abs(unix_seconds - now))
         away = f"in {distance}" if unix_seconds > now else f"{distance} ago"
     return f"{time.strftime(form, local)} ({away})"
+
+
+def unix_time(text: str) -> float:
+    """The Unix seconds of a time in the document of ``status --json``."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def moment_words(unix_seconds: float) -> str:

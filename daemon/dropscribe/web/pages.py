@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -36,7 +37,7 @@ async def overview(site: Site, request: Request) -> Response:
         request,
         "overview.html",
         title="Overview",
-        overview=views.overview(document),
+        overview=views.overview(document, time.time()),
         inboxes={name: str(rule.inbox) for name, rule in config.folders.items()},
         lists=lists,
         chart=views.chart_of(days),

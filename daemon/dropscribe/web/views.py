@@ -9,6 +9,7 @@ from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.text.printing import amount_words, duration_words, path_text
 from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.stats import Ended
+from dropscribe.reports.troubles import files_that_stay, silent_nodes
 from dropscribe.reports.wording import (
     bytes_words,
     clock_words,
@@ -17,6 +18,7 @@ from dropscribe.reports.wording import (
     plural,
     provider_word,
     reason_words,
+    unix_time,
 )
 from dropscribe.service.status import WAITING_STATES
 
@@ -36,10 +38,6 @@ _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
 def iso_time(unix_seconds: float) -> str:
     """A time as programs read it, for the attribute of a ``<time>`` element."""
     return datetime.fromtimestamp(unix_seconds, UTC).isoformat()
-
-
-def _unix_time(iso_time: str) -> float:
-    return datetime.fromisoformat(iso_time).timestamp()
 
 
 class Row(NamedTuple):
@@ -89,9 +87,9 @@ def progress_of(progress: Progress) -> tuple[str, int | None]:
     return share, 100 * progress.sent_bytes // progress.total_bytes
 
 
-def overview(document: Mapping[str, Any]) -> dict[str, Any]:
+def overview(document: Mapping[str, Any], now: float) -> dict[str, Any]:
     """The first page of the *document* of ``status --json``, without its lists of files."""
-    troubles = list(_troubles(document))
+    troubles = list(_troubles(document, now))
     folders = [_folder(name, folder) for name, folder in document["folders"].items()]
     counts = [(sum(folder[key] for folder in folders), key) for key in ("in_flight", "waiting")]
     busy = ", ".join(f"{plural(number, 'file')} {key.replace('_', ' ')}" for number, key in counts if number)
@@ -120,16 +118,18 @@ class Trouble(NamedTuple):
     next_try: float | None = None
 
 
-def _troubles(document: Mapping[str, Any]) -> Iterator[Trouble]:
+def _troubles(document: Mapping[str, Any], now: float) -> Iterator[Trouble]:
     if document["trouble"]:
         yield Trouble(f"{one_line(document['trouble'])}: nothing is sent meanwhile")
+    for words in silent_nodes(document, now):
+        yield Trouble(words[0].upper() + words[1:])
     for name, provider in document["providers"].items():
         action = f"/providers/{name}/try"
         if provider["state"] == "held":
             yield _held(f"Provider {name}", provider, action)
         elif provider["paused_until"]:
             words = f"Provider {name} is paused: it asked for fewer requests"
-            yield Trouble(words, action, "Try now", next_try=_unix_time(provider["paused_until"]))
+            yield Trouble(words, action, "Try now", next_try=unix_time(provider["paused_until"]))
     for name, folder in document["folders"].items():
         yield from _folder_troubles(name, folder)
 
@@ -142,6 +142,8 @@ def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
         yield Trouble(f"Folder {name} takes nothing new: {reason}")
     if folder["hold"]:
         yield _held(f"Folder {name}", folder["hold"], f"/folders/{name}/try")
+    for words in files_that_stay(name, folder):
+        yield Trouble(words[0].upper() + words[1:])
     if folder["blocked"]:
         yield Trouble(f"{plural(folder['blocked'], 'file')} of {name} may not be read")
     if folder["backlog"]:
@@ -151,7 +153,7 @@ def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
 
 def _held(who: str, hold: Mapping[str, Any], action: str) -> Trouble:
     words = f"{who} is held: {one_line(hold['reason'] or '')}"
-    since, next_try = (hold[key] and _unix_time(hold[key]) for key in ("since", "next_probe"))
+    since, next_try = (hold[key] and unix_time(hold[key]) for key in ("since", "next_probe"))
     return Trouble(words, "" if hold["code"] == BUDGET_CODE else action, "Try now", since, next_try)
 
 
@@ -161,7 +163,7 @@ def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:
     if folder["oldest_waiting"] is not None and waiting:
         words.append(f"the oldest for {duration_words(folder['oldest_waiting'])}")
     if folder["at_provider_since"]:
-        since = moment_words(_unix_time(folder["at_provider_since"]))
+        since = moment_words(unix_time(folder["at_provider_since"]))
         words.append(f"{folder['at_provider']} waiting at the provider since {since}")
     return {
         **folder,
@@ -179,7 +181,7 @@ def _provider(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
     if state == "held":
         words = one_line(provider["reason"] or "")
     elif state == "paused":
-        words += f"; the next request goes {moment_words(_unix_time(provider['paused_until']))}"
+        words += f"; the next request goes {moment_words(unix_time(provider['paused_until']))}"
     tone = {"held": "bad", "paused": "warn"}.get(state, "good")
     budgets = _budgets(provider["budget"])
     return {"name": name, "state": state, "tone": tone, "words": words, "budgets": budgets}

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli.options import read_reporting_config
@@ -19,6 +18,7 @@ from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.patience import ask_disk_or, stands_at
 from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.troubles import files_that_stay, silent_nodes
 from dropscribe.reports.wording import (
     one_line,
     plural,
@@ -26,6 +26,7 @@ from dropscribe.reports.wording import (
     render_table,
     terminal_width,
     time_words,
+    unix_time,
     wrap,
 )
 from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE, status_document
@@ -164,10 +165,7 @@ def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
     if document["trouble"]:
         by = "" if document["nodes"] is None else " by this node"
         yield f"{one_line(document['trouble'])}: nothing is sent{by} meanwhile"
-    for node in document["nodes"] or ():
-        if node["silent"]:
-            silent = f"node {node['name']} is silent: its last heartbeat was {_when(node['last_beat'], now)}"
-            yield f"{silent}; its files are processed by other nodes"
+    yield from silent_nodes(document, now)
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
             yield f"provider {name} is held: {_hold_words(provider, now)}"
@@ -175,46 +173,35 @@ def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
             until = _when(provider["paused_until"], now)
             yield f"provider {name} is paused: it asked for fewer requests; the next one goes {until}"
     for name, folder in document["folders"].items():
-        for words in _folder_troubles(folder, now):
-            yield f"folder {name}{words}"
+        yield from _folder_troubles(name, folder, now)
     for name, count in document["removed_folders"].items():
         waiting = plural(count, "file")
         yield f"folder {name} is not in the config any more, where {waiting} of it wait; add it again"
 
 
-def _folder_troubles(folder: dict[str, Any], now: float) -> Iterator[str]:
-    """The ends of sentences that begin with the folder's name."""
+def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[str]:
     if not folder["available"]:
-        yield f": its inbox is unavailable: {one_line(folder['reason'] or 'it is not there')}"
+        yield f"folder {name}: its inbox is unavailable: {one_line(folder['reason'] or 'it is not there')}"
     elif folder["reason"]:
-        yield f" takes nothing new: {one_line(folder['reason'])}"
+        yield f"folder {name} takes nothing new: {one_line(folder['reason'])}"
     if folder["hold"]:
-        yield f" is held: {_hold_words(folder['hold'], now)}"
-    for path in folder.get("idle_writers", ()):
-        yield f": {one_line(path)} stays open for writing and is not written to; 'why FILE' tells more"
-    if folder["stuck"]:
-        one = "one of them" if folder["stuck"] > 1 else "because"
-        files, reason = plural(folder["stuck"], "file"), one_line(folder["stuck_reason"])
-        yield f": {files} cannot be moved; {one}: {reason}"
+        yield f"folder {name} is held: {_hold_words(folder['hold'], now)}"
+    yield from files_that_stay(name, folder)
     for key, noun, words in _FILE_TROUBLES:
         if folder[key]:
-            yield f": {plural(folder[key], noun)} {words}"
+            yield f"folder {name}: {plural(folder[key], noun)} {words}"
 
 
 def _hold_words(hold: dict[str, Any], now: float) -> str:
     if hold["code"] == BUDGET_CODE:
         return one_line(hold["reason"])
-    is_waiting = _unix(hold["next_probe"]) > now
+    is_waiting = unix_time(hold["next_probe"]) > now
     probe = f"tried again {_when(hold['next_probe'], now) if is_waiting else 'with the next file'}"
     return f"{one_line(hold['reason'])}; since {_when(hold['since'], now)}, {probe}"
 
 
-def _unix(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
-
-
 def _when(text: str, now: float) -> str:
-    return time_words(_unix(text), now)
+    return time_words(unix_time(text), now)
 
 
 def _node_table(document: dict[str, Any], now: float) -> str:
@@ -252,7 +239,7 @@ def _provider_table(document: dict[str, Any], now: float) -> str:
     rows = []
     for name, provider in document["providers"].items():
         words = provider_word(provider)
-        next_at = _unix(provider["next_request"]) if provider["next_request"] else 0.0
+        next_at = unix_time(provider["next_request"]) if provider["next_request"] else 0.0
         if words == "ready" and next_at - now >= _SHORT_WAIT_SECONDS:
             words += f", its rate limit allows the next request {time_words(next_at, now)}"
         rows.append([name, words, str(provider["in_flight"])])

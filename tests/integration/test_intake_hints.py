@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import select
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
+from dropscribe.intake import listing
 from dropscribe.intake.hints import HintKind, HintsUnavailable, InotifyHints, open_hints
 from dropscribe.intake.watchdog_hints import WatchdogHints
 from support.inboxes import Station, running, wait_until, wav
@@ -241,23 +245,44 @@ def test_what_an_overflow_lost_is_found(folder, limit):
 
 def test_without_watches_the_listing_comes_more_often(folder, monkeypatch):
     """Where the limit of watches is reached, what is unwatched is polled."""
-    refused = []
 
     class Limited(InotifyHints):
         def watch(self, directory, descriptor):
-            if len(self._paths) < 3:
-                return super().watch(directory, descriptor)
-            refused.append(directory)
-            return False
+            if len(self._paths) == 3:
+                self._libc = SimpleNamespace(inotify_add_watch=_refuse_watch)
+            return super().watch(directory, descriptor)
 
     for number in range(9):
         (folder / str(number)).mkdir()
-    station = Station(folder, open_source=lambda _rule, _mount: Limited()).run()
+    with capture_logs() as logs:
+        station = Station(folder, open_source=lambda _rule, _mount: Limited()).run()
     for number in range(9):
         station.write(f"{number}/a.wav")
     station.run(5.5)
     assert len(station.paths) == 9
-    assert refused
+    assert [line["watches"] for line in logs if line["event"] == "watch.limit_reached"] == [3]
+    station.close()
+
+
+def _refuse_watch(*_):
+    ctypes.set_errno(errno.ENOSPC)
+    return -1
+
+
+def test_a_folder_that_is_renamed_to_and_fro_is_listed_once(folder, monkeypatch):
+    """Its many hints cost no listing and no memory each."""
+    station = Station(folder).run()
+    listed = []
+    real = listing.open_listable_folder
+    monkeypatch.setattr(
+        listing, "open_listable_folder", lambda root, path: listed.append(path) or real(root, path)
+    )
+    (folder / "one").mkdir()
+    for _ in range(100):
+        (folder / "one").rename(folder / "other")
+        (folder / "other").rename(folder / "one")
+    station.run()
+    assert sorted(listed) == [b"one", b"other"]
     station.close()
 
 

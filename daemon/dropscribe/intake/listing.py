@@ -73,11 +73,11 @@ class Lister:
         with_rows = frozenset(self._context.queue.directories(self._context.rule.name))
         unvisited, unwatched = set(with_rows), 0
         self.unlistable.clear()
-        stack = [b""]
-        while stack:
-            directory = stack.pop()
+        waiting: dict[bytes, None] = {b"": None}
+        while waiting:
+            directory, _ = waiting.popitem()
             unvisited.discard(directory)
-            unwatched += not (yield from self._visit(directory, stack, with_rows))
+            unwatched += not (yield from self._visit(directory, waiting, with_rows))
         for directory in unvisited:
             self._note_unvisited(directory)
             yield None
@@ -85,13 +85,16 @@ class Lister:
         self.unwatched = unwatched
         self._logged = dict(self.unlistable)
 
-    def walk_below(self, directories: list[bytes]) -> Walk:
+    def walk_below(self, directories: dict[bytes, None]) -> Walk:
         """List folders that have just appeared, and empty *directories*."""
         while directories:
-            yield from self._visit(directories.pop(), directories, None)
+            directory, _ = directories.popitem()
+            yield from self._visit(directory, directories, None)
 
-    def _visit(self, directory: bytes, stack: list[bytes], with_rows: Collection[bytes] | None) -> _Visit:
-        """List one folder and put those in it on the *stack*; returns False if no hints come from it.
+    def _visit(
+        self, directory: bytes, waiting: dict[bytes, None], with_rows: Collection[bytes] | None
+    ) -> _Visit:
+        """List one folder and add those in it to *waiting*; returns False if no hints come from it.
 
         Args:
             with_rows: The folders with live jobs; None for a walk that does not look for missing files.
@@ -100,7 +103,7 @@ class Lister:
             with closing(open_root(self._context.root)) as root:
                 descriptor = open_listable_folder(root, directory)
             with closing(descriptor):
-                return (yield from self._list(directory, descriptor, stack, with_rows))
+                return (yield from self._list(directory, descriptor, waiting, with_rows))
         except OSError as error:
             if not directory:
                 raise
@@ -118,7 +121,11 @@ class Lister:
         self._logged[directory] = why
 
     def _list(
-        self, directory: bytes, descriptor: int, stack: list[bytes], with_rows: Collection[bytes] | None
+        self,
+        directory: bytes,
+        descriptor: int,
+        waiting: dict[bytes, None],
+        with_rows: Collection[bytes] | None,
     ) -> _Visit:
         device = os.fstat(descriptor).st_dev
         is_watched = False
@@ -130,17 +137,17 @@ class Lister:
         if with_rows is None or directory in with_rows:
             found = self._context.queue.live(self._context.rule.name, directory)
             rows = {row.name: row for row in found}
-        stack += yield from self._compare(directory, descriptor, device, rows)
+        waiting.update((yield from self._compare(directory, descriptor, device, rows)))
         if with_rows is not None:
             self._note_missing(directory, rows.values(), device)
         return is_watched
 
     def _compare(
         self, directory: bytes, descriptor: int, device: int, rows: dict[bytes, LiveRow]
-    ) -> Generator[bytes | None, None, list[bytes]]:
+    ) -> Generator[bytes | None, None, dict[bytes, None]]:
         """Yield files without a row, and remove from *rows* those that were found; returns the folders."""
         prefix, taking = os.path.join(directory, b""), self._context.taking
-        below: list[bytes] = []
+        below: dict[bytes, None] = {}
         has_moved = False
         with os.scandir(descriptor) as items:
             for count, item in enumerate(items):
@@ -149,7 +156,7 @@ class Lister:
                 name = os.fsencode(item.name)
                 if item.is_dir(follow_symlinks=False):
                     if taking.enters(name):
-                        below.append(prefix + name)
+                        below[prefix + name] = None
                 elif item.is_file(follow_symlinks=False):
                     row = rows.pop(name, None)
                     if row is not None and (not row.stable_inodes or row.inode == item.inode()):

@@ -72,7 +72,7 @@ class Scanner:
         self._is_behind = False
         self._walk: Iterator[bytes | None] | None = None
         self._walk_below: Iterator[bytes | None] | None = None
-        self._new_folders: list[bytes] = []
+        self._new_folders: dict[bytes, None] = {}  # each once, however often it is renamed to and fro
 
     def step(self, now: float, changed: list[bytes]) -> float:
         """Run the work due at the monotonic *now*, with files that *changed* late; returns the next time."""
@@ -117,7 +117,7 @@ class Scanner:
                 self.settler.mark(hint.path, hint.kind, now)
         elif hint.kind is HintKind.FOLDER:
             if self._context.taking.enters(hint.path.rpartition(b"/")[2]):
-                self._new_folders.append(hint.path)
+                self._new_folders[hint.path] = None
         elif hint.kind is HintKind.FOLDER_GONE:
             self.settler.pending.drop_below(hint.path)
         elif hint.kind is HintKind.ROOT_GONE:

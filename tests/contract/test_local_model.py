@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import shutil
 
 import pytest
 
@@ -161,6 +162,22 @@ def test_parts_are_joined_once_into_the_cache(base, tmp_path):
     assert speech_model.ready_folder(speech_model.choose_model("auto")) == folder
     assert (folder / "model.bin").stat().st_ino == joined.st_ino
     assert os.listdir(folder.parent) == ["whisper-base"]
+
+
+def test_containers_that_share_a_cache_join_each_their_own_copy(base, monkeypatch):
+    """The same program has the same process and thread ids in each of them."""
+    copy, first = shutil.copyfileobj, [True]
+
+    def copy_beside_another(*arguments):
+        if first:
+            first.clear()
+            speech_model.ready_folder(speech_model.choose_model("auto"))
+        copy(*arguments)
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy_beside_another)
+    folder = speech_model.ready_folder(speech_model.choose_model("auto"))
+    assert (folder / "model.bin").read_bytes() == WHOLE
+    assert not list(folder.glob("*.bin.*"))
 
 
 def test_a_broken_cache_is_made_anew(base, tmp_path):

@@ -17,12 +17,12 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from dropscribe.config.extras import install_hint
@@ -197,7 +197,7 @@ def ready_folder(choice: ModelChoice) -> Path | None:
 def _join(choice: ModelChoice, joined: Path) -> None:
     joined.mkdir(parents=True, exist_ok=True)
     for name in choice.sha256:
-        draft = joined / f"{name}.{threading.get_native_id()}"  # other processes may join the same model now
+        draft = joined / f"{name}.{token_hex(8)}"  # other processes may join the same model now
         try:
             with draft.open("wb") as whole:
                 for part in _sources(choice.parts, name):

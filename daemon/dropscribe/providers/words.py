@@ -64,9 +64,10 @@ class Reading:
 
     def span(self, item: values.Item) -> tuple[float | None, float | None]:
         """Start and end of *item* in seconds."""
-        start, end = map(values.number, map(item.get, self.times))
-        if self.has_lengths and end is not None:
-            end = None if start is None else start + end
+        start, end = map(item.get, self.times)
+        if self.has_lengths:
+            start, length = map(values.number, (start, end))
+            end = None if start is None or length is None else start + length
         return values.span(start, end, self.scale)
 
     def _text(self, item: values.Item) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -52,7 +53,12 @@ def fields_of(params: Mapping[str, ParamValue]) -> list[tuple[str, str]]:
 
 def with_query(url: str, params: Mapping[str, ParamValue]) -> str:
     """*url* with *params* after the query that it may have already."""
-    parts, query = urlsplit(url), urlencode(fields_of(params), quote_via=quote)
+    return _with_fields(url, tuple(fields_of(params)))
+
+
+@lru_cache(maxsize=64)  # a provider gets the same parameters with each file
+def _with_fields(url: str, fields: tuple[tuple[str, str], ...]) -> str:
+    parts, query = urlsplit(url), urlencode(fields, quote_via=quote)
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, query))), fragment=""))
 
 

@@ -545,6 +545,25 @@ def test_a_new_queue_has_statistics_soon(store):
     assert "name = " in plan.partition("Index Cond: ")[2].partition("Filter: ")[0]
 
 
+def test_new_files_are_submitted_by_a_few_statements(store):
+    """Each waits for the server's answer, and meanwhile no other node may write."""
+    new = [NewJob("calls", b"%d.wav" % number, FileSnapshot(1, number, 1, 1), 0.0) for number in range(128)]
+
+    class Counted:
+        statements = 0
+
+        def __init__(self, db):
+            self.db = db
+
+        def execute(self, sql, values):
+            Counted.statements += 1
+            return self.db.execute(sql, values)
+
+    submitted = store.call(lambda db: intake_queries.submit(Counted(db), new)).result()
+    assert [each.is_new for each in submitted] == [True] * 128
+    assert Counted.statements < 10
+
+
 def kept_as(folder, name):
     """An answer with the names of its files."""
     names = OutputNames(bytes(folder) + b"/done", b"", name + b".wav", (("json", name + b".json"),))

@@ -24,10 +24,10 @@ MISSED_SECONDS = 10.0
 
 _INBOX = "inbox:"  # In ``facts``, before a rule's name: its inbox
 
-_INSERT = (
-    "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns,"
-    " incomplete, state, pin, received_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"
-    " ON CONFLICT DO NOTHING RETURNING id"
+_ROWS_AT_ONCE = 64
+_COLUMNS = (
+    "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns, incomplete,"
+    " state, pin, received_at, due_at"
 )
 
 
@@ -36,30 +36,82 @@ def submit(db: Connection, jobs: Sequence[NewJob]) -> list[Submitted]:
     marks = {folder: backlog.mark_of(db, folder) for folder in {job.folder for job in jobs}}
     # Due in the order of their rows: jobs that are in flight together are then beside each other on disk.
     due_at = max((job.received_at for job in jobs), default=0.0)
-    return [_submit_one(db, job, marks[job.folder], due_at) for job in jobs]
+    return [
+        submitted
+        for first in range(0, len(jobs), _ROWS_AT_ONCE)
+        for submitted in _submit_some(db, jobs[first : first + _ROWS_AT_ONCE], marks, due_at)
+    ]
 
 
-def _submit_one(db: Connection, new: NewJob, mark: str | None, due_at: float) -> Submitted:
-    seen, place, identity = new.snapshot, (new.folder, *split_path(new.path)), new.identity
-    row = (
-        *(*place, identity, new.stable_inodes, seen.device, rows.inode_to_row(seen.inode), seen.size_bytes),
-        *(seen.mtime_ns, new.incomplete, BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""),
-        *(new.received_at, due_at),
+def _submit_some(
+    db: Connection, jobs: Sequence[NewJob], marks: Mapping[str, str | None], due_at: float
+) -> Iterator[Submitted]:
+    """Insert jobs with two statements; new files need no others.
+
+    One for each file would hold a cluster's one writer for half a second with 500 files.
+    """
+    keys = [(job.folder, job.identity) for job in jobs]
+    inserted = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
+    made = db.execute(
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES {inserted} ON CONFLICT DO NOTHING"
+        " RETURNING folder, identity, id",
+        [
+            value
+            for job, (folder, identity) in zip(jobs, keys, strict=True)
+            for value in _values(job, identity, marks[folder], due_at)
+        ],
     )
-    made = db.execute(_INSERT, row).fetchone()
-    if made is None:
-        same = f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}"
-        live = db.execute(same, (new.folder, identity)).fetchone()
-        return Submitted(is_new=False, live_path=join_path(*live) if live else None)
-    at_place = f"folder = ? AND directory = ? AND name = ? AND id < ? AND {LIVE}"
-    earlier = db.execute(f"SELECT id, state, size_bytes FROM jobs WHERE {at_place}", (*place, *made))
-    for old_id, state, size_bytes in earlier.fetchall():
+    ids = {(folder, identity): job_id for folder, identity, job_id in made}
+    earlier = _earlier_at_places(db, jobs, min(ids.values())) if ids else {}
+    for job, key in zip(jobs, keys, strict=True):
+        job_id = ids.pop(key, None)
+        if job_id is None:
+            same = f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}"
+            live = db.execute(same, key).fetchone()
+            yield Submitted(is_new=False, live_path=join_path(*live) if live else None)
+        else:
+            yield _beside_others(db, job, job_id, earlier.get((job.folder, job.path), ()))
+
+
+def _values(new: NewJob, identity: bytes, mark: str | None, due_at: float) -> tuple[object, ...]:
+    seen = new.snapshot
+    pin = BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""
+    return (
+        *(new.folder, *split_path(new.path), identity, new.stable_inodes),
+        *(seen.device, rows.inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
+        *(pin, new.received_at, due_at),
+    )
+
+
+def _earlier_at_places(
+    db: Connection, jobs: Sequence[NewJob], first_id: int
+) -> dict[tuple[str, bytes], list[tuple[int, str, int]]]:
+    """(folder, path) of *jobs* → (id, state, size_bytes) of the live jobs there with ids below *first_id*."""
+    places = ", ".join(["(?, ?, ?)"] * len(jobs))
+    found = db.execute(
+        f"WITH place (folder, directory, name) AS (VALUES {places})"
+        " SELECT jobs.folder, jobs.directory, jobs.name, id, state, size_bytes FROM place CROSS JOIN jobs"
+        " WHERE jobs.folder = place.folder AND jobs.directory = place.directory AND jobs.name = place.name"
+        f" AND id < ? AND {LIVE}",
+        [*(value for job in jobs for value in (job.folder, *split_path(job.path))), first_id],
+    )
+    earlier: dict[tuple[str, bytes], list[tuple[int, str, int]]] = {}
+    for folder, directory, name, *standing in found.fetchall():
+        earlier.setdefault((folder, join_path(directory, name)), []).append(tuple(standing))
+    return earlier
+
+
+def _beside_others(
+    db: Connection, new: NewJob, job_id: int, earlier: Sequence[tuple[int, str, int]]
+) -> Submitted:
+    """Resolve the conflict of the new job with the *earlier* ones at its path."""
+    for old_id, state, size_bytes in earlier:
         if state == JobState.QUEUED:  # it has lost its audio
             withdraw_queued(db, "another file took its place", "id = ?", (old_id,))
-        elif size_bytes == seen.size_bytes:
+        elif size_bytes == new.snapshot.size_bytes:
             # It may be of the same recording, with other times or under another inode: it compares the
             # content, and no second job begins before it has ended.
-            db.execute("DELETE FROM jobs WHERE id = ?", made)
+            db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             db.execute("UPDATE counts SET n = n - 1 WHERE folder = ? AND state = 'queued'", (new.folder,))
             return Submitted(is_new=False, is_in_flight=True)
     return Submitted(is_new=True)

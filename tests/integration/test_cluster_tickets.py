@@ -432,6 +432,22 @@ async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_
     assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0)]
 
 
+async def test_claims_that_wait_for_no_rate_share_a_transaction(store):
+    """One after another they would have a commit each: polls and publications waited for one another."""
+    for number in range(3):
+        queue_file(store, b"%d" % number)
+    tickets, is_free = TicketRunner(admit(store), "n0"), threading.Event()
+    store.call(lambda _: is_free.wait(30))
+    kinds = ["pulse", "pulse", ticket_rows.POLL, ticket_rows.POLL]
+    claiming = [asyncio.create_task(tickets.claim(kind)) for kind in kinds]
+    await asyncio.sleep(0)
+    waiting = store._calls.qsize()
+    is_free.set()
+    jobs = await asyncio.gather(*claiming)
+    assert [job is not None for job in jobs] == [True, True, False, False]
+    assert waiting >= 4
+
+
 @pytest.mark.parametrize("is_stored", [False, True])
 async def test_a_job_that_cannot_be_recorded_is_given_back(store, tmp_path, is_stored):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""

@@ -157,7 +157,10 @@ class TicketRunner:
                 return None  # cancelled while this transaction waited: no coroutine would run the attempt
             return ticket_rows.claim(db, self._admission, kind, claim_id, self._node, self._database.now())
 
-        async with self._first[kind]:  # one waits for the rate, the others behind it
+        limits = self._admission.plan.providers.get(kind)
+        # One waits for the rate, the others behind it. Other claims that wait share a transaction.
+        has_rate = limits is not None and limits.requests_per_minute is not None
+        async with self._first[kind] if has_rate else contextlib.nullcontext():
             while not self._stopped.is_set():
                 claimed = await self._database.do(work)
                 if not isinstance(claimed, float):

@@ -10,6 +10,7 @@ import pytest
 
 from dropscribe.reports import patience
 from dropscribe.web import actions, recordings, uploads
+from dropscribe.web.site import THREADS_PER_FOLDER
 from support.fuse_mirror import FAR_AND_NEAR, mirrored
 from support.pages import Site, serving
 from support.scene import Scene, add_job, wav_bytes
@@ -89,6 +90,19 @@ async def test_a_mount_that_hangs_costs_its_own_pages_only(scene, mirror, monkey
             async with asyncio.timeout(30):
                 while (await client.get(f"/files/{ids[0]}/audio")).status_code != 200:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
+
+
+async def test_a_file_page_says_so_too_where_players_wait_for_the_mount(scene, mirror):
+    """They have all threads of the folder, so nothing can be read for the page."""
+    with scene.queue() as store:
+        job_id, *_ = add_far(scene, store, "done")
+        async with serving(scene) as site, site.client() as client:
+            mirror.freeze()
+            players = [client.get(f"/files/{job_id}/audio") for _ in range(THREADS_PER_FOLDER)]
+            assert {answer.status_code for answer in await asyncio.gather(*players)} == {503}
+            answer = await client.get(f"/files/{job_id}")
+            assert (answer.status_code, "does not answer" in answer.text) == (503, True)
+            mirror.thaw()
 
 
 async def test_a_recording_is_let_go_where_its_disk_hangs(scene, mirror, monkeypatch):

@@ -41,6 +41,7 @@ T = TypeVar("T")
 THREADS = 4
 THREADS_PER_FOLDER = 4
 TRANSCRIPTS_PER_FOLDER = 2
+STORY_SECONDS = 8.0  # for the files of one job; a page has two seconds more, and says why it has none of them
 """Transcripts in memory at once, each for a page: one of many hours takes 100 MiB there."""
 
 _SAID = {
@@ -178,13 +179,14 @@ class Site:
     async def file_found(self, request: Request) -> AsyncIterator[FileStory]:
         """The job that the address names, with its files and its transcript, which is forgotten at the end.
 
-        Raises Refused where there is none, ClientDisconnect if the client went away before its turn came.
+        Raises Refused where there is none, FolderHangs where the folder's threads all wait for its disk,
+        ClientDisconnect if the client went away before its turn came.
         """
         record = await self.find_job(request)
         async with self._rooms[record.folder]:
             if await request.is_disconnected():
                 raise ClientDisconnect
-            yield await self.calls(record.folder).make(None, read_story, self.config, record)
+            yield await self.calls(record.folder).make(STORY_SECONDS, read_story, self.config, record)
 
     def rule(self, request: Request) -> FolderRule:
         """The rule of the folder that the address names; raises Refused where there is none."""

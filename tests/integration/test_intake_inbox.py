@@ -11,6 +11,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.intake import inbox as intake_inbox
 from dropscribe.intake import pending
 from dropscribe.intake.inbox import Inbox
 from support.faults import let_others_pass
@@ -451,6 +452,23 @@ def test_an_empty_folder_on_another_device_is_an_unmounted_share(station):
     again.run(3)
     assert again.state.available
     again.close()
+
+
+def test_a_hint_of_a_file_that_is_not_taken_costs_no_snapshot(inbox_dir, monkeypatch):
+    """A snapshot looks at all waiting files."""
+    station = Station(inbox_dir).run()
+    with (inbox_dir / "a.wav").open("wb"):
+        station.run(1)
+        taken = []
+        real = intake_inbox.take_snapshot
+        monkeypatch.setattr(intake_inbox, "take_snapshot", lambda scanner: taken.append(1) or real(scanner))
+        station.write("a.txt")
+        station.inbox.step(station.now)
+        assert not taken
+        station.write("b.wav")
+        station.inbox.step(station.now)
+        assert taken
+    station.close()
 
 
 def test_two_daemons_never_share_an_inbox(inbox_dir):

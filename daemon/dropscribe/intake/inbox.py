@@ -69,7 +69,7 @@ class Inbox:
         self._scanner = Scanner(context)
         self._on_change = on_change
         self._state = InboxState(available=False, reason=self._scanner.availability.reason)
-        self._reported: tuple[InboxState, int] | None = None
+        self._reported: tuple[object, ...] = ()
         self._report_at = float("-inf")
         self._asked: collections.deque[bytes | None] = collections.deque()
         self._is_resting = self._is_queue_busy = False
@@ -178,14 +178,22 @@ class Inbox:
 
     def _report(self, now: float) -> float:
         """Publish a new snapshot if the state has changed; returns the time of the next call."""
-        if now < self._report_at and len(self._scanner.settler.pending.entries) > _FEW_FILES:
+        scanner = self._scanner
+        availability, settler = scanner.availability, scanner.settler
+        waiting = len(settler.pending.entries)
+        # A snapshot looks at all waiting files, which a hint of another file must not cost.
+        news = (
+            *(availability.reason, availability.is_undecided, availability.hints is None),
+            *(scanner.scanned_once, scanner.overflows, len(scanner.lister.unlistable)),
+            *(waiting, settler.looks),
+        )
+        if news == self._reported:
+            return float("inf")
+        if now < self._report_at and waiting > _FEW_FILES:
             return self._report_at
-        self._report_at = now + _REPORT_SECONDS
-        self._state = take_snapshot(self._scanner)
-        news = self._state, self._scanner.settler.looks
-        if news != self._reported:
-            self._reported = news
-            self._on_change()
+        self._reported, self._report_at = news, now + _REPORT_SECONDS
+        self._state = take_snapshot(scanner)
+        self._on_change()
         return float("inf")
 
 

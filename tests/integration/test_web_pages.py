@@ -275,6 +275,19 @@ async def test_a_page_that_takes_too_long_says_so(scene, monkeypatch):
     assert [line for line in lines if line["event"] == "http.failed"] == []
 
 
+async def test_an_upload_does_not_wait_for_the_queue_without_end(scene, monkeypatch):
+    """A cluster's database may not answer."""
+    is_over = threading.Event()
+    monkeypatch.setattr(actions, "FORM_SECONDS", 0.05)
+    monkeypatch.setattr(actions, "unavailable_reason", lambda *_: is_over.wait(3) and "")
+    async with serving(scene, uploads=True) as site, site.client() as client:
+        files = [("file", ("new.wav", wav_bytes()))]
+        answer = await client.post("/folders/calls/upload", files=files)
+        is_over.set()
+    assert (answer.status_code, "could not be made in time" in answer.text) == (503, True)
+    assert not (scene.root / "inbox/new.wav").exists()
+
+
 async def test_a_part_of_a_recording_costs_no_transcript(scene, monkeypatch):
     """A player asks for many parts; the transcript of many hours takes a tenth of a second to read."""
     monkeypatch.setattr("dropscribe.web.reading.read_document", None)

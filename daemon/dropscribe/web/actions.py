@@ -171,7 +171,9 @@ async def _take_upload(site: Site, request: Request) -> list[str]:
     if not site.access.http.uploads:
         raise Refused(403, "uploads are off (http.uploads)")
     rule = site.rule(request)
-    if unavailable := await site.run(unavailable_reason, site.config, rule.name):
+    async with asyncio.timeout(FORM_SECONDS):
+        unavailable = await site.run(unavailable_reason, site.config, rule.name)
+    if unavailable:
         raise Refused(503, f"the inbox is not available: {unavailable}")
     return await take_upload(request, rule, site.calls(rule.name))
 

@@ -156,8 +156,8 @@ class DescribedJobs(JobVendor, DescribedApi):
 
     def progress(self, polled: values.Item) -> Progress | None:
         """State of the job; one that the config does not name counts as working."""
-        is_unnamed = bool(self.told(polled, self.state_field))
-        return super().progress(polled) or (Progress.WORKING if is_unnamed else None)
+        has_state = bool(self.told(polled, self.state_field))
+        return super().progress(polled) or (Progress.WORKING if has_state else None)
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """Error of the text that `answer.error` finds, else of the body."""

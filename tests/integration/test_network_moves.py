@@ -199,7 +199,9 @@ with beneath.closing(beneath.open_root(os.fsencode(sys.argv[1]))) as folder:
 """
 
 
-def test_what_a_killed_trial_left_is_removed_by_the_next_one_and_a_running_trial_is_let_be(tmp_path):
+def test_what_a_killed_trial_left_is_removed_by_the_next_one_and_a_running_trial_is_let_be(
+    tmp_path, monkeypatch
+):
     """At once, not only when it is old: the next trial on the mount may be months away."""
     with ExitStack() as stack:
         trials = []
@@ -210,6 +212,8 @@ def test_what_a_killed_trial_left_is_removed_by_the_next_one_and_a_running_trial
             assert process.stdout.readline() == "in the trial\n"
             trials.append(process)
         killed, running = trials
+        # Another user's process may be hidden there (hidepid).
+        monkeypatch.setattr(os.path, "exists", lambda _: False)
         killed.kill()
         killed.wait()
         try_out(tmp_path)

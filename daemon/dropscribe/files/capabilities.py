@@ -135,12 +135,22 @@ def _remove_leftovers(trials: int, own: bytes) -> None:
     for name in map(os.fsencode, os.listdir(trials)):
         pid = name.removeprefix(prefix).partition(b".")[0]
         is_of_here = name.startswith(prefix) and pid.isdigit()
-        # Our process runs one trial at a time.
-        is_ended = is_of_here and (int(pid) == os.getpid() or not os.path.exists(b"/proc/" + pid))
+        is_ended = is_of_here and not _is_another_process(int(pid))
         status = stat_at(trials, name)
         is_old = status is not None and now_ns - status.st_mtime_ns > _OLD_NS
         if name != own and (is_ended or is_old):
             _remove(trials, name)
+
+
+def _is_another_process(pid: int) -> bool:
+    """Whether *pid* runs, which /proc may hide (hidepid), and is not ours: we run one trial at a time."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
 
 
 def _remove(trials: int, trial: bytes) -> None:

@@ -255,9 +255,8 @@ def _both_folders(operation: PublishOperation) -> tuple[int | None, ...]:
 
 
 def _fill(mode: int, audio: os.stat_result, content: bytes, descriptor: int, *, inherits_list: bool) -> None:
-    give_sidecar_permissions(
-        descriptor, mode, audio, inherits_list=inherits_list
-    )  # before there is anything to read
+    # Before there is anything to read.
+    give_sidecar_permissions(descriptor, mode, audio, inherits_list=inherits_list)
     write_all(descriptor, content)
     start_writing(descriptor)
 

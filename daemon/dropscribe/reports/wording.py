@@ -101,6 +101,8 @@ def _letter_width(letter: str) -> int:
 
 def printable(text: str, keep: str = "\n\t") -> str:
     """*text* with all escaped that a terminal would obey or that cannot be encoded, except *keep*."""
+    if text.isprintable():
+        return text  # nearly every cell of a table of 100,000 files
     return escape_text(_ODD_BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text), keep)
 
 

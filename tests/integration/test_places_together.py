@@ -52,6 +52,23 @@ def test_each_folder_is_opened_once_for_all(rule, monkeypatch):
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_file_costs_one_call_for_its_status(rule, monkeypatch):
+    """Folders are asked once; a call more for each small file is seen in files a second."""
+    inbox, _ = rule
+    paths = [b"%d.wav" % number for number in range(9)]
+    for path in paths:
+        (inbox / os.fsdecode(path)).write_bytes(b"audio")
+    asked, real = [], os.fstat
+    monkeypatch.setattr(os, "fstat", lambda descriptor: asked.append(descriptor) or real(descriptor))
+    costs = []
+    for count in (1, 9):
+        asked.clear()
+        for outcome in open_together([_request(rule, path) for path in paths[:count]]):
+            outcome.audio.close()
+        costs.append(len(asked))
+    assert costs[1] - costs[0] == 8
+
+
 def test_one_that_cannot_be_opened_spoils_no_other(rule):
     inbox, done = rule
     (inbox / "good.wav").write_bytes(b"audio")

@@ -66,7 +66,7 @@ class Places(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sources: dict[tuple[bytes, bytes], int] = {}
+        self._sources: dict[tuple[bytes, bytes], tuple[int, os.stat_result]] = {}
         self._targets: dict[tuple[bytes, bytes], _Target] = {}
 
     def source(self, inbox: bytes, path: bytes) -> int:
@@ -76,9 +76,10 @@ class Places(contextlib.ExitStack):
             if (inbox, directory) not in self._sources:
                 folder = self.enter_context(closing(open_folder_of(inbox, path)))
                 _require_writable(folder)
-                self._sources[inbox, directory] = folder
-            _require_no_sticky_bit(self._sources[inbox, directory], name)
-        return self._sources[inbox, directory]
+                self._sources[inbox, directory] = folder, os.fstat(folder)
+            folder, status = self._sources[inbox, directory]
+            _require_no_sticky_bit(folder, status, name)
+        return folder
 
     def target(self, root: bytes, directory: bytes) -> _Target:
         """The folder *directory* below *root*, or the nearest one above it, open: files can go there."""
@@ -237,9 +238,8 @@ def _require_writable(folder: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _require_no_sticky_bit(folder: int, name: bytes) -> None:
+def _require_no_sticky_bit(folder: int, status: os.stat_result, name: bytes) -> None:
     """Check that the folder's sticky bit, if it has one, allows this process to move the file *name*."""
-    status = os.fstat(folder)
     if not status.st_mode & stat.S_ISVTX:
         return
     uid = os.geteuid()

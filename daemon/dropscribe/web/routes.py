@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 10.0
 MOST_STREAMS = 64
 LOOK_SECONDS = 1.0
-PAGES_A_SECOND = 4.0
+PAGES_A_SECOND = 2.0
 """Open pages that may load anew in a second: with more of them the checks are rarer, and files go first."""
 
 COMMENT_SECONDS = 20.0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -210,3 +211,17 @@ async def test_more_calls_than_threads_all_come_back():
     numbers = await asyncio.gather(*(loop.run_in_executor(pool, abs, -n) for n in range(200)))
     pool.shutdown(wait=True)
     assert numbers == list(range(200))
+
+
+def test_a_thread_that_could_not_be_started_is_started_for_a_later_call(monkeypatch):
+    """Else that call would wait for one that hangs, though the pool has room."""
+    pool, first, second = DaemonThreads(2, "pool"), threading.Event(), threading.Event()
+    ended = pool.submit(first.wait)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+        pool.submit(second.wait)
+    first.set()
+    ended.result(5)
+    assert pool.submit(lambda: 1).result(5) == 1
+    second.set()
+    pool.shutdown(wait=True)

@@ -28,8 +28,8 @@ class DaemonThreads(Executor):
         self._most = most
         self._name = name
         self._calls: SimpleQueue[tuple[Future[object], Callable[[], object]] | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
+        self._idle = 0  # threads without a call; below zero, calls without a thread
         self._threads: list[threading.Thread] = []
         self._is_shut = False
 
@@ -39,8 +39,9 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("the pool is shut down")
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._most:
+            if self._idle <= 0 and len(self._threads) < self._most:
                 self._start_thread()
+            self._idle -= 1
             self._calls.put((future, lambda: call(*args, **kwargs)))  # type: ignore[arg-type]  # Future is invariant
         return future
 
@@ -54,6 +55,7 @@ class DaemonThreads(Executor):
                 raise
         else:
             self._threads.append(thread)
+            self._idle += 1
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:  # the base's
         """Take no more calls; queued ones are cancelled. By default nothing is waited for."""
@@ -78,7 +80,8 @@ class DaemonThreads(Executor):
                     result = call()
                 except BaseException as caught:  # noqa: BLE001  # the caller gets it
                     error = caught
-            self._idle.release()  # before the result is set: the caller's next call can then use this thread
+            with self._lock:
+                self._idle += 1  # before the result is set: the caller's next call can then use this thread
             if error is not None:
                 future.set_exception(error)
             elif is_wanted:

@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS = range(1971, 2200)  # Dates outside are those of clocks that were never set
+ARCHIVE_YEARS = frozenset(range(1857, 2200)) - {1904, 1970}
+"""Since sound is recorded, without the zero of two clocks: old tapes that were digitised are dated so."""
+
 _MILLISECONDS = 1e11  # Unix times from here on are in milliseconds
 
 _DIRECTIVES = {
@@ -75,7 +78,7 @@ def _companion_date(companion: object) -> str | None:
     return next(filter(None, dates), None)
 
 
-def told_date(value: object) -> str | None:
+def told_date(value: object, years: Container[int] = _YEARS) -> str | None:
     """An ISO 8601 text or Unix time as ISO 8601, in UTC if it has a zone; None if it is no plausible date."""
     try:
         if isinstance(value, str):
@@ -86,11 +89,11 @@ def told_date(value: object) -> str | None:
             return None
     except (OverflowError, ValueError):
         return None
-    return _iso(moment)
+    return _iso(moment, years)
 
 
-def _iso(moment: datetime) -> str | None:
-    if moment.year not in _YEARS:
+def _iso(moment: datetime, years: Container[int] = _YEARS) -> str | None:
+    if moment.year not in years:
         return None
     utc = moment.astimezone(UTC) if moment.tzinfo else moment
     return utc.isoformat(timespec="seconds").replace("+00:00", "Z")

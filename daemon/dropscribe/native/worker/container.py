@@ -16,7 +16,7 @@ import av
 from dropscribe.core.errors import AudioRejected
 from dropscribe.files.containers.lengths import chunks, unpack
 from dropscribe.native.recording import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RawForm, Recording
-from dropscribe.transcripts.dates import told_date
+from dropscribe.transcripts.dates import ARCHIVE_YEARS, told_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -197,4 +197,4 @@ def recorded_at(metadata: Mapping[str, str]) -> str | None:
     if told is None and "origination_date" in metadata:  # a broadcast WAV, in the recorder's local time
         time = metadata.get("origination_time", "00:00:00").replace("-", ":")
         told = f"{metadata['origination_date'].replace(':', '-')}T{time}"
-    return told_date(told)
+    return told_date(told, ARCHIVE_YEARS)

@@ -37,7 +37,7 @@ HANGS_SECONDS = 10.0
 
 _AFTER_ERROR_SECONDS = 1.0
 _FEW_FILES = 500  # up to so many are summarized at every step, more only at intervals
-_REPORT_SECONDS = 0.5
+_REPORT_SECONDS = 0.2
 _LONGEST_SLEEP_SECONDS = 3600.0
 
 
@@ -181,18 +181,21 @@ class Inbox:
         scanner = self._scanner
         availability, settler = scanner.availability, scanner.settler
         waiting = len(settler.pending.entries)
-        # A snapshot looks at all waiting files, which a hint of another file must not cost.
+        turn = (availability.reason, scanner.scanned_once, waiting == 0)
         news = (
-            *(availability.reason, availability.is_undecided, availability.hints is None),
-            *(scanner.scanned_once, scanner.overflows, len(scanner.lister.unlistable)),
-            *(waiting, settler.looks),
+            *turn,
+            *(availability.is_undecided, availability.hints is None),
+            *(scanner.overflows, len(scanner.lister.unlistable), waiting, settler.looks),
         )
         if news == self._reported:
             return float("inf")
-        if now < self._report_at and waiting > _FEW_FILES:
+        is_soon = now < self._report_at and turn == self._reported[: len(turn)]
+        # A snapshot looks at all waiting files, which a hint of another file must not cost.
+        if not is_soon or waiting <= _FEW_FILES:
+            self._state = take_snapshot(scanner)
+        if is_soon:
             return self._report_at
         self._reported, self._report_at = news, now + _REPORT_SECONDS
-        self._state = take_snapshot(scanner)
         self._on_change()
         return float("inf")
 

@@ -124,16 +124,18 @@ async def test_the_overview_shows_a_pause_with_its_end(scene):
             text = await page_of(site, "/")
     assert "Provider main is paused: it asked for fewer requests" in text
     assert 'action="/providers/main/try"' in text
-    assert f'tried again <time datetime="{iso_time(until)}' in text
+    assert f'the next one goes <time datetime="{iso_time(until)}' in text
     assert f"; the next request goes {moment_words(until)}" in text
     assert '<span class="tag warn">paused</span>' in text
 
 
-async def test_the_overview_names_files_that_stay_and_silent_nodes(scene, monkeypatch):
+async def test_the_overview_names_all_that_is_wrong(scene, monkeypatch):
     """In the words of ``dropscribe status``."""
     with scene.queue() as store:
         stuck = {"code": NOT_MOVABLE, "reason": "Permission denied", "due_at": time.time() + 60}
         add_job(store, scene, "stuck.wav", **stuck)
+        add_job(store, scene, "left.wav", folder="gone")
+        add_failed(scene, store, "bad.wav")
         scene.write_live(settling=1, waiting={"<open>.wav": "open"}, idle_writers=["<open>.wav"])
         node = {"name": "b", "host": "h", "role": "all", "version": "1", "in_flight": 0, "silent": True}
         beats = dict.fromkeys(("started_at", "last_beat"), "2026-11-01T00:00:00Z")
@@ -147,6 +149,8 @@ async def test_the_overview_names_files_that_stay_and_silent_nodes(scene, monkey
         "; its files are processed by other nodes",
         "folder calls: <open>.wav stays open for writing and is not written to; 'why FILE' tells more",
         "folder calls: 1 file cannot be moved; because: Permission denied",
+        "folder calls: 1 file failed; 'list --failed' names them",
+        "folder gone is not in the config any more, where 1 file of it wait",
     ):
         assert words in told
         assert words[0].upper() + words[1:] in text

@@ -2,31 +2,92 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dropscribe.core.budget import BUDGET_CODE
+from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.reports.wording import one_line, plural, time_words, unix_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+_FILE_TROUBLES = (
+    ("blocked", "file", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),
+    ("backlog", "file", "from before the first start; 'dropscribe release --folder NAME' starts them"),
+    (
+        "failed",
+        "file",
+        "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back",
+    ),
+    ("maybe_paid_twice", "upload", "may have been paid for twice: an answer was lost on the way"),
+)
 
-def silent_nodes(document: Mapping[str, Any], now: float) -> Iterator[str]:
-    """A sentence for each node of a cluster whose heartbeat is overdue; *now*: Unix seconds."""
+
+class Trouble(NamedTuple):
+    """One problem, and the object of the action against it that the page offers; times in Unix seconds."""
+
+    words: str  # A sentence that begins with a small letter and has no full stop
+    since: float | None = None
+    next_words: str = ""  # What happens next, by itself
+    next_at: float | None = None
+    held: Scope | None = None  # Can be tried now
+    backlog_of: str = ""  # Name of a folder whose backlog can be released
+
+
+def troubles_of(document: Mapping[str, Any], now: float) -> Iterator[Trouble]:
+    """Everything that is wrong, the most important first; *now*: Unix seconds."""
+    if document["trouble"]:
+        by = "" if document["nodes"] is None else " by this node"
+        yield Trouble(f"{one_line(document['trouble'])}: nothing is sent{by} meanwhile")
     for node in document["nodes"] or ():
         if node["silent"]:
             beat = time_words(unix_time(node["last_beat"]), now)
-            yield (
+            yield Trouble(
                 f"node {node['name']} is silent: its last heartbeat was {beat};"
                 " its files are processed by other nodes"
             )
+    for name, provider in document["providers"].items():
+        scope = Scope(ScopeKind.PROVIDER, name)
+        if provider["state"] == "held":
+            yield _held(scope, provider, now)
+        elif provider["paused_until"]:
+            words = f"provider {name} is paused: it asked for fewer requests"
+            until = unix_time(provider["paused_until"])
+            yield Trouble(words, next_words="the next one goes", next_at=until, held=scope)
+    for name, folder in document["folders"].items():
+        yield from _folder_troubles(name, folder, now)
+    for name, count in document["removed_folders"].items():
+        waiting = plural(count, "file")
+        words = f"folder {name} is not in the config any more, where {waiting} of it wait; add it again"
+        yield Trouble(words)
 
 
-def files_that_stay(name: str, folder: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences about the files of a folder that a writer keeps open, or that cannot be moved."""
+def _folder_troubles(name: str, folder: Mapping[str, Any], now: float) -> Iterator[Trouble]:
+    if not folder["available"]:
+        reason = one_line(folder["reason"] or "it is not there")
+        yield Trouble(f"folder {name}: its inbox is unavailable: {reason}")
+    elif folder["reason"]:
+        yield Trouble(f"folder {name} takes nothing new: {one_line(folder['reason'])}")
+    if folder["hold"]:
+        yield _held(Scope(ScopeKind.FOLDER, name), folder["hold"], now)
     for path in folder["idle_writers"]:
         words = "stays open for writing and is not written to; 'why FILE' tells more"
-        yield f"folder {name}: {one_line(path)} {words}"
+        yield Trouble(f"folder {name}: {one_line(path)} {words}")
     if folder["stuck"]:
         one = "one of them" if folder["stuck"] > 1 else "because"
         files, reason = plural(folder["stuck"], "file"), one_line(folder["stuck_reason"] or "")
-        yield f"folder {name}: {files} cannot be moved; {one}: {reason}"
+        yield Trouble(f"folder {name}: {files} cannot be moved; {one}: {reason}")
+    for key, noun, words in _FILE_TROUBLES:
+        if folder[key]:
+            backlog_of = name if key == "backlog" else ""
+            yield Trouble(f"folder {name}: {plural(folder[key], noun)} {words}", backlog_of=backlog_of)
+
+
+def _held(scope: Scope, hold: Mapping[str, Any], now: float) -> Trouble:
+    who, reason = f"{scope.kind} {scope.name} is held", one_line(hold["reason"])
+    if hold["code"] == BUDGET_CODE:  # which no try ends
+        return Trouble(f"{who}: {reason}")
+    words, since, next_at = f"{who}: {reason}", unix_time(hold["since"]), unix_time(hold["next_probe"])
+    if next_at > now:
+        return Trouble(words, since, "tried again", next_at, scope)
+    return Trouble(words, since, "tried again with the next file", held=scope)

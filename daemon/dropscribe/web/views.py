@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
-from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.text.printing import amount_words, duration_words, path_text
 from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.stats import Ended
-from dropscribe.reports.troubles import files_that_stay, silent_nodes
+from dropscribe.reports.troubles import troubles_of
 from dropscribe.reports.wording import (
     bytes_words,
     clock_words,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from dropscribe.files.audio import AudioFile, Progress
     from dropscribe.queue.sql.history import ListedFile
+    from dropscribe.reports.troubles import Trouble
     from dropscribe.reports.waiting import ListedState
     from dropscribe.search.finding import Sentence
 
@@ -89,7 +90,7 @@ def progress_of(progress: Progress) -> tuple[str, int | None]:
 
 def overview(document: Mapping[str, Any], now: float) -> dict[str, Any]:
     """The first page of the *document* of ``status --json``, without its lists of files."""
-    troubles = list(_troubles(document, now))
+    troubles = [(trouble, *_action(trouble)) for trouble in troubles_of(document, now)]
     folders = [_folder(name, folder) for name, folder in document["folders"].items()]
     counts = [(sum(folder[key] for folder in folders), key) for key in ("in_flight", "waiting")]
     busy = ", ".join(f"{plural(number, 'file')} {key.replace('_', ' ')}" for number, key in counts if number)
@@ -108,53 +109,13 @@ def overview(document: Mapping[str, Any], now: float) -> dict[str, Any]:
     }
 
 
-class Trouble(NamedTuple):
-    """One problem, with the action that the page offers against it; times in Unix seconds."""
-
-    words: str
-    action: str = ""
-    label: str = ""
-    since: float | None = None
-    next_try: float | None = None
-
-
-def _troubles(document: Mapping[str, Any], now: float) -> Iterator[Trouble]:
-    if document["trouble"]:
-        yield Trouble(f"{one_line(document['trouble'])}: nothing is sent meanwhile")
-    for words in silent_nodes(document, now):
-        yield Trouble(words[0].upper() + words[1:])
-    for name, provider in document["providers"].items():
-        action = f"/providers/{name}/try"
-        if provider["state"] == "held":
-            yield _held(f"Provider {name}", provider, action)
-        elif provider["paused_until"]:
-            words = f"Provider {name} is paused: it asked for fewer requests"
-            yield Trouble(words, action, "Try now", next_try=unix_time(provider["paused_until"]))
-    for name, folder in document["folders"].items():
-        yield from _folder_troubles(name, folder)
-
-
-def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
-    reason = one_line(folder["reason"] or "")
-    if not folder["available"]:
-        yield Trouble(f"The inbox of {name} is unavailable: {reason or 'it is not there'}")
-    elif reason:
-        yield Trouble(f"Folder {name} takes nothing new: {reason}")
-    if folder["hold"]:
-        yield _held(f"Folder {name}", folder["hold"], f"/folders/{name}/try")
-    for words in files_that_stay(name, folder):
-        yield Trouble(words[0].upper() + words[1:])
-    if folder["blocked"]:
-        yield Trouble(f"{plural(folder['blocked'], 'file')} of {name} may not be read")
-    if folder["backlog"]:
-        words = f"{plural(folder['backlog'], 'file')} of {name} wait from before the first start"
-        yield Trouble(words, f"/folders/{name}/release", "Release them")
-
-
-def _held(who: str, hold: Mapping[str, Any], action: str) -> Trouble:
-    words = f"{who} is held: {one_line(hold['reason'] or '')}"
-    since, next_try = (hold[key] and unix_time(hold[key]) for key in ("since", "next_probe"))
-    return Trouble(words, "" if hold["code"] == BUDGET_CODE else action, "Try now", since, next_try)
+def _action(trouble: Trouble) -> tuple[str, str]:
+    """Path and label of the form that helps against *trouble*; "" where there is none."""
+    if trouble.held:
+        return f"/{trouble.held.kind}s/{quote(trouble.held.name, safe='')}/try", "Try now"
+    if trouble.backlog_of:
+        return f"/folders/{quote(trouble.backlog_of, safe='')}/release", "Release them"
+    return "", ""
 
 
 def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:

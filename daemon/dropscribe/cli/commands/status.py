@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli.options import read_reporting_config
-from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import amount_words, duration_words, path_text, utc_text
 from dropscribe.queue.model import Stats, build_plan
@@ -18,9 +17,8 @@ from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.patience import ask_disk_or, stands_at
 from dropscribe.reports.queue_reader import view_queue
-from dropscribe.reports.troubles import files_that_stay, silent_nodes
+from dropscribe.reports.troubles import troubles_of
 from dropscribe.reports.wording import (
-    one_line,
     plural,
     provider_word,
     render_table,
@@ -33,24 +31,13 @@ from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE, status_
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.reports.queue_reader import QueueView
+    from dropscribe.reports.troubles import Trouble
 
 _SHORT_WAIT_SECONDS = 2.0  # a shorter wait for a provider's rate limit is not told
 _NEWEST_FAILED = 3  # the number of failed files that are named
-
-_FILE_TROUBLES = (
-    ("blocked", "file", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),
-    ("backlog", "file", "from before the first start; 'dropscribe release --folder NAME' starts them"),
-    (
-        "failed",
-        "file",
-        "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back",
-    ),
-    ("maybe_paid_twice", "upload", "may have been paid for twice: an answer was lost on the way"),
-)
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -132,7 +119,9 @@ def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
 def render_status(document: dict[str, Any], now: float) -> str:
     """The status as text for people."""
     width = terminal_width()
-    troubles = ["  " + wrap(words, width - 2, "    ") for words in _troubles(document, now)]
+    troubles = [
+        "  " + wrap(_trouble_words(each, now), width - 2, "    ") for each in troubles_of(document, now)
+    ]
     found = sum(folder["suspect"] for folder in document["folders"].values())
     suspect = f"{plural(found, 'doubtful transcript')} so far; 'list --suspect' names files and warnings"
     newest = [
@@ -161,43 +150,11 @@ def _headline(document: dict[str, Any], *, is_troubled: bool) -> str:
     return f"{words}, but:" if is_troubled else f"{words}, and nothing is wrong."
 
 
-def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
-    if document["trouble"]:
-        by = "" if document["nodes"] is None else " by this node"
-        yield f"{one_line(document['trouble'])}: nothing is sent{by} meanwhile"
-    yield from silent_nodes(document, now)
-    for name, provider in document["providers"].items():
-        if provider["state"] == "held":
-            yield f"provider {name} is held: {_hold_words(provider, now)}"
-        elif provider["paused_until"]:
-            until = _when(provider["paused_until"], now)
-            yield f"provider {name} is paused: it asked for fewer requests; the next one goes {until}"
-    for name, folder in document["folders"].items():
-        yield from _folder_troubles(name, folder, now)
-    for name, count in document["removed_folders"].items():
-        waiting = plural(count, "file")
-        yield f"folder {name} is not in the config any more, where {waiting} of it wait; add it again"
-
-
-def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[str]:
-    if not folder["available"]:
-        yield f"folder {name}: its inbox is unavailable: {one_line(folder['reason'] or 'it is not there')}"
-    elif folder["reason"]:
-        yield f"folder {name} takes nothing new: {one_line(folder['reason'])}"
-    if folder["hold"]:
-        yield f"folder {name} is held: {_hold_words(folder['hold'], now)}"
-    yield from files_that_stay(name, folder)
-    for key, noun, words in _FILE_TROUBLES:
-        if folder[key]:
-            yield f"folder {name}: {plural(folder[key], noun)} {words}"
-
-
-def _hold_words(hold: dict[str, Any], now: float) -> str:
-    if hold["code"] == BUDGET_CODE:
-        return one_line(hold["reason"])
-    is_waiting = unix_time(hold["next_probe"]) > now
-    probe = f"tried again {_when(hold['next_probe'], now) if is_waiting else 'with the next file'}"
-    return f"{one_line(hold['reason'])}; since {_when(hold['since'], now)}, {probe}"
+def _trouble_words(trouble: Trouble, now: float) -> str:
+    since = f"since {time_words(trouble.since, now)}" if trouble.since else ""
+    next_at = time_words(trouble.next_at, now) if trouble.next_at else ""
+    times = ", ".join(filter(None, [since, f"{trouble.next_words} {next_at}".strip()]))
+    return "; ".join(filter(None, [trouble.words, times]))
 
 
 def _when(text: str, now: float) -> str:

@@ -18,7 +18,7 @@ from dropscribe.core.links import (
     read_link,
     without_query,
 )
-from dropscribe.core.rules import DEFAULT_INCLUDE, Taking
+from dropscribe.core.rules import DEFAULT_INCLUDE, FilePatterns
 
 URL = "https://media.example.com/a%20b.mp3?sig=abc"
 WINDOWS = f"[InternetShortcut]\r\nIDList=\r\nURL={URL}\r\nIconIndex=0\r\n"
@@ -187,8 +187,8 @@ def test_urls_are_told_of_without_their_query():
 def test_link_files_are_taken_where_the_rule_says_so():
     """Beside its include, whatever that is; its exclude still counts."""
     for include in (DEFAULT_INCLUDE, ("*.wav",)):
-        on = Taking(include, ("no*",), recursive=True, links=True)
-        off = Taking(include, (), recursive=True)
+        on = FilePatterns(include, ("no*",), recursive=True, links=True)
+        off = FilePatterns(include, (), recursive=True)
         assert on.takes(b"a/talk.URL")
         assert on.takes(b"talk.wav")
         assert not on.takes(b"no.webloc")

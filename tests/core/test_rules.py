@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, reason_not_a_file
+from dropscribe.core.rules import DEFAULT_INCLUDE, FilePatterns, reason_not_a_file
 
 
-def taking(include=DEFAULT_INCLUDE, companions=()):
+def patterns(include=DEFAULT_INCLUDE, companions=()):
     """A rule's patterns."""
-    return Taking(include, (), recursive=True, companions=companions)
+    return FilePatterns(include, (), recursive=True, companions=companions)
 
 
 TAKEN = [
@@ -80,13 +80,13 @@ NOT_TAKEN = [
 @pytest.mark.parametrize("path", TAKEN)
 def test_audio_and_video_are_taken_whatever_their_names_hold(path):
     """The default takes the known suffixes in any case, with any bytes before them."""
-    assert taking().reason_not_taken(path) is None
+    assert patterns().reason_not_taken(path) is None
 
 
 @pytest.mark.parametrize("path", NOT_TAKEN)
 def test_what_is_not_taken_has_a_reason(path):
     """Temporary names, system folders and other suffixes are left alone, and it is said why."""
-    assert taking().reason_not_taken(path)
+    assert patterns().reason_not_taken(path)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_what_is_not_taken_has_a_reason(path):
 )
 def test_the_reason_names_the_program(path, program):
     """Whoever asks why a file is left alone learns which program made its name."""
-    assert program in taking().reason_not_taken(path)
+    assert program in patterns().reason_not_taken(path)
 
 
 @pytest.mark.parametrize("suffix", [b".part", b".tmp", b"~"])
 def test_temporary_names_are_not_taken_even_if_included(suffix):
     """An include of everything does not include what somebody is still writing."""
-    assert taking(include=("*",)).reason_not_taken(b"a.wav" + suffix) is not None
+    assert patterns(include=("*",)).reason_not_taken(b"a.wav" + suffix) is not None
 
 
 @pytest.mark.parametrize(
@@ -152,28 +152,28 @@ def test_patterns(pattern, path, matches):
 
     A ``?`` and a class match one character, of however many bytes.
     """
-    assert Taking((pattern,), (), recursive=True).takes(path) is matches
-    assert Taking(("*",), (pattern,), recursive=True).takes(path) is not matches
+    assert FilePatterns((pattern,), (), recursive=True).takes(path) is matches
+    assert FilePatterns(("*",), (pattern,), recursive=True).takes(path) is not matches
 
 
 def test_a_flat_rule_takes_nothing_below():
     """Without recursion the sub-folders are not the rule's."""
-    taking = Taking((), (), recursive=False)
-    assert taking.takes(b"a.wav")
-    assert "not recursive" in taking.reason_not_taken(b"x/a.wav")
-    assert not taking.enters(b"x")
+    patterns = FilePatterns((), (), recursive=False)
+    assert patterns.takes(b"a.wav")
+    assert "not recursive" in patterns.reason_not_taken(b"x/a.wav")
+    assert not patterns.enters(b"x")
 
 
 @pytest.mark.parametrize("name", [b"@eaDir", b".stfolder", b"#recycle", b"lost+found", b"up.tmp"])
 def test_system_folders_are_not_entered(name):
     """Their content is never listed."""
-    assert not Taking((), (), recursive=True).enters(name)
+    assert not FilePatterns((), (), recursive=True).enters(name)
 
 
 @given(st.text(max_size=12), st.binary(max_size=12))
 def test_no_pattern_breaks(pattern, path):
     """Any text is a pattern, and any bytes are a path."""
-    assert Taking((pattern,), (), recursive=True).takes(path) in {True, False}
+    assert FilePatterns((pattern,), (), recursive=True).takes(path) in {True, False}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_what_is_not_a_file_is_named(kind, word):
 @pytest.mark.parametrize("path", [b"a.json", b"2026/CALL.JSON", b"call.wav.json"])
 def test_a_companion_is_never_taken_as_a_recording(path):
     """Also by a rule that takes everything else."""
-    taken = taking(include=("*",), companions=("{stem}.json",))
+    taken = patterns(include=("*",), companions=("{stem}.json",))
     assert "{stem}.json" in (taken.reason_not_taken(path) or "")
-    assert taking(include=("*",)).reason_not_taken(path) is None
+    assert patterns(include=("*",)).reason_not_taken(path) is None
     assert taken.reason_not_taken(b"a.wav") is None

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.app.observability import _build_notifications
+from dropscribe.app.monitoring import _build_notifications
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.budget import Account, Limit, Period
@@ -129,7 +129,7 @@ async def test_what_is_refused_is_told_again(store, receiver, status):
     assert "URLSECRET" not in repr(lines)
 
 
-async def test_a_letter_survives_the_daemon(tmp_path, receiver):
+async def test_a_notification_survives_the_daemon(tmp_path, receiver):
     """Told while nobody listens and the daemon ends at once: the next start delivers it, under its id."""
     store = Store(tmp_path / "state")
     gone = Notifications(store, [Webhook(receiver.url, SECRET)])
@@ -145,15 +145,15 @@ async def test_a_letter_survives_the_daemon(tmp_path, receiver):
     assert receiver.events == ["failed"]
 
 
-async def test_a_letter_is_given_up_after_a_day(store, receiver):
+async def test_a_notification_is_given_up_after_a_day(store, receiver):
     """With one line; what is younger is tried again."""
     hook = Webhook(receiver.url, SECRET)
     receiver.statuses.extend([500, 500])
     old = Notification(0, "old", time.time() - module.GIVE_UP_SECONDS - 60, '{"event": "failed"}')
     await store.do(lambda db: outbox.put(db, old, [hook.name]))
     with capture_logs() as lines:
-        courier = DeliveryLoop(store, hook, {})
-        assert await courier._round() == 0
+        loop = DeliveryLoop(store, hook, {})
+        assert await loop._round() == 0
     assert [(line["event"], line["count"]) for line in lines] == [("notification.given_up", 1)]
     assert await waiting(store) == 0
 
@@ -172,7 +172,7 @@ async def test_what_nobody_gets_any_more_is_forgotten(store, receiver):
 
 
 async def test_a_clock_set_back_keeps_nobody_waiting(store, receiver):
-    """A letter from the future goes out at the next start."""
+    """A notification from the future goes out at the next start."""
     hook = Webhook(receiver.url, SECRET)
     await store.do(
         lambda db: outbox.put(db, Notification(0, "a", time.time() + 10**8, '{"event": "x"}'), [hook.name])
@@ -237,12 +237,12 @@ async def test_what_happens_together_is_one_message(store, monkeypatch):
     assert second_at - first_at > 0.9
 
 
-async def test_a_letter_that_cannot_be_told_ends_nothing(store, receiver):
-    """A mistake in one recipient is a failed delivery; the other gets its letter."""
+async def test_a_notification_that_cannot_be_sent_ends_nothing(store, receiver):
+    """A mistake in one recipient is a failed delivery; the other gets its notification."""
 
     class Broken(Recorder):
-        async def deliver(self, letters):
-            raise KeyError(len(letters))
+        async def deliver(self, notifications):
+            raise KeyError(len(notifications))
 
     broken = Broken()
     broken._batch_seconds = 0.0
@@ -302,8 +302,8 @@ async def test_a_reload_does_not_say_it_twice(store, monkeypatch, reloads):
     assert (len(people.sent), again.sent) == (1, [])
 
 
-async def test_a_letter_that_a_reload_deletes_ends_nothing(store, monkeypatch):
-    """The new config leaves the recipient out, just when its letter is to be read."""
+async def test_a_notification_that_a_reload_deletes_ends_nothing(store, monkeypatch):
+    """The new config leaves the recipient out, just when its notification is to be read."""
     people = Recorder()
     monkeypatch.setattr(outbox, "read_due", lambda db, *_: outbox.begin(db, (), time.time(), 0.0) and [])
     loop = DeliveryLoop(store, people, {})
@@ -329,7 +329,7 @@ async def test_the_last_words_are_said_after_a_look_that_found_nothing_due(store
         await until(lambda: notifications.deliveries)
         await notifications.deliveries[people.name]
         monkeypatch.setattr(store, "do", slow)
-        notifications._couriers[0].news.set()
+        notifications._loops[0].news.set()
         await asked.wait()
     closing = asyncio.create_task(notifications.close(20.0))
     await asyncio.sleep(0)
@@ -425,9 +425,9 @@ async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeyp
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
     text = BASE + "  urls: ['json://localhost/']\n  quiet_hours: 22:00-07:00\ntime_zone: Europe/Berlin\n"
     config, _ = parse_config(text, folder=tmp_path, environ={})
-    (courier,) = _build_notifications(config, store)._couriers
+    (loop,) = _build_notifications(config, store)._loops
     now = datetime(2026, 11, 21, 21, 30, tzinfo=UTC).timestamp()
-    assert courier.recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
+    assert loop.recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
 
 
 @pytest.mark.slow

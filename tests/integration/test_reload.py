@@ -535,8 +535,8 @@ async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_pat
             return getattr(self.rule, key)
 
         @property
-        def taking(self):
-            return FolderRule.taking.fget(self)
+        def patterns(self):
+            return FolderRule.patterns.fget(self)
 
         @property
         def quiet_times(self):

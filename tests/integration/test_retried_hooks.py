@@ -10,7 +10,7 @@ import sys
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.app.observability import _build_hooks, _build_notifications
+from dropscribe.app.monitoring import _build_hooks, _build_notifications
 from dropscribe.config.load import parse_config
 from dropscribe.core.model import FileSnapshot, Job, JobState, OutputNames
 from dropscribe.queue.embedded.store import Store

@@ -25,7 +25,7 @@ class Reloaded(Whole):
         """Ask for *config*; returns whether it was taken."""
         self.next, reads, taken = config, self.reads, len(self.taken)
         refusals = []
-        self.daemon.health.observe_config = lambda *, is_taken: refusals.append(is_taken)
+        self.daemon.monitoring.observe_config = lambda *, is_taken: refusals.append(is_taken)
         self.daemon.reload_asked.set()
         await self.until(lambda: self.reads > reads and refusals)
         return len(self.taken) > taken

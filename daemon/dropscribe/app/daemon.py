@@ -20,7 +20,7 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.housekeeping import Housekeeping, change_token
-from dropscribe.app.observability import Health
+from dropscribe.app.monitoring import Monitoring
 from dropscribe.app.reload import Reloader, begin_folders, keep_running_config, make_providers, watched_rules
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_pointer
@@ -145,12 +145,12 @@ class Daemon:
         token = engine.store.token if config.queue is None else None
         self.inboxes = Inboxes(engine.folders, queue, engine.signals.news.set, token)
         self.report = StatusPublisher(lambda: self.config, engine, self.inboxes, self.notifier)
-        self.health = Health(config, store, self.report, self._page_source)
+        self.monitoring = Monitoring(config, store, self.report, self._page_source)
         self.handler = Handler(
             build_runtime(config, make_providers(config, self.make_provider), engine),
             engine,
             self.inboxes,
-            self.health.reporter,
+            self.monitoring.reporter,
             token=engine.store.token,
             jitter=random.random,
         )
@@ -170,23 +170,23 @@ class Daemon:
                 await self.handler.budgets.audit()
                 await begin_folders(self.engine, config)
                 inboxes = await self.inboxes.prepare(watched_rules(config))
-                feeding = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
+                dispatching = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
                 self.inboxes.commit(inboxes)  # before the first claim: it blocks unavailable folders
-                await self.health.start()
+                await self.monitoring.start()
                 reporting = group.create_task(self.report.write_when_new())
                 parts = (
                     self.notifier.feed_watchdog(lambda: not self.report.find_stuck()),
                     self._reload_when_asked(reloader),
-                    self.health.run(),
+                    self.monitoring.run(),
                     self.handler.budgets.watch(),
                     self.housekeeping.run(),
                 )
-                side = [group.create_task(part) for part in parts]
+                others = [group.create_task(part) for part in parts]
                 keep_running_config(config)
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
                 self.notifier.send("READY=1", status=f"watching {plural(len(config.folders), 'folder')}")
                 await (self._until_nothing_more() if once else self.stop.wait())
-                result = await self._shut_down(feeding, reporting, side)
+                result = await self._shut_down(dispatching, reporting, others)
                 await reloader.close()
         except BaseExceptionGroup as group_error:
             # One of dropscribe's own comes first, because others may only follow from it.
@@ -200,7 +200,7 @@ class Daemon:
         return result
 
     async def _shut_down(
-        self, feeding: asyncio.Task[None], reporting: asyncio.Task[None], side: list[asyncio.Task[Any]]
+        self, dispatching: asyncio.Task[None], reporting: asyncio.Task[None], others: list[asyncio.Task[Any]]
     ) -> RunResult:
         """Give running uploads their grace, close everything, and count the remaining files."""
         grace_seconds, uploads = self.config.shutdown_grace_seconds, len(self.engine.in_flight)
@@ -213,15 +213,15 @@ class Daemon:
         self.report.write()
         await self.inboxes.stop()
         await self.engine.dispatcher.drain(grace_seconds)
-        feeding.cancel()
-        await asyncio.wait([feeding])
-        failed, left = len(self.health.reporter.failed), await self._count_live()
+        dispatching.cancel()
+        await asyncio.wait([dispatching])
+        failed, left = len(self.monitoring.reporter.failed), await self._count_live()
         if left is not None:
             left += sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes)
         result = RunResult(failed, left, sum(not inbox["available"] for inbox in inboxes))
-        for task in side:
+        for task in others:
             task.cancel()
-        await self.health.close()
+        await self.monitoring.close()
         await self.housekeeping.delete_last()
         for provider in self.handler.runtime.providers.values():
             await provider.close()

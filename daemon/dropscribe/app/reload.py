@@ -70,7 +70,7 @@ class Reloader:
 
     def _refuse(self, **fields: str) -> None:
         log.error("config.refused", **fields)
-        self._daemon.health.observe_config(is_taken=False)
+        self._daemon.monitoring.observe_config(is_taken=False)
 
     async def _take(self, config: Config) -> None:
         daemon, old = self._daemon, self._daemon.handler.runtime
@@ -81,7 +81,7 @@ class Reloader:
         new = build_runtime(config, make_providers(config, daemon.make_provider, old), daemon.engine)
         inboxes = await daemon.inboxes.prepare(watched_rules(config))
         try:
-            await daemon.health.swap(config)
+            await daemon.monitoring.swap(config)
             # Last, before the new threads list the inboxes: they would take the same files once more.
             await begin_folders(daemon.engine, config)
         except BaseException:
@@ -106,7 +106,7 @@ class Reloader:
                 daemon.engine.holds.probe_now(Scope(ScopeKind.FOLDER, name))
                 daemon.handler.checks.reopen(name)
         keep_running_config(new.config)
-        daemon.health.observe_config(is_taken=True)
+        daemon.monitoring.observe_config(is_taken=True)
         log.info("config.reloaded", changes=diff_configs(old.config, new.config))
         daemon.engine.signals.news.set()
         try:

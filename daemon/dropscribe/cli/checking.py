@@ -304,7 +304,7 @@ def _count_folders(rule: FolderRule) -> int:
     def count() -> int:
         number = 0
         for _, below, _ in itertools.islice(os.walk(os.fsencode(rule.inbox)), _MOST_FOLDERS_COUNTED):
-            below[:] = filter(rule.taking.enters, below)
+            below[:] = filter(rule.patterns.enters, below)
             number += 1
         return number
 

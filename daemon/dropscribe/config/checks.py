@@ -15,7 +15,7 @@ from dropscribe.config.document import Place
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import as_glob
-from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, has_open_bracket
+from dropscribe.core.rules import KNOWN_SUFFIXES, FilePatterns, has_empty_class, has_open_bracket
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
@@ -195,10 +195,10 @@ class _RuleChecks(Place):
 
     def _check_companions(self) -> None:
         """Warn of a companion that is any recording with a suffix that the rule takes."""
-        taking = Taking(self.rule.include, self.rule.exclude, recursive=self.rule.recursive)
+        patterns = FilePatterns(self.rule.include, self.rule.exclude, recursive=self.rule.recursive)
         for index, pattern in enumerate(self.rule.companions):
             glob = as_glob(pattern)
-            if re.fullmatch(r"\*\.[^.]+", glob) and taking.takes(f"a{glob[1:]}".encode()):
+            if re.fullmatch(r"\*\.[^.]+", glob) and patterns.takes(f"a{glob[1:]}".encode()):
                 message = f"'{pattern}' makes each {glob} a companion: none of them is taken as a recording"
                 hint = "name the files that lie beside the recordings"
                 self._report_pattern("companions", index, message, hint, warning=True)
@@ -243,8 +243,8 @@ def _why_no_match(pattern: str) -> tuple[str, str] | None:
 def _why_never_taken(pattern: str, rule: FolderRule) -> tuple[str, str] | None:
     """The same for a pattern that matches only names that *rule* never takes; one sample name is tried."""
     sample = re.sub(r"[*?]+", "a", pattern.removeprefix("**/"))
-    taking = Taking(("*", "**/*"), (), recursive=rule.recursive)
-    reason = None if "[" in pattern else taking.reason_not_taken(sample.encode())
+    patterns = FilePatterns(("*", "**/*"), (), recursive=rule.recursive)
+    reason = None if "[" in pattern else patterns.reason_not_taken(sample.encode())
     return ("matches only names that are never taken", reason) if reason else None
 
 
@@ -254,5 +254,5 @@ def _takes_nothing(rule: FolderRule, key: str) -> bool:
         return False
     suffixes = [pattern[1:] for pattern in rule.include if re.fullmatch(r"\*\.[A-Za-z0-9]+", pattern)]
     names = [stem + suffix for stem, suffix in product(_SAMPLE_STEMS, suffixes or (".wav", ".mp3", ""))]
-    reasons = [rule.taking.reason_not_taken(name.encode()) for name in names]
+    reasons = [rule.patterns.reason_not_taken(name.encode()) for name in names]
     return all(reason is not None and key in reason for reason in reasons)

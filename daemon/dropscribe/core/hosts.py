@@ -47,7 +47,7 @@ def parse_host_pattern(text: str) -> str:
 
 
 def matches_host(host: str, pattern: str) -> bool:
-    """Whether *host*, in lower case, is what a *pattern* of :func:`parse_host_pattern` names."""
+    """Whether *pattern*, from :func:`parse_host_pattern`, matches *host* in lower case."""
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not is_address(host)
     address = _as_address(host)

@@ -1,6 +1,7 @@
 """Names that no rule takes: unfinished, temporary and system files, and the programs that make them.
 
-All names are in lower case and compared without regard to ASCII case. Sources: the programs' documentation
+Names are in lower case and compared without regard to ASCII case, except those of :data:`DOWNLOAD_FILES`,
+which are looked up on disk. Sources: the programs' documentation
 and source code (rclone --partial-suffix, yt-dlp ``get_temp_filename``, aria2 manual "Control File",
 qBittorrent "Append .!qB extension", WinSCP "Transfer to temporary filename", Syncthing "Ignoring Files",
 proftpd HiddenStores, Synology and QNAP knowledge bases, Windows and macOS volume layouts).

@@ -1,7 +1,7 @@
 """Decides the consequence of a failed attempt: a retry at some time, failure, or a hold.
 
 The decision depends on the kind of the error, never on its wording. Pure: jitter comes in as an argument.
-:func:`backoff_seconds` is the only formula for exponential backoff in this code base.
+Every exponential backoff of the daemon that counts failures uses :func:`backoff_seconds`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIX
 """The same suffixes as patterns, for messages and for the config's schema."""
 
 
-class Taking:
+class FilePatterns:
     """One rule's patterns, compiled once because every name of every listing is matched."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Taking:
         return next((f'the pattern "{hit}" of the rule\'s exclude matches it' for hit in hits), None)
 
 
-compiled_taking = functools.lru_cache(maxsize=64)(Taking)  # the same for each caller with equal patterns
+compiled_patterns = functools.lru_cache(maxsize=64)(FilePatterns)  # shared by callers with equal patterns
 
 _KINDS = (
     (stat.S_ISLNK, "it is a symlink, and symlinks are never followed"),

@@ -64,9 +64,9 @@ class Cause(enum.Enum):
     QUIET = "quiet"
     EMPTY = "empty"
     INCOMPLETE = "incomplete"
-    BLOCKED = "blocked"
-    TROUBLE = "trouble"
-    TWIN = "twin"
+    BLOCKED = "blocked"  # we may not open it
+    TROUBLE = "trouble"  # it cannot be opened or listed, or the queue cannot take it now
+    TWIN = "twin"  # a file that is its hard link, or an earlier version of it, is still in the queue
     UNFINISHED = "unfinished"  # a download program's own file stands beside it
     COMPANION = "companion"  # a file that belongs to it is not there yet
     REFUSED = "refused"  # the queue cannot store this file

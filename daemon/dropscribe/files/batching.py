@@ -88,7 +88,7 @@ class BatchExecutor:
         visit.add_done_callback(partial(self._finish_visit, futures))
 
     def _take_batch(self) -> tuple[Work[Any, Any], list[tuple[Any, asyncio.Future[Any]]]]:
-        """The next kind of work with its first items, which wait no more; no items where nobody waits."""
+        """The next kind of work with its first items, which wait no more; no items if none wait."""
         for work in list(self._waiting):
             waiting = [each for each in self._waiting.pop(work) if not each[1].cancelled()]
             self._waiting[work] = waiting[MOST_TOGETHER:]  # behind the other kinds

@@ -65,7 +65,7 @@ class Inbox:
         self._queue = queue
         self._step_timer = _StepTimer(clock)
         root, note_progress = os.fsencode(rule.inbox), self._step_timer.note_progress
-        context = InboxContext(rule, root, rule.taking, queue, open_source, owner_token, note_progress)
+        context = InboxContext(rule, root, rule.patterns, queue, open_source, owner_token, note_progress)
         self._scanner = Scanner(context)
         self._on_change = on_change
         self._state = InboxState(available=False, reason=self._scanner.availability.reason)
@@ -181,21 +181,21 @@ class Inbox:
         scanner = self._scanner
         availability, settler = scanner.availability, scanner.settler
         waiting = len(settler.pending.entries)
-        turn = (availability.reason, scanner.scanned_once, waiting == 0)
-        news = (
-            *turn,
+        urgent = (availability.reason, scanner.scanned_once, waiting == 0)
+        changing = (
+            *urgent,
             *(availability.is_undecided, availability.hints is None),
             *(scanner.overflows, len(scanner.lister.unlistable), waiting, settler.looks),
         )
-        if news == self._reported:
+        if changing == self._reported:
             return float("inf")
-        is_soon = now < self._report_at and turn == self._reported[: len(turn)]
-        # A snapshot looks at all waiting files, which a hint of another file must not cost.
-        if not is_soon or waiting <= _FEW_FILES:
+        is_early = now < self._report_at and urgent == self._reported[: len(urgent)]
+        # A snapshot goes through all waiting files: too much work for each hint of one file.
+        if not is_early or waiting <= _FEW_FILES:
             self._state = take_snapshot(scanner)
-        if is_soon:
+        if is_early:
             return self._report_at
-        self._reported, self._report_at = news, now + _REPORT_SECONDS
+        self._reported, self._report_at = changing, now + _REPORT_SECONDS
         self._on_change()
         return float("inf")
 

@@ -146,7 +146,7 @@ class Lister:
         self, directory: bytes, descriptor: int, device: int, rows: dict[bytes, LiveRow]
     ) -> Generator[bytes | None, None, dict[bytes, None]]:
         """Yield files without a row, and remove from *rows* those that were found; returns the folders."""
-        prefix, taking = os.path.join(directory, b""), self._context.taking
+        prefix, patterns = os.path.join(directory, b""), self._context.patterns
         below: dict[bytes, None] = {}
         has_moved = False
         with os.scandir(descriptor) as items:
@@ -155,13 +155,13 @@ class Lister:
                     yield None
                 name = os.fsencode(item.name)
                 if item.is_dir(follow_symlinks=False):
-                    if taking.enters(name):
+                    if patterns.enters(name):
                         below[prefix + name] = None
                 elif item.is_file(follow_symlinks=False):
                     row = rows.pop(name, None)
                     if row is not None and (not row.stable_inodes or row.inode == item.inode()):
                         has_moved = has_moved or row.device != device
-                    elif taking.takes(prefix + name):
+                    elif patterns.takes(prefix + name):
                         yield prefix + name
         if has_moved:
             self._context.queue.moved_device(self._context.rule.name, directory, device)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import FolderRule
-    from dropscribe.core.rules import Taking
+    from dropscribe.core.rules import FilePatterns
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.hints import HintSource
     from dropscribe.intake.inbox_queue import InboxQueue
@@ -46,7 +46,7 @@ class InboxContext:
 
     rule: FolderRule
     root: bytes  # The inbox, absolute
-    taking: Taking  # The names that are taken and entered
+    patterns: FilePatterns  # Of the names that are taken and entered
     queue: InboxQueue
     open_source: Callable[[FolderRule, Mount], HintSource | None]  # Makes its hint source, if it has one
     owner_token: str | None  # See :class:`~dropscribe.intake.owner_file.OwnerFile`
@@ -113,10 +113,10 @@ class Scanner:
 
     def _take_hint(self, hint: Hint, now: float) -> None:
         if hint.kind <= HintKind.MOVED:
-            if self._context.taking.takes(hint.path):
+            if self._context.patterns.takes(hint.path):
                 self.settler.mark(hint.path, hint.kind, now)
         elif hint.kind is HintKind.FOLDER:
-            if self._context.taking.enters(hint.path.rpartition(b"/")[2]):
+            if self._context.patterns.enters(hint.path.rpartition(b"/")[2]):
                 self._new_folders[hint.path] = None
         elif hint.kind is HintKind.FOLDER_GONE:
             self.settler.pending.drop_below(hint.path)

@@ -14,7 +14,7 @@ import structlog
 
 from dropscribe.core.errors import AudioRejected
 from dropscribe.media.fitting import decide_fit, is_too_large, is_too_long, too_large
-from dropscribe.media.sending import Decoding, PieceByPiece, WaitForTurn
+from dropscribe.media.sending import Decoding, PieceSender, WaitForTurn
 from dropscribe.native.decoder import Source
 from dropscribe.native.recording import OTHER_TRACKS, Recording, Survey, is_raw
 from dropscribe.transcripts.model import Transcript
@@ -74,7 +74,7 @@ class FittedProvider:
         fit = decide_fit(self.rule, self.config, measured, decoding.audio.size_bytes, sources)
         if fit is None:
             return await self._as_it_is(decoding.audio, params)
-        sending = PieceByPiece(self.inner, self.config, self.spool, decoding, fit, self.wait_for_turn)
+        sending = PieceSender(self.inner, self.config, self.spool, decoding, fit, self.wait_for_turn)
         return await sending.transcribe(params, measured.seconds, surveys)
 
     async def _as_it_is(self, audio: AudioFile, params: Params) -> Transcript:

@@ -76,8 +76,8 @@ class Decoding:
 
 
 @dataclass(slots=True)
-class PieceByPiece:
-    """One attempt."""
+class PieceSender:
+    """Sends one recording in pieces, for one attempt."""
 
     provider: Provider
     config: ProviderConfig

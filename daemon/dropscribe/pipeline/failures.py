@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FILES_IN_A_ROW = 3
 """This many different files in a row that fail alike, with no success between, hold a provider or a rule."""
 
-_OURS = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate", "internal_error"})
+_OWN_CODES = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate", "internal_error"})
 """Refusals by dropscribe itself: they hold for every provider."""
 
 
@@ -171,7 +171,7 @@ class Failures:
     async def _next_provider(self, claim: Claim, error: ProviderError, ended: AttemptEnd) -> Retry | None:
         """A retry at the next provider; None if there is none, or if *error* does not refuse the file."""
         is_about_file = isinstance(error, AudioRejected) and not error.maybe_rule
-        if not is_about_file or error.code in _OURS or not claim.falls_back:
+        if not is_about_file or error.code in _OWN_CODES or not claim.falls_back:
             return None
         rule = claim.rule
         refused = {provider for provider, _ in await self.results.refusals(claim)} | {claim.job.provider}

@@ -228,7 +228,7 @@ class Handler:
             # Jobs at such a provider are no longer polled.
             ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
             return Retry(0.0, "reloaded", reason, ended if job.remote else None)
-        if job.remote is None and (left_alone := claim.rule.taking.reason_not_taken(job.path)):
+        if job.remote is None and (left_alone := claim.rule.patterns.reason_not_taken(job.path)):
             # The rule has changed since the file was queued: a drop by mistake can still be stopped.
             return Withdrawn(f"the rule no longer takes it: {left_alone}")
         return await self.attempts.make(claim)

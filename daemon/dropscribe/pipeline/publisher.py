@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-MOST_TURNS = 100  # rounds of taken names and changed times before the file waits again
+MOST_ROUNDS = 100  # rounds of taken names and changed times before the file waits again
 WRITER_WAIT_SECONDS = 1.0
 
 LONGEST_WAIT_SECONDS = 15.0  # longest wait of a stored result after there is room again
@@ -72,13 +72,13 @@ class Publisher:
     token: str  # distinguishes hidden names of this store's jobs from those of others
     _refusals: Counter[int] = field(default_factory=Counter)
     _absences: Counter[int] = field(default_factory=Counter)
-    _puzzles: Streaks = field(default_factory=Streaks)
+    _unexplained: Streaks = field(default_factory=Streaks)
     _closed_by: set[int] = field(default_factory=set)
     """Ids of the jobs that have closed their folders as STUCK."""
 
     async def publish(self, claim: Claim) -> Outcome:
         """One try to put a job's files in place."""
-        for _ in range(MOST_TURNS):
+        for _ in range(MOST_ROUNDS):
             try:
                 await self.results.load(claim)
                 await self._correct_names(claim)
@@ -183,7 +183,7 @@ class Publisher:
     def _filed(self, claim: Claim, filed: bytes) -> Published:
         job, document = claim.job, content_of(claim.result)
         self._end(job)
-        self._puzzles.clear(job.folder)
+        self._unexplained.clear(job.folder)
         self.results.ctimes_ns.pop(job.id, None)
         self.reporter.filed(job, filed, document, claim.result.output_names)
         if is_error(document):
@@ -232,7 +232,7 @@ class Publisher:
         except AudioError:
             return False, reason  # its folder has gone: no trouble of the others
         # Its folders look writable: the cause is hidden, and may be the rule's. No more are paid for then.
-        return self._puzzles.add((job.folder,), job.id), reason
+        return self._unexplained.add((job.folder,), job.id), reason
 
     async def _missing(self, claim: Claim, reason: str) -> Outcome:
         """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""

@@ -1,1 +1,1 @@
-"""The seam to the vendors, and one file for each of them."""
+"""The interface of providers, and one file for each vendor."""

@@ -118,11 +118,13 @@ def _copy_one(
         raise OSError(errno.ESTALE, "was copied, but another file stands at its old name by now")
 
 
-def read_error(folder: int, name: bytes, believed: Collection[int] | None = None) -> dict[str, object] | None:
-    """The error document *name* in *folder*, by a user *believed* (None: by any); None if there is none."""
+def read_error(
+    folder: int, name: bytes, trusted_uids: Collection[int] | None = None
+) -> dict[str, object] | None:
+    """The error document *name* in *folder*, if one of *trusted_uids* owns it (None: anybody); else None."""
     try:
         with closing(open_file(folder, name)) as descriptor:
-            if believed is not None and os.fstat(descriptor).st_uid not in believed:
+            if trusted_uids is not None and os.fstat(descriptor).st_uid not in trusted_uids:
                 return None
             with open(descriptor, "rb", closefd=False) as file:
                 document = json.loads(file.read(_MOST_BYTES))
@@ -134,15 +136,15 @@ def read_error(folder: int, name: bytes, believed: Collection[int] | None = None
 
 
 def find_error(
-    folder: int, audio: bytes, believed: Collection[int] | None = None
+    folder: int, audio: bytes, trusted_uids: Collection[int] | None = None
 ) -> tuple[bytes, dict[str, object]]:
     """Name and document of the error file of *audio* in the open *folder*; b"" and {} if there is none.
 
-    It is named by the audio's stem or by its full name. *believed* as above.
+    It is named by the audio's stem or by its full name. *trusted_uids* as above.
     """
     stem, suffix = split_name(audio)
     for name in (stem + ERROR_ENDING, audio + ERROR_ENDING):
-        document = read_error(folder, name, believed) or {}
+        document = read_error(folder, name, trusted_uids) or {}
         original = original_name(document)
         # call.error.json may as well be that of another call: call.mp3 beside call.wav.
         if original is not None and split_name(original)[1] == suffix:

@@ -115,7 +115,7 @@ def unavailable_reason(rule: FolderRule) -> str | None:
 def unlistable_words(rule: FolderRule, path: bytes) -> str:
     """Reason why *path*, or a folder on the way to it, cannot be listed, with the remedy; or ""."""
     for folder in itertools.accumulate(path.split(b"/"), lambda above, name: above + b"/" + name):
-        if not rule.taking.enters(os.path.basename(folder)):
+        if not rule.patterns.enters(os.path.basename(folder)):
             break
         try:
             _look_in(rule, folder, _try_listing, lists=True)
@@ -135,7 +135,7 @@ def _unlistable(rule: FolderRule, folder: bytes, error: OSError) -> str:
 
 def walk_inbox(rule: FolderRule) -> Iterator[Found]:
     """Every name in the inbox, ordered by folder and name; folders not entered are reported once."""
-    taking = rule.taking
+    patterns = rule.patterns
     waiting: list[tuple[bytes, os.stat_result | None]] = [(b"", None)]
     while waiting:
         folder, folder_status = waiting.pop()
@@ -152,10 +152,10 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
             path = folder + b"/" + name if folder else name
             if not stat.S_ISDIR(status.st_mode):
                 yield _found(rule, path, status)
-            elif taking.enters(name):
+            elif patterns.enters(name):
                 below.append((path, status))
             else:
-                yield Found(path + b"/", None, taking.reason_not_taken(path + b"/any.wav"))
+                yield Found(path + b"/", None, patterns.reason_not_taken(path + b"/any.wav"))
         waiting.extend(reversed(below))
 
 
@@ -182,7 +182,7 @@ def found_at(rule: FolderRule, path: bytes) -> Found | None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return None
-        reason = rule.taking.reason_not_taken(path)
+        reason = rule.patterns.reason_not_taken(path)
         if reason is None:
             raise
         return Found(path, None, reason)
@@ -190,7 +190,7 @@ def found_at(rule: FolderRule, path: bytes) -> Found | None:
 
 
 def _found(rule: FolderRule, path: bytes, status: os.stat_result) -> Found:
-    reason = reason_not_a_file(status.st_mode) or rule.taking.reason_not_taken(path)
+    reason = reason_not_a_file(status.st_mode) or rule.patterns.reason_not_taken(path)
     return Found(path, status, reason)
 
 

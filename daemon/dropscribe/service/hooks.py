@@ -150,7 +150,7 @@ class RetriedHook(Recipient):
         """True for its own event alone."""
         return event == self._event
 
-    async def deliver(self, letters: Sequence[Notification]) -> str:
+    async def deliver(self, notifications: Sequence[Notification]) -> str:
         """Run the command with the one event."""
-        (letter,) = letters
-        return await self._hooks.run(self._event, letter.content.encode() + b"\n")
+        (notification,) = notifications
+        return await self._hooks.run(self._event, notification.content.encode() + b"\n")

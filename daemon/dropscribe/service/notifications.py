@@ -44,28 +44,29 @@ class Recipient(ABC):
     """A receiver of notifications."""
 
     name: str  # its kind, a colon, and an id that is the same after a restart, and no secret
-    most_at_once = 1  # letters in one delivery
+    most_at_once = 1  # notifications in one delivery
 
     def wants(self, event: str) -> bool:
         """Whether it receives events of this name: done, failed, held, released, budget."""
         return event != "done"
 
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002
-        """When letters may be delivered, at *now* or later, if the first of them was due at *due_at*.
+        """When to deliver, at *now* or later, if the first notification was due at *due_at*.
 
         With *is_last_chance* the daemon is about to end; batches are sent without waiting.
         """
         return due_at
 
     @abstractmethod
-    async def deliver(self, letters: Sequence[Notification]) -> str:
-        """Deliver *letters* as one; returns "" or the reason of a failure. Must end by itself."""
+    async def deliver(self, notifications: Sequence[Notification]) -> str:
+        """Deliver *notifications* as one; returns "" or the reason of a failure. Must end by itself."""
 
 
 class Notifications:
-    """All recipients, each with its own loop; those of *before*, of an older config, run no longer then.
+    """All recipients, each with its own loop.
 
-    A delivery of theirs that is under way is waited for, or its recipient would get it twice.
+    *before* are those of an older config, which no longer run. Their deliveries under way are waited for,
+    because a recipient would otherwise get a notification twice.
     """
 
     def __init__(
@@ -73,37 +74,37 @@ class Notifications:
     ) -> None:
         self._store = store
         self.deliveries: dict[str, asyncio.Task[float]] = before.deliveries if before else {}
-        self._couriers = [DeliveryLoop(store, recipient, self.deliveries) for recipient in recipients]
+        self._loops = [DeliveryLoop(store, recipient, self.deliveries) for recipient in recipients]
 
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Put *event* into the outbox for every recipient that wants it; returns at once.
 
         *payload* must be JSON values, without any transcript or secret.
         """
-        names = [each.recipient.name for each in self._couriers if each.recipient.wants(event)]
+        names = [each.recipient.name for each in self._loops if each.recipient.wants(event)]
         if not names:
             return
         event_id, now = uuid.uuid4().hex, time.time()
         head = {"schema": "dropscribe.event/1", "id": event_id, "at": utc_text(now), "event": event}
-        letter = Notification(0, event_id, now, json.dumps({**head, **payload}))
-        written = asyncio.wrap_future(self._store.call(lambda db: outbox.put(db, letter, names)))
+        new = Notification(0, event_id, now, json.dumps({**head, **payload}))
+        written = asyncio.wrap_future(self._store.call(lambda db: outbox.put(db, new, names)))
         written.add_done_callback(partial(self._written, event))
 
     async def run(self) -> None:
         """Deliver, until cancelled."""
         await self._drop_outdated()
         async with asyncio.TaskGroup() as group:
-            for courier in self._couriers:
-                group.create_task(courier.run())
+            for loop in self._loops:
+                group.create_task(loop.run())
 
     async def close(self, grace_seconds: float) -> None:
         """Deliver due notifications for at most *grace_seconds*; the rest stays in the outbox."""
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(grace_seconds):
-                await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
+                await asyncio.gather(*(loop.deliver_all() for loop in self._loops))
 
     async def _drop_outdated(self) -> None:
-        names, now = [each.recipient.name for each in self._couriers], time.time()
+        names, now = [each.recipient.name for each in self._loops], time.time()
         try:
             forgotten = await self._store.do(lambda db: outbox.begin(db, names, now, now - GIVE_UP_SECONDS))
         except StoreError as error:
@@ -121,8 +122,8 @@ class Notifications:
             return
         if full:
             log.warning("notification.lost", about=event, reason="too many wait already")
-        for courier in self._couriers:
-            courier.news.set()
+        for loop in self._loops:
+            loop.news.set()
 
 
 class DeliveryLoop:
@@ -138,10 +139,10 @@ class DeliveryLoop:
         self.recipient = recipient
         self._deliveries = deliveries
         self._is_last_chance = False
-        self.news = asyncio.Event()  # set when a letter was put
+        self.news = asyncio.Event()  # set when a notification was put
 
     async def run(self) -> None:
-        """Deliver until cancelled; without letters it sleeps."""
+        """Deliver until cancelled; without notifications it sleeps."""
         while True:
             self.news.clear()
             try:
@@ -183,24 +184,24 @@ class DeliveryLoop:
         if begin_at > now:
             return begin_at - now
         most = recipient.most_at_once
-        letters = await self._store.do(lambda db: outbox.read_due(db, recipient.name, now, most))
-        if not letters:  # deleted since: a reload left the recipient out
+        notifications = await self._store.do(lambda db: outbox.read_due(db, recipient.name, now, most))
+        if not notifications:  # deleted since: a reload left the recipient out
             return 0.0
         try:
-            reason = await recipient.deliver(letters)
+            reason = await recipient.deliver(notifications)
         except Exception as error:  # noqa: BLE001 - a notification that fails must not end the daemon
             reason = type(error).__name__
-        await self._settle(letters, reason)
+        await self._settle(notifications, reason)
         return math.inf if reason and self._is_last_chance else 0.0
 
-    async def _settle(self, letters: list[Notification], reason: str) -> None:
+    async def _settle(self, notifications: list[Notification], reason: str) -> None:
         if not reason:
-            await self._store.do(lambda db: outbox.delete(db, letters))
+            await self._store.do(lambda db: outbox.delete(db, notifications))
             return
         now = time.time()
-        too_old = [letter for letter in letters if letter.at < now - GIVE_UP_SECONDS]
-        again = [letter for letter in letters if letter not in too_old]
-        tries = max(letter.tries for letter in letters) + 1
+        too_old = [each for each in notifications if each.at < now - GIVE_UP_SECONDS]
+        again = [each for each in notifications if each not in too_old]
+        tries = max(each.tries for each in notifications) + 1
         due_at = now + retry_seconds(tries, random.random())  # noqa: S311 - jitter, not a secret
 
         def write(db: sqlite3.Connection) -> None:

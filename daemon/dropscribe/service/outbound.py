@@ -89,15 +89,15 @@ class Webhook(Recipient):
         self._secret = secret
         self.name = f"webhook:{_digest(url)}"
 
-    async def deliver(self, letters: Sequence[Notification]) -> str:
-        """POST the one letter, with a signature that proves sender and time; any 2xx is an arrival."""
-        (letter,) = letters
-        body = letter.content.encode("ascii")
+    async def deliver(self, notifications: Sequence[Notification]) -> str:
+        """POST the one notification, with a signature that proves sender and time; any 2xx is an arrival."""
+        (notification,) = notifications
+        body = notification.content.encode("ascii")
         timestamp = str(int(time.time()))
         signature = hmac.new(self._secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256)
         headers = {
             "Content-Type": "application/json",
-            "X-Dropscribe-Event-Id": letter.event_id,
+            "X-Dropscribe-Event-Id": notification.event_id,
             "X-Dropscribe-Timestamp": timestamp,
             "X-Dropscribe-Signature": f"sha256={signature.hexdigest()}",
         }
@@ -135,21 +135,21 @@ class AppriseNotifier(Recipient):
         self._batch_seconds = batch_seconds
         self._quiet_hours = quiet_hours
         self._zone = zone
-        self._spoken_at = 0.0
+        self._sent_at = 0.0
         self.name = f"apprise:{_digest(url)}"
 
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
         """After the batch interval and outside the quiet hours."""
-        together_at = max(due_at + PROMPT_SECONDS, self._spoken_at + self._batch_seconds)
+        together_at = max(due_at + PROMPT_SECONDS, self._sent_at + self._batch_seconds)
         begin_at = due_at if is_last_chance else together_at
         if self._quiet_hours is None:
             return begin_at
         return quiet_until(max(begin_at, now), self._quiet_hours, self._zone)
 
-    async def deliver(self, letters: Sequence[Notification]) -> str:
-        """One message about all *letters*."""
-        self._spoken_at = time.time()
-        title, text = compose([json.loads(letter.content) for letter in letters], socket.gethostname())
+    async def deliver(self, notifications: Sequence[Notification]) -> str:
+        """One message about all *notifications*."""
+        self._sent_at = time.time()
+        title, text = compose([json.loads(each.content) for each in notifications], socket.gethostname())
         return await asyncio.to_thread(self._send, title, text)
 
     def _send(self, title: str, text: str) -> str:

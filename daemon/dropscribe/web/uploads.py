@@ -164,7 +164,7 @@ class _Form:
         if len(self._whole) >= MOST_FILES:
             raise Refused(413, f"more than {MOST_FILES} files at once")
         self._name = safe_name(self._name)
-        if reason := self._rule.taking.reason_not_taken(self._name):
+        if reason := self._rule.patterns.reason_not_taken(self._name):
             raise Refused(415, f"{os.fsdecode(self._name)}: {reason}")
         self._hidden = _hidden_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -102,7 +102,7 @@ def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> 
 
 
 def _is_no_recording(place: Place) -> bool:
-    return not place.rule.taking.takes(place.path)
+    return not place.rule.patterns.takes(place.path)
 
 
 def _take_back(place: Place, name: bytes, moved: list[Place]) -> bool:
@@ -183,7 +183,7 @@ class FailedFiles:
                 continue
             place = Place(rule, "failed", path)
             told = self._told(place)
-            if told is None and not is_shared and rule.taking.takes(path):
+            if told is None and not is_shared and rule.patterns.takes(path):
                 told = rule.name, os.path.basename(path)
             if told is not None and told[0] == rule.name:
                 yield place, told[1]
@@ -193,7 +193,7 @@ class FailedFiles:
         records = [] if self._db is None else read_filed(self._db, place.absolute)
         if records and records[0].state is JobState.FAILED:
             return records[0].folder, os.path.basename(records[0].path)
-        look = partial(find_error, believed={0, os.geteuid()})
+        look = partial(find_error, trusted_uids={0, os.geteuid()})
         error = (_look_beside(place.root, place.path, look) or (b"", {}))[1]
         return (str(error.get("folder")), os.fsencode(str(error["file"]))) if error else None
 

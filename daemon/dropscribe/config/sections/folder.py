@@ -23,7 +23,7 @@ from dropscribe.config.sections.provider_types import facts_of
 from dropscribe.core.budget import Budget
 from dropscribe.core.naming import OUTPUT_FORMATS
 from dropscribe.core.requests.params import ParamValue
-from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, compiled_taking
+from dropscribe.core.rules import DEFAULT_INCLUDE, FilePatterns, compiled_patterns
 from dropscribe.core.settling import QuietTimes
 
 _WITHOUT_MEDIA = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
@@ -197,9 +197,9 @@ class FolderRule(Section):
         return {"inbox": self.inbox, "done": self.done, "failed": self.failed}
 
     @property
-    def taking(self) -> Taking:
-        """The names that it takes."""
-        return compiled_taking(
+    def patterns(self) -> FilePatterns:
+        """The patterns of the names that it takes."""
+        return compiled_patterns(
             self.include, self.exclude, recursive=self.recursive, links=self.links, companions=self.companions
         )
 

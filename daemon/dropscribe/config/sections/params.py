@@ -9,7 +9,7 @@ from dropscribe.config.keys import MISSING
 from dropscribe.config.notation.field_types import PARAMS
 from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import LOCAL_PARAMS, local_param_problem
-from dropscribe.core.requests.speech_hints import SpeechHints, Written, hint_params, ignored_hints
+from dropscribe.core.requests.speech_hints import ParamChanges, SpeechHints, hint_params, ignored_hints
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Target(NamedTuple):
     own: Mapping[str, ParamValue]  # parameters that its preset sends; `language: auto` returns to them
 
 
-def written_params(read: SectionRead) -> Iterator[tuple[str, Path, Written]]:
+def written_params(read: SectionRead) -> Iterator[tuple[str, Path, ParamChanges]]:
     """The rule's own parameters for each of its providers, by name, with their place in the file.
 
     They are keyed by provider if the file lists its providers.
@@ -48,7 +48,7 @@ def written_params(read: SectionRead) -> Iterator[tuple[str, Path, Written]]:
 
 
 def layered_params(
-    read: SectionRead, target: Target, below: Mapping[str, ParamValue], written: Written, path: Path
+    read: SectionRead, target: Target, below: Mapping[str, ParamValue], written: ParamChanges, path: Path
 ) -> dict[str, ParamValue]:
     """The parameters of a section as *target* gets them; reports what it does not take.
 
@@ -87,7 +87,7 @@ def _check_local_params(values: Mapping[str, Any], path: Path, document: Documen
             document.report((*path, name), message)
 
 
-def _hint_params(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Written:
+def _hint_params(read: SectionRead, kind: str, given: Mapping[str, Any]) -> ParamChanges:
     """Parameters for a section's `language`, `vocabulary` and `speakers`; *given* has the others."""
     names = ("model", "model_id", "transcription_config.model")
     model = next((str(given[name]) for name in names if given.get(name)), "")

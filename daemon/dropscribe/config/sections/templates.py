@@ -48,7 +48,7 @@ def template_output(path: Path) -> str:
 
 
 def template_problems(path: Path) -> Iterator[Problem]:
-    """What is wrong with a template; that it uses names which nothing gives it is a warning."""
+    """The problems of a template; a name that it uses and does not get is a warning."""
     from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415  # for rules with a template alone
     from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.requests.params import ParamValue
 
-Written = dict[str, "ParamValue | None"]  # parameters; None removes one that was set further down
+ParamChanges = dict[str, "ParamValue | None"]  # None removes a parameter that was set further down
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = {
 _SPEAKER_WORDS: Mapping[str, Mapping[bool, str]] = {"speechmatics": {True: "speaker", False: "none"}}
 
 
-def hint_params(kind: str, model: str, hints: SpeechHints) -> Written:
+def hint_params(kind: str, model: str, hints: SpeechHints) -> ParamChanges:
     """The parameters that carry *hints* to a provider of type *kind*, which uses *model*."""
-    names, found = _names_for(kind, model), Written()
+    names, found = _names_for(kind, model), ParamChanges()
     if hints.language is not None and names.language:
         base = base_language(hints.language)
         code = base and _LANGUAGE_WORDS.get(kind, {}).get(base, base)

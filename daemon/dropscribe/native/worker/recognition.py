@@ -50,7 +50,7 @@ _CUT_WITHIN_SAMPLES = 30 * SAMPLE_RATE_HZ
 _QUIET_SAMPLES = SAMPLE_RATE_HZ // 5
 _NEW_RUN_SECONDS = 0.05
 
-_QUIET_DBFS, _NOISE_DBFS, _RAISED_DBFS = -45.0, -95.0, -25.0
+_QUIET_DBFS, _NOISE_DBFS, _AMPLIFIED_DBFS = -45.0, -95.0, -25.0
 """If the loudest window of a recording is below the first level, it is amplified to the third, because the
 voice detector would miss its speech. A level below the second is only quantization noise."""
 
@@ -182,7 +182,7 @@ class Recognition:
         heard = False
         try:
             segments, info = self.model.transcribe(
-                self._raised(block.samples), language=self._settled, **self.request["options"]
+                self._amplified(block.samples), language=self._settled, **self.request["options"]
             )
             for segment in segments:  # recognition happens here, window by window
                 self.progress("recognising")
@@ -206,14 +206,14 @@ class Recognition:
         if sure and self._settled is None and not self.request["options"].get("multilingual"):
             self._settled = guess[1]
 
-    def _raised(self, samples: Samples) -> Any:
+    def _amplified(self, samples: Samples) -> Any:
         """*samples*, amplified if the recording so far is too quiet for the voice detector."""
         window = min(round(WINDOW_SECONDS * SAMPLE_RATE_HZ), max(1, len(samples)))
         loudest = dbfs(max(loudness(samples.reshape(1, -1), window), default=0.0))
         self._loudest_dbfs = max(self._loudest_dbfs, loudest)
         if not _NOISE_DBFS < self._loudest_dbfs < _QUIET_DBFS:
             return samples
-        factor = np.float32(10 ** ((_RAISED_DBFS - self._loudest_dbfs) / 20))
+        factor = np.float32(10 ** ((_AMPLIFIED_DBFS - self._loudest_dbfs) / 20))
         return np.clip(samples * factor, -1.0, 1.0)
 
     def _keep(self, segment: Any, offset_seconds: float) -> None:

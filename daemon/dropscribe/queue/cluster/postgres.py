@@ -238,7 +238,7 @@ def read_ahead_seconds(db: Connection) -> float:
 
 @cache
 def _translated(sql: str) -> bytes:
-    """The SQL functions use "?" and "%" for values only; OR FAIL is for SQLite."""
+    """*sql* for psycopg: the SQL functions use "?" and "%" for values only; OR FAIL is for SQLite."""
     return sql.replace("?", "%s").replace(" OR FAIL", "").encode()
 
 

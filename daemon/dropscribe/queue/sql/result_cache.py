@@ -1,7 +1,7 @@
-"""Answers by content and settings, so that the same recording is paid for once.
+"""The cache of answers (table ``ledger``), by content and settings: the same recording is paid for once.
 
-Guarantees: an entry is written in the transaction that keeps its answer; the ledger stays within
-``LEDGER_BYTES`` and ``ledger_keep``, a small batch at each entry.
+Guarantees: an answer is entered in the transaction that stores the job's result; the cache stays within
+``LEDGER_BYTES`` and ``ledger_keep``, because each entry deletes a small batch of old ones.
 """
 
 from __future__ import annotations

@@ -145,6 +145,7 @@ _WAITS = {
     "remote_deletions": ("due_at",),
     "outbox": ("due_at",),
 }
+"""Table → its columns of times from which, or until which, something waits."""
 
 
 def set_clock_back(db: Connection, seconds: float, now: float) -> None:

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from dropscribe.web.listener import Listener
     from dropscribe.web.site import PageSource
 
-_TOLD = ("notify", "time_zone", "hooks")  # the parts of a config that name the recipients of notifications
+_RECIPIENT_KEYS = ("notify", "time_zone", "hooks")  # parts of a config that set who is notified, and when
 LAST_WORDS_SECONDS = 5.0  # limit for sending notifications at the end; the rest waits for the next start
 
 log = structlog.get_logger()
 
 
-class Health:
-    """Runs the monitoring services that the config enables; *make_page_source* is called only for pages.
+class Monitoring:
+    """The monitoring services that the config enables; *make_page_source* is called only for pages.
 
     Its reporter reports events to the metrics, the hooks and the recipients of the current config.
     """
@@ -70,7 +70,7 @@ class Health:
             self._listener = await self._moved_listener(config)
         if config.hooks != self._config.hooks:
             self.reporter.hooks = _build_hooks(config)
-        if any(getattr(config, name) != getattr(self._config, name) for name in _TOLD):
+        if any(getattr(config, name) != getattr(self._config, name) for name in _RECIPIENT_KEYS):
             before = self.reporter.notifications
             self.reporter.notifications = _build_notifications(config, self._store, before)
         self._config = config

@@ -47,6 +47,13 @@ def http_config(host: str = "127.0.0.1", port: int = 0, token: str | None = None
     return HttpConfig(listen=f"{host}:{port}", host=host, port=port, token=secret, **keys)
 
 
+TWO_LENGTHS = (
+    b"GET /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"0\r\n\r\nGET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+)
+"""The body ends before the second request, or within it."""
+
+
 @pytest.fixture
 def daemon():
     """A daemon that is well."""
@@ -63,11 +70,14 @@ async def listener(daemon, monkeypatch):
     await listener.close()
 
 
-async def send(port: int, data: bytes) -> bytes:
-    """Everything the listener answers to *data*."""
+async def send(port: int, *parts: bytes) -> bytes:
+    """Everything the listener answers to *parts*, which are sent one after another."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
     try:
+        for part in parts[:-1]:
+            writer.write(part)
+            await asyncio.sleep(0.2)
+        writer.write(parts[-1])
         return await asyncio.wait_for(reader.read(), 20)
     finally:
         writer.close()
@@ -189,12 +199,28 @@ async def test_the_guard_refuses_other_connections():
         b"GET /status HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
         b"GET /status HTTP/1.1\r\nHost: localhost\r\n folded: x\r\n\r\n",
         b"GET /status\r\n\r\n",
+        TWO_LENGTHS,
         b"\x16\x03\x01\xff\xff\r\n\r\n",
     ],
 )
 async def test_malformed_requests(listener, head):
     """What is no HTTP/1 request of the plain kind is refused, and the connection ends."""
-    assert (await send(listener.port, head)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 421 "))
+    answer = await send(listener.port, head)
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 421 "))
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_a_malformed_body_ends_the_connection(daemon, caplog, is_answered):
+    """Nothing is logged as a bug, whether the request has been answered by then or not."""
+    listener = Listener(http_config(), daemon.endpoints())
+    await listener.start()
+    head = b"GET /status HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with capture_logs() as lines:
+        answer = await send(listener.port, *([head, b"zz\r\n"] if is_answered else [head + b"zz\r\n"]))
+    assert answer.startswith(b"HTTP/1.1 200 " if is_answered else b"HTTP/1.1 400 ")
+    await listener.close()
+    assert (lines, caplog.records) == ([], [])
 
 
 async def test_a_head_without_end_is_cut_off(listener):

@@ -169,8 +169,10 @@ class Guard:
 
     async def _refuse(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if not scope["raw_path"].startswith(b"/"):
-            return _plain(HTTPStatus.BAD_REQUEST)
+        # With both a proxy may see another end of the body than we do (RFC 9112, 6.1).
+        has_two_lengths = "transfer-encoding" in headers and "content-length" in headers
+        if has_two_lengths or not scope["raw_path"].startswith(b"/"):
+            return _plain(HTTPStatus.BAD_REQUEST, {"Connection": "close"})
         if scope["method"] not in {"GET", "HEAD", "POST"}:
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD, POST"})
         hosts = headers.getlist("host")

@@ -15,6 +15,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
+import h11
 from uvicorn import Config as UvicornConfig
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -142,6 +143,16 @@ class _BoundedProtocol(H11Protocol):
         """Complete request headers end the time limit."""
         super().data_received(data)
         self._watch_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a malformed request or rest of one, unless its answer has begun, and end the connection."""
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # what its handler says no longer fits onto the connection
+            self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """Wait for the next request, also where the client has not sent all of the last one."""

@@ -53,3 +53,14 @@ def test_relative_links_lead_to_files():
                 dead.add(f"{page.relative_to(ROOT)}: {target}")
 
     assert dead == set()
+
+
+def test_named_tests_exist():
+    """Each test that the table of guards names, by its beginning at least, exists."""
+    page = (ROOT / "tests" / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\|[^|]+\| (test_\w+): ([^|]+)\|$", page, re.MULTILINE)
+    tests = "\n".join(path.read_text("utf-8") for path in tracked() if path.name.startswith("test_"))
+    named = {name for _, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+
+    assert len(named) > 20
+    assert {name for name in named if f"def test_{name}" not in tests} == set()

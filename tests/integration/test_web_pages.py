@@ -26,6 +26,8 @@ from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import Progress
 from dropscribe.queue.model import NOT_MOVABLE
+from dropscribe.reports.explain import explain
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import MOST_DOCUMENT_COMMAS, read_document
 from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener, routes
@@ -197,6 +199,23 @@ async def test_files_without_a_job_are_shown_with_the_reason(scene):
     assert "a/locked.wav" in named
     assert "new.wav" not in named
     assert not any("new.wav" in text for text in (done, coded, away))
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_the_page_of_a_waiting_file_says_what_why_says(scene, is_away):
+    """Also what keeps its inbox or its folder from being read."""
+    file = scene.drop("a/queued.wav")
+    with scene.queue() as store:
+        job_id = add_job(store, scene, "a/queued.wav")
+        scene.write_live(blocked=1, waiting={"a": "cannot be listed: owner nobody, mode 0700"})
+        if is_away:
+            os.rename(scene.root / "inbox", scene.root / "away")
+        async with serving(scene) as site:
+            text = html.unescape(await page_of(site, f"/files/{job_id}"))
+            with view_queue(site.config) as view:
+                words = explain(site.config, os.fsencode(file), view)[1].words
+    assert ("the inbox is unavailable" if is_away else "it may not be read") in words[0]
+    assert all(each[0].upper() + each[1:] in text for each in words)
 
 
 async def test_thousands_of_files_without_a_job_make_a_small_page(scene):

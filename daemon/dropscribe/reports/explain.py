@@ -75,26 +75,40 @@ def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None,
 def _explain_inbox(place: Place, view: QueueView) -> Explanation:
     rule = place.rule
     records = read_records(view.db, rule.name, place.path) if view.db else []
-    if rule.name in view.not_mounted:
-        if not records:
-            return Explanation("unknown", [NOT_MOUNTED, "the queue has no record of it"], _ASK_OTHERS)
-        explanation = explain_record(records[0], rule, view)
-        explanation.words.append(NOT_MOUNTED)
-        return explanation
-    unavailable, unread = inbox_reader.unavailable_reason(rule), ""
-    trouble = f"the inbox is unavailable: {unavailable}"
-    if not unavailable:
-        # By the daemon or this process, the file or a folder on its way.
-        unread = view.forbidden_words(rule.name, place.path)
-        unread = unread or inbox_reader.unlistable_words(rule, place.path)
-        trouble = unread and f"it may not be read: {unread}"
     if live := next((record for record in records if record.state.is_live), None):
-        explanation = explain_record(live, rule, view)
+        return explain_job(live, rule, view)
+    if rule.name in view.not_mounted:
+        if records:
+            return explain_job(records[0], rule, view)
+        return Explanation("unknown", [NOT_MOUNTED, "the queue has no record of it"], _ASK_OTHERS)
+    if unavailable := _unavailable_words(rule):
+        return Explanation("unavailable", [unavailable, "its files wait, and go on by themselves"])
+    if unread := _unread_words(rule, place.path, view):
+        return _blocked(unread)
+    return _explain_without_job(records, place, view)
+
+
+def explain_job(record: JobRecord, rule: FolderRule, view: QueueView) -> Explanation:
+    """Explain a job of *rule*, and what keeps its inbox or its file from being read now."""
+    explanation = _explain_record(record, rule, view)
+    if rule.name in view.not_mounted:
+        explanation.words.append(NOT_MOUNTED)
+    elif record.state.is_live:
+        trouble = _unavailable_words(rule)
+        if not trouble and (unread := _unread_words(rule, record.path, view)):
+            trouble = f"it may not be read: {unread}"
         explanation.words[:0] = filter(None, [trouble])
-        return explanation
-    if unavailable:
-        return Explanation("unavailable", [trouble, "its files wait, and go on by themselves"])
-    return _blocked(unread) if unread else _explain_without_job(records, place, view)
+    return explanation
+
+
+def _unavailable_words(rule: FolderRule) -> str:
+    reason = inbox_reader.unavailable_reason(rule)
+    return f"the inbox is unavailable: {reason}" if reason else ""
+
+
+def _unread_words(rule: FolderRule, path: bytes, view: QueueView) -> str:
+    """Reason why the daemon or this process cannot read the file, or list a folder on its way, or ""."""
+    return view.forbidden_words(rule.name, path) or inbox_reader.unlistable_words(rule, path)
 
 
 def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView) -> Explanation:
@@ -105,7 +119,7 @@ def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView
         return _unseen(place, error)
     if found is None:
         if records:
-            return explain_record(records[0], place.rule, view)
+            return _explain_record(records[0], place.rule, view)
         return Explanation("unknown", [_NOTHING_THERE])
     if found.reason:
         words = [f"the rule does not take it: {found.reason}", "it stays where it is"]
@@ -154,7 +168,7 @@ def _explain_filed(place: Place, view: QueueView) -> Explanation:
         return Explanation("unknown", [NOT_MOUNTED], _ASK_OTHERS)
     for record in _records_filed(view.db, place) if view.db else ():
         if record.folder == place.rule.name:
-            return explain_record(record, place.rule, view)
+            return _explain_record(record, place.rule, view)
     try:
         is_present = ask_disk(place.absolute, lambda: stands_at(place.absolute))
     except OSError as error:
@@ -204,7 +218,7 @@ def _error_beside(audio: bytes) -> dict[str, object]:
     return ask_disk_or({}, folder, read)
 
 
-def explain_record(record: JobRecord, rule: FolderRule, view: QueueView) -> Explanation:
+def _explain_record(record: JobRecord, rule: FolderRule, view: QueueView) -> Explanation:
     """Explain a job of *rule*."""
     state = listed_state(record, rule, view).word
     match state:

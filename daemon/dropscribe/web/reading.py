@@ -15,7 +15,7 @@ from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.history import FileFilter, read_files, read_record
 from dropscribe.queue.sql.history import read_page as read_listed_page
 from dropscribe.queue.sql.stats import Ended, read_ended
-from dropscribe.reports.explain import explain_record
+from dropscribe.reports.explain import explain_job
 from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
@@ -176,7 +176,7 @@ def read_story(config: Config, record: JobRecord) -> FileStory:
     except OSError:
         files = {"is_silent": True}
     with view_queue(config) as view:
-        explanation = explain_record(record, config.folders[record.folder], view)
+        explanation = explain_job(record, config.folders[record.folder], view)
     return FileStory(record, explanation, **files)
 
 

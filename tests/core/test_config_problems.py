@@ -51,6 +51,15 @@ def test_a_problem_is_worded_with_place_line_and_caret():
     )
 
 
+@pytest.mark.parametrize("column", [1, 50_001, 100_000])
+def test_a_long_line_is_shown_around_its_place(column):
+    """A line of any length takes one line of a terminal, with the caret below the place."""
+    line = "x" * (column - 1) + "Y" + "x" * (100_000 - column)
+    _, shown, caret = str(Problem("m", "c.yaml", 1, column, 100_000, source_line=line)).splitlines()
+    assert shown[caret.index("^")] == "Y"
+    assert max(len(shown), len(caret)) <= 170
+
+
 def test_a_warning_says_so():
     """A warning is told from an error in its first line."""
     assert str(Problem("m", "c.yaml", 1, 1, warning=True)).startswith("c.yaml:1:1: warning: m\n")
@@ -173,6 +182,13 @@ def test_a_mistake_hides_no_other():
         ("providers.l.concurrency", "'x' is not a number from 0 up"),
         ("folders.g.inbox", "is the inbox of 'f' too"),
     ]
+
+
+def test_a_refused_wait_is_compared_with_no_other():
+    """A wait that is refused is one problem, and not also longer than the longest one."""
+    for section in ("retry: {first: 0, max: 1s}", "hold: {first: 2h, max: x}"):
+        errors = [problem.path for problem in problems_of(section) if "wait" in problem.message]
+        assert errors == []
 
 
 TOKENS = [

@@ -189,7 +189,6 @@ def test_a_flood_of_values_is_refused():
         ("${EMPTY}", ""),
         ("$${A}", "${A}"),
         ("$A", "$A"),
-        ("${A:-${B}", "one"),
         ("${INJECT}", "x\nkey: ${A}"),
         ("${N}", "5"),
     ],
@@ -205,6 +204,13 @@ def test_a_malformed_reference_is_said(written):
     """What begins like a variable and is none is a problem, with the way to write a plain `${`."""
     (problem,) = Document(f"a: '{written}'\n", "c.yaml", {"A": "1"}).problems
     assert problem.hint == "write $${ for a plain ${"
+
+
+@pytest.mark.parametrize("written", ["${NOPE:-${A}}", "${A:-x${B}", "${NOPE:-$${x}"])
+def test_a_variable_in_a_default_is_refused(written):
+    """A default is taken as it is; one that looks like a variable would be used as that text."""
+    (problem,) = Document(f"a: '{written}'\n", "c.yaml", {"A": "1"}).problems
+    assert problem.message == "a '${' in the default of a variable"
 
 
 def test_an_unset_variable_is_named_at_its_value():

@@ -1,6 +1,7 @@
 """The JSON documents of finished files: keys, types and stability."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def test_every_key_is_always_there():
     assert document["language"] is None
     assert document["segments"] == document["words"] == document["speakers"] == []
     assert document["provider"]["request_id"] is None
+
+
+def test_params_are_those_that_were_sent():
+    """Defaults of the type are among them, removed parameters are not."""
+    given = replace(facts(), provider_type="openai", params={"response_format": [], "language": "de"})
+    sent = transcript_document(Transcript("hi"), given)["provider"]["params"]
+    assert sent == {"model": "whisper-1", "language": "de"}
 
 
 def test_times_are_rounded_and_ids_given():

@@ -37,7 +37,7 @@ def check_config(config: Config, document: Document) -> None:
             document.report((name,), message, remedy, on_key=True, warning=name == "folders")
     _check_provider_names(document)
     for name, waits in (("retry", config.retry), ("hold", config.hold)):
-        if waits.first_seconds > waits.max_seconds:
+        if waits.first_seconds > waits.max_seconds and not document.has_problem_below((name,)):
             message = "the first wait is longer than the longest one"
             document.report((name, "first"), message, f"see {name}.max")
     folders = {path for rule in config.folders.values() for path in rule.paths.values()}

@@ -89,6 +89,8 @@ def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, .
             mistakes["a '${' without a variable's name and its '}'"] = "write $${ for a plain ${"
             return found[0]
         names.append(name)
+        if default and "${" in default:
+            mistakes["a '${' in the default of a variable"] = "a default is plain text: ${NAME:-text}"
         if default is None and name not in environ:
             hint = f"set it, or give a default: ${{{name}:-…}}"
             mistakes[f"{UNSET} {name} is not set"] = hint

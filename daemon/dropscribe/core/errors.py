@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+_EXCERPT = 160  # at most so many characters of a config's line are shown
+
 
 class DropscribeError(Exception):
     """Base of all errors that dropscribe raises on purpose."""
@@ -39,8 +41,9 @@ class Problem:
             head = _one_line(f"{self.file}: {message}" if self.file else message)
             return f"{head}\n    {hint}" if hint else head
         head = _one_line(f"{self.file}:{self.line}:{self.column}: {message}")
-        caret = " " * (self.column - 1) + "^" * max(self.length, 1)
-        source = self.source_line.replace("\t", " ")
+        start = max(0, self.column - _EXCERPT // 2) if len(self.source_line) > _EXCERPT else 0
+        caret = (" " * (self.column - 1 - start) + "^" * max(self.length, 1))[:_EXCERPT]
+        source = self.source_line.replace("\t", " ")[start : start + _EXCERPT]
         return f"{head}\n{self.line:6d} | {source}\n{'':6} | {caret} {hint}".rstrip()
 
 

@@ -13,7 +13,6 @@ from dropscribe.core.budget import AnswerKey
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import Attempt, ResultStored, StoredResult
 from dropscribe.core.naming import OutputPlan, number_names
-from dropscribe.core.requests.params import effective_params
 from dropscribe.core.text.printing import name_text
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
@@ -221,7 +220,7 @@ class Results:
             modified_at=job.snapshot.mtime_ns / 1e9,
             provider_name=provider.name,
             provider_type=provider.type,
-            params=effective_params(provider.type, claim.params),
+            params=claim.params,
             folder=job.folder,
             attempts=attempts,
             received_at=job.received_at,

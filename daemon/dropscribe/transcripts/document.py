@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.requests.params import effective_params
 from dropscribe.core.text.printing import name_text, one_line, path_text, utc_text
 from dropscribe.transcripts.cues import is_timed
 from dropscribe.transcripts.dates import recording_date
@@ -52,7 +53,7 @@ class TranscriptFacts:
     modified_at: float  # the audio's mtime, Unix seconds
     provider_name: str  # the user's name for it
     provider_type: str  # `type` in the config
-    params: Mapping[str, Any]  # as sent, defaults included
+    params: Mapping[str, Any]  # of the config; an empty list stands for a removed one
     folder: str | None  # the rule's name; None outside any folder
     attempts: int  # attempts that counted, this one included
     received_at: float  # when intake first saw the file, Unix seconds
@@ -71,6 +72,7 @@ def transcript_document(transcript: Transcript, facts: TranscriptFacts) -> dict[
     Where srt or vtt is asked for and nothing is timed, it has the warning ``no_timestamps``.
     """
     warnings = [*transcript.warnings, *facts.warnings, *([] if transcript.text else ["empty_transcript"])]
+    sent = effective_params(facts.provider_type, facts.params)
     document: dict[str, Any] = {
         "schema": TRANSCRIPT_SCHEMA,
         "text": transcript.text,
@@ -90,7 +92,7 @@ def transcript_document(transcript: Transcript, facts: TranscriptFacts) -> dict[
             "name": facts.provider_name,
             "type": facts.provider_type,
             "model": transcript.model,
-            "params": dict(facts.params),
+            "params": {name: value for name, value in sent.items() if value != []},
             "request_id": transcript.request_id,
             "path": [],
         },

@@ -38,7 +38,15 @@ from dropscribe.queue.cluster.worker_pool import WorkerPool
 from dropscribe.queue.intake import ClusterIntake
 from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
-from dropscribe.queue.sql import claims, hold_rows, intake_queries, result_rows, rows, transactions
+from dropscribe.queue.sql import (
+    claims,
+    hold_rows,
+    intake_queries,
+    result_rows,
+    rows,
+    stats,
+    transactions,
+)
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
@@ -654,3 +662,29 @@ def test_a_database_that_ends_while_tickets_are_issued_is_waited_for(store, othe
     monkeypatch.setattr(ticket_rows, "_to_poll_or_publish", lambda *_: [])
     with pytest.raises(StoreAway):
         store.call(lambda db: ticket_rows.issue_tickets(db, own, 0.0)).result()
+
+
+@pytest.mark.parametrize("due", ["0", "1000000000 + n", "4000000000"])
+def test_the_cost_of_claims_and_counts_does_not_grow_with_the_files_that_wait(store, due):
+    """Whether they are due at once, one after the other, or later; also when a statement is used again."""
+    rows_read = (
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE schemaname = 'dropscribe' AND relname = 'jobs'"
+    )
+    waiting = (
+        "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes,"
+        " mtime_ns, state, received_at, due_at) SELECT 'calls', ''::bytea, n::text::bytea, n::text::bytea,"
+        f" FALSE, 1, 1, 1, 1, 'queued', 0, {due} FROM generate_series(1, 5000) AS n"
+    )
+    store.call(lambda db: db.execute(waiting)).result()
+    store.call(lambda db: db.execute("ANALYZE jobs")).result()
+    own = admit(store)
+    own.plan = Plan({"pulse": LANE}, {"calls": ("pulse",), "notes": ("pulse",)})
+
+    def look(db):
+        ticket_rows.issue_tickets(db, own, store.now())
+        ticket_rows.claim(db, own, "pulse", next(CLAIMS), "n0", store.now())
+        stats._oldest_received_at(db, "notes")
+        return db.execute(rows_read).fetchone()[0]
+
+    assert max(store.call(look).result() for _ in range(12)) < 500

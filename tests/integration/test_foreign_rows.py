@@ -110,28 +110,25 @@ async def test_times_and_passages_that_mean_nothing_cost_their_file_alone(tmp_pa
     assert listed[b"odd.wav"].due_at == 0.0
 
 
-async def test_an_index_of_the_version_before_is_made_anew_beside_it(
-    tmp_path, postgres, cluster_dsn, monkeypatch
-):
-    """A cluster of version 3 is upgraded by its first new node; one that still runs may write its words."""
+async def test_an_index_of_an_earlier_version_is_made_anew(tmp_path, postgres, cluster_dsn, monkeypatch):
+    """A cluster of version 3 is upgraded by its first new node: its words have another form."""
     with monkeypatch.context() as before:
         before.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:3])
         ClusterStore(cluster_dsn, MountMap({"share": tmp_path}), "old").close()
-    write_as_before = (
-        "INSERT INTO dropscribe.search_transcripts VALUES ({}, 1, '', array_to_tsvector('{{heard}}'));"
-        " INSERT INTO dropscribe.search_progress VALUES ('{}', 1e12, 0, 1e12)"
+    postgres.execute(
+        "INSERT INTO dropscribe.search_transcripts VALUES (1, 1, '', array_to_tsvector('{heard}'));"
+        " INSERT INTO dropscribe.search_progress VALUES ('here', 1e12, 0, 1e12)",
+        cluster_dsn,
     )
-    postgres.execute(write_as_before.format(1, "here"), cluster_dsn)
     async with House(make_config(tmp_path)) as node:
         await node.drop("call.wav")
         await node.rest()
-        postgres.execute(write_as_before.format(2, "old"), cluster_dsn)
         assert await asyncio.to_thread(catch_up, node.config, 30)
         found = await asyncio.to_thread(search, node.config, "heard")
 
     assert [file.job.path for file in found.files] == [b"call.wav"]
     versions = postgres.execute("SELECT version, readable_by FROM dropscribe.schema_version", cluster_dsn)
-    assert versions == [(5, 4)]
+    assert versions == [(6, 5)]
 
 
 def test_a_database_without_utf8_is_refused_at_the_start(tmp_path, postgres):

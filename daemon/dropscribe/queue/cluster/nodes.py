@@ -47,7 +47,7 @@ _RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AN
 """Publications and polls: another node continues them as they are."""
 
 _BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
-_FREE = "UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND"
+_FREE = "UPDATE jobs SET ticket = NULL WHERE ticket IS NOT NULL AND"
 
 
 class Heartbeats:

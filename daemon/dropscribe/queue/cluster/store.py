@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _NAME_TRIES = 10
 _NAME_GAP_SECONDS = 0.5
 
-MIGRATIONS = ("cluster_schema.sql", *(f"cluster_migration_{version}.sql" for version in range(2, 6)))
+MIGRATIONS = ("cluster_schema.sql", *(f"cluster_migration_{version}.sql" for version in range(2, 7)))
 """Migrations from version N to N+1. Each must leave everything that the version before reads and writes."""
 
 

@@ -43,10 +43,14 @@ def test_its_mode_less_execute_and_others_write_bits(tmp_path, audio, mode, expe
     assert sidecar_of(tmp_path, audio) == (expected, 1234, 2345)
 
 
-def test_no_group_bits_where_the_group_is_another_one(tmp_path, audio):
-    """A daemon that may not give a file to the audio's group lets its own group read nothing."""
+@pytest.mark.parametrize(("mode", "expected"), [(0o664, 0o604), (0o604, 0o600)])
+def test_no_group_bits_where_the_group_is_another_one(tmp_path, audio, mode, expected):
+    """A daemon that may not give a file to the audio's group lets its own group read nothing.
+
+    Nor do the others read a sidecar where the audio shuts out its group, whose members are others there.
+    """
     os.chown(audio, 1234, 2345)
-    audio.chmod(0o664)
+    audio.chmod(mode)
 
     async def steps():
         publish(publication_of(audio, tmp_path / "done"))
@@ -55,7 +59,7 @@ def test_no_group_bits_where_the_group_is_another_one(tmp_path, audio):
         folder.chmod(0o777)
     assert run_as_nobody(tmp_path, steps) == 0
     status = (tmp_path / "done/call.json").stat()
-    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o604, 65534)
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (expected, 65534)
 
 
 @pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
@@ -69,6 +73,19 @@ def test_the_mask_of_an_access_control_list_is_not_taken_for_the_groups_rights(
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no access control lists here")
     assert audio.stat().st_mode & 0o070 == 0o070
+    assert sidecar_of(tmp_path, audio)[0] == expected
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
+@pytest.mark.parametrize(
+    ("entry", "expected"), [("u:daemon:---", 0o600), ("g:daemon:-w-", 0o600), ("u:daemon:r--", 0o644)]
+)
+def test_a_user_whom_the_list_shuts_out_does_not_read_the_sidecar(tmp_path, audio, entry, expected):
+    """Everybody else may read the audio: the mode of a sidecar can only shut out all of them."""
+    audio.chmod(0o644)
+    command = ["setfacl", "-m", entry, str(audio)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no access control lists here")
     assert sidecar_of(tmp_path, audio)[0] == expected
 
 

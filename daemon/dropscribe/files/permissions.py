@@ -2,7 +2,8 @@
 
 Guarantees: a sidecar is never more open than its audio. It has no execute bits and no write bits but its
 owner's, and group bits only if it has the audio's own group. If the audio has an access control list, the
-group bits come from its entries, because stat shows the list's mask instead.
+group bits come from its entries, because stat shows the list's mask instead. Whom the audio shuts out while
+all others may read it (its group, or an entry of its list) is shut out of the sidecar with all others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _NO_ACL = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM,
 _ACL = "system.posix_acl_access"
 _ACL_ENTRY = struct.Struct("<HHI")  # tag, permissions, id: acl_ea.h
 _ACL_HEADER_BYTES = 4
-_GROUP_OBJECT, _MASK = 0x04, 0x10
+_NAMED_USER, _GROUP_OBJECT, _NAMED_GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
+_READ = 4
 _CAP_FOWNER = 1 << 3  # capabilities(7)
 
 
@@ -46,8 +48,7 @@ def keep_permissions(descriptor: int, audio: os.stat_result) -> None:
 def sidecar_mode(folder: int, name: bytes, audio: os.stat_result) -> int:
     """Mode of a sidecar, for the audio *name* in the open *folder*, which has the status *audio*."""
     mode = stat.S_IMODE(audio.st_mode) & 0o644
-    group = _group_rights(folder, name) if mode & 0o070 else None
-    return mode if group is None else mode & (~0o070 | (group << 3))
+    return mode & _limit_by_list(folder, name) if mode & 0o077 else mode
 
 
 def mode_of_empty(mode: int) -> int:
@@ -73,7 +74,10 @@ def give_sidecar_permissions(
             # The folder's default list may grant access to users without access to the audio.
             os.removexattr(descriptor, _ACL)
     found = _give_owner(descriptor, audio)
-    _give_mode(descriptor, found, mode if found.st_gid == audio.st_gid else mode & ~0o070)
+    if found.st_gid != audio.st_gid:
+        # To this file the audio's group are others.
+        mode &= 0o604 if mode & 0o040 else 0o600
+    _give_mode(descriptor, found, mode)
 
 
 def _give_owner(descriptor: int, audio: os.stat_result) -> os.stat_result:
@@ -100,14 +104,17 @@ def _give_mode(descriptor: int, found: os.stat_result, mode: int) -> None:
             raise
 
 
-def _group_rights(folder: int, name: bytes) -> int | None:
-    """Rights of the group by the access control list of a file (0 to 7); None if it has no list."""
+def _limit_by_list(folder: int, name: bytes) -> int:
+    """The mode bits that the access control list of a file leaves to a file without one."""
     try:
         # *name* is one component: no link is followed on the way.
         acl = os.getxattr(b"/proc/self/fd/%d/%s" % (folder, name), _ACL, follow_symlinks=False)
     except OSError as error:
         # Where the list cannot be read (rclone answers EIO) it may forbid all.
-        return None if error.errno in _NO_ACL else 0
-    entries = _ACL_ENTRY.iter_unpack(acl[_ACL_HEADER_BYTES:])
+        return 0o777 if error.errno in _NO_ACL else 0o707
+    entries = list(_ACL_ENTRY.iter_unpack(acl[_ACL_HEADER_BYTES:]))
     rights: dict[int, int] = {tag: allowed for tag, allowed, _ in entries}
-    return rights.get(_GROUP_OBJECT, 0) & rights.get(_MASK, 7)
+    mask = rights.get(_MASK, 7)
+    if any(tag in {_NAMED_USER, _NAMED_GROUP} and not allowed & mask & _READ for tag, allowed, _ in entries):
+        return 0o700
+    return 0o707 | (rights.get(_GROUP_OBJECT, 0) & mask) << 3

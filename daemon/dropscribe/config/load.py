@@ -83,7 +83,7 @@ def parse_config(
 
 
 def checked_config(
-    document: Document, path: Path | None = None, *, keys_needed: bool = True, queue_needed: bool = True
+    document: Document, path: Path | None = None, *, keys_needed: bool, queue_needed: bool = True
 ) -> tuple[Config, tuple[Problem, ...]]:
     """As :func:`load_config`, for a document that was read from *path*, or None for text in memory."""
     data = {name: value for name, value in document.data.items() if value is not None}

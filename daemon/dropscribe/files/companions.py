@@ -36,7 +36,7 @@ class FoundCompanion(NamedTuple):
 
 
 def find_companions(
-    folder: int, audio: bytes, patterns: Iterable[str], quiet_seconds: float | None = None
+    folder: int, audio: bytes, patterns: Iterable[str], quiet_seconds: float | None
 ) -> list[FoundCompanion]:
     """The companions of the recording *audio* that are complete in the open inbox *folder*."""
     quiet_seconds = UNSEEN_WRITER_SECONDS if quiet_seconds is None else quiet_seconds

@@ -147,8 +147,9 @@ def _magic_of(file: bytes | int) -> int:
     return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF
 
 
-def require_proc(place: str = "/proc/self/fd") -> None:
+def require_proc() -> None:
     """Raise OSError where open files cannot be named by descriptors (proc_pid_fd(5)), as in a bare chroot."""
+    place = "/proc/self/fd"
     if not os.path.isdir(place):
         reason = "is not there, and files are reached through it; mount it: mount -t proc proc /proc"
         raise OSError(errno.ENOENT, reason, place)

@@ -51,8 +51,8 @@ class Reading:
         spoken = (self.words(item.get("words"), segment.speaker) for item, segment in pairs)
         return tuple(chain.from_iterable(spoken))
 
-    def word(self, item: values.Item, speaker: str | None = None) -> Word:
-        """The word in *item*."""
+    def word(self, item: values.Item, speaker: str | None) -> Word:
+        """The word in *item*; *speaker* speaks it if it names none."""
         return Word(self._text(item), *self.span(item), self._confidence(item), self._label(item) or speaker)
 
     def segment(self, item: values.Item, speaker: str | None = None) -> Segment:

@@ -117,7 +117,7 @@ class FreeNames(NamedTuple):
     names: OutputNames
 
 
-def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
+def find_free_names(plan: OutputPlan, refused: Collection[int]) -> FreeNames:
     """The names of *plan* with the first free number that is not *refused*, as reserved by other live jobs.
 
     Where the folder cannot be read, all names count as free: publishing detects a taken one.

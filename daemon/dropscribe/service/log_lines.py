@@ -46,7 +46,7 @@ def render_json(fields: Fields) -> str:
     return json.dumps(_head_first(fields))
 
 
-def render_console(fields: Fields, *, has_colour: bool = False) -> str:
+def render_console(fields: Fields, *, has_colour: bool) -> str:
     """``12:00:01 info     job.queued  key=value``: for a person at a terminal, in local time."""
     level, words, pairs = str(fields.get("level", "")), str(fields.get("event", "")), _pairs(fields)
     if words == "file.done" and "filed" in fields:

@@ -49,9 +49,9 @@ class SeekableFile:
 
 
 class _Recording(SeekableFile):
-    """An open descriptor as a file with a position of its own, after an optional *prefix*."""
+    """An open descriptor as a file with a position of its own, after *prefix*, bytes that come first."""
 
-    def __init__(self, descriptor: int, prefix: bytes = b"") -> None:
+    def __init__(self, descriptor: int, prefix: bytes) -> None:
         super().__init__(len(prefix) + os.fstat(descriptor).st_size)
         self._descriptor = descriptor
         self._prefix = prefix
@@ -64,7 +64,7 @@ class _Recording(SeekableFile):
 
 
 @contextmanager
-def opened(descriptor: int, form: RawForm | None = None) -> Iterator[Any]:
+def opened(descriptor: int, form: RawForm | None) -> Iterator[Any]:
     """PyAV's container for an open file; *form* is that of content without a header.
 
     Raises AudioRejected: "undecodable", or "no_audio_stream" (a silent video).

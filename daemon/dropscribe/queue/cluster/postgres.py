@@ -107,7 +107,7 @@ class MountMap:
         return stored if mount is None else mount + slash + rest
 
 
-def conninfo(dsn: str, session: str = "dropscribe") -> str:
+def conninfo(dsn: str, session: str) -> str:
     """*dsn* with defaults for the settings that it leaves out; *session* is the name on the server."""
     return make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(dsn), "application_name": session})
 

@@ -233,7 +233,7 @@ def claim_deletion(db: Connection, now: float) -> RemoteDeletion | None:
     return RemoteDeletion(*row) if row else None
 
 
-def end_deletion(db: Connection, deletion: RemoteDeletion, retry_at: float | None = None) -> None:
+def end_deletion(db: Connection, deletion: RemoteDeletion, retry_at: float | None) -> None:
     """Remove a deletion that is done or given up; with *retry_at* it is tried again then."""
     if retry_at is None:
         db.execute("DELETE FROM remote_deletions WHERE id = ?", (deletion.id,))

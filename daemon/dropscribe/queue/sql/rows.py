@@ -100,13 +100,13 @@ def job_of(row: Sequence[Any], result: StoredResult | None = None, *, may_be_cac
     )
 
 
-def read_jobs(db: Connection, which: str, values: Sequence[object] = ()) -> list[Job]:
+def read_jobs(db: Connection, which: str, values: Sequence[object]) -> list[Job]:
     """The jobs that meet *which*, a constant of the caller's; without their results."""
     found = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE {which}", values)
     return [job_of(row) for row in found.fetchall()]
 
 
-def earliest_due(db: Connection, which: str, values: Sequence[object] = ()) -> float | None:
+def earliest_due(db: Connection, which: str, values: Sequence[object]) -> float | None:
     """When the first job that meets *which*, a constant of the caller's, is due; None without any."""
     row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {which}", values).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column

@@ -88,6 +88,13 @@ def test_a_certain_mistake_of_a_rule_is_refused(tmp_path, more, path, message):
     assert said_of(BASE % f", {more}", tmp_path) == [(path, message)]
 
 
+def test_one_folder_is_not_done_for_one_rule_and_failed_for_another(tmp_path):
+    """`retry` would take the recordings of the first back as if they had failed."""
+    other = "}, g: {inbox: in2, provider: l, done: b/../b, failed: c"
+    text = BASE % f", done: a, failed: b{other}"
+    assert said_of(text, tmp_path) == [("folders.g.done", "is the failed folder of 'f' too")]
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -90,6 +90,20 @@ def test_all_takes_every_failed_file_and_nothing_else(scene, capsys):
     assert "3 files are back" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("others", ["failed: failed, done: failed/sub/../done", "failed: ."])
+def test_all_leaves_the_other_folders_below_failed_alone(scene, others):
+    """Recordings that are done, files that wait and the queue, where they are inside the failed folder."""
+    scene.config.write_text(CONFIG.partition("folders:")[0])
+    with scene.config.open("a") as config:
+        config.write(f"folders: {{calls: {{inbox: inbox, provider: main, {others}}}}}\n")
+    kept = [scene.drop("done.wav", part="failed/done" if "done" in others else "done"), scene.drop("a.wav")]
+    kept.append(scene.drop("state.wav", part="state"))
+    fail(scene, "sub/call.wav")
+    assert scene.run("retry", "--all") == 0
+    assert all(path.exists() for path in kept)
+    assert any(path.endswith("sub/call.wav") for path in tree(scene.root / "inbox"))
+
+
 def test_one_folder_by_name(scene):
     """``--folder`` takes that rule's files; a name that is not there is told with what was meant."""
     fail(scene, "a.wav")
@@ -235,21 +249,23 @@ def test_a_terminal_that_hangs_up_leaves_no_moved_file_as_failed(scene, monkeypa
     assert (folder["failed"], folder["settling"]) == (0, 1)
 
 
-def test_run_by_root_it_has_the_rights_of_the_daemons_user_alone(scene):
-    """Whose the state directory is: what that user may not move stays, with 74."""
+def test_run_by_root_it_has_the_rights_of_the_daemons_user_alone(scene, capfd):
+    """Whose the state directory is: what that user may not move stays, with 74 and the folder's name."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
     assert scene.run("retry", fail(scene, "early.wav")) == 0  # all that is imported late is imported now
     audio = fail(scene, "call.wav")
+    os.chown(audio.with_suffix(".error.json"), 65534, 65534)
     (scene.root / "state").mkdir(exist_ok=True)
     os.chown(scene.root / "state", 65534, 65534)
     for folder in (scene.root, *scene.root.parents[:-2]):
         folder.chmod(0o755)
     assert _in_child(lambda: scene.run("retry", audio)) == 74
     assert audio.exists()
-    for path in (scene.root / "failed", scene.root / "inbox", audio.with_suffix(".error.json")):
+    for path in (scene.root / "inbox", scene.root / "failed"):
+        assert f"{audio}: stays where it is: {path} may not be written by uid 65534" in capfd.readouterr().err
         os.chown(path, 65534, 65534)
-    assert _in_child(lambda: scene.run("retry", audio)) == 0
+        assert _in_child(lambda: scene.run("retry", audio)) == (74 if path.name == "inbox" else 0)
     assert (scene.root / "inbox/call.wav").read_bytes() == CONTENT
     assert tree(scene.root / "failed") == set()
 

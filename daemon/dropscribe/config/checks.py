@@ -126,9 +126,7 @@ class _RuleChecks(Place):
         if _is_inside(self.real[self.config.state_dir], self.real[self.rule.inbox]):
             message = f"{self.config.state_dir} lies inside the inbox of '{self.rule.name}'"
             self.document.report(("state_dir",), message, "put it beside the inbox")
-        if self.real[self.rule.done] == self.real[self.rule.failed]:
-            key = "failed" if self.line_of("failed") else "done"
-            self.report(key, "done and failed are one folder", "give each a folder of its own")
+        self._check_two_purposes([each.rule for each in rules])
         self._check_patterns()
         self._check_links()
         if self.rule.fallback != "held" and len(self.rule.providers) < 2:
@@ -166,6 +164,15 @@ class _RuleChecks(Place):
             if _is_inside(inbox, self.real[folder]):
                 message = f"the inbox of '{other.name}' lies inside {folder}"
                 self.report(key, message, "a file filed there could be taken again", warning=True)
+
+    def _check_two_purposes(self, rules: list[FolderRule]) -> None:
+        for other in rules:
+            if self.real[self.rule.done] == self.real[other.failed]:
+                is_own = other.name == self.rule.name
+                key = "failed" if is_own and self.line_of("failed") else "done"
+                message = f"is the failed folder of '{other.name}' too"
+                message = "done and failed are one folder" if is_own else message
+                self.report(key, message, "give each a folder of its own")
 
     def _check_patterns(self) -> None:
         """Patterns that can match no name, and a rule that takes nothing because of its own patterns."""

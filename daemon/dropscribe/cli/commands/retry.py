@@ -40,7 +40,7 @@ from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.queue.sql.database import Connection
@@ -114,11 +114,24 @@ def _take_back(place: Place, name: bytes, moved: list[Place]) -> bool:
     try:
         target = return_to_inbox(place.rule, place.path, name)
     except OSError as error:
-        where = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
-        return _refuse(place.absolute, f"stays where it is: {error.strerror}{where}")
+        return _refuse(place.absolute, f"stays where it is: {_why_not_moved(place, error)}")
     moved.append(place)  # first: the queue is updated also where the line cannot be written
     sys.stdout.write(f"{show_path(place.absolute)} -> {show_path(target)}\n")
     return True
+
+
+def _why_not_moved(place: Place, error: OSError) -> str:
+    """The reason of *error*, or the folder that may not be written: the error names a file in it."""
+    inbox = os.fsencode(place.rule.inbox)
+    target = os.path.join(inbox, place.path)
+    for folder in (os.path.dirname(target), inbox, os.path.dirname(place.absolute)):
+        if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
+            return f"{show_path(folder)} may not be written by uid {os.geteuid()}; give it access"
+    return (
+        f"{error.strerror} ({show_path(os.fsencode(error.filename))})"
+        if error.filename
+        else str(error.strerror)
+    )
 
 
 def _refuse(path: bytes, reason: str) -> bool:
@@ -177,8 +190,10 @@ class FailedFiles:
         if self._config.queue is not None and not self._config.queue.serves(rule):
             raise OSError(errno.ENODEV, NOT_MOUNTED)
         ask_disk(root, lambda: os.path.lexists(root))
-        is_shared = sum(other.failed == rule.failed for other in self._config.folders.values()) > 1
-        for path in _walk(root):
+        rules = self._config.folders.values()
+        is_shared = sum(other.failed == rule.failed for other in rules) > 1
+        others = {self._config.state_dir, *(path for other in rules for path in other.paths.values())}
+        for path in _walk(root, {os.path.normpath(os.fsencode(other)) for other in others}):
             if path.endswith(ERROR_ENDING):
                 continue
             place = Place(rule, "failed", path)
@@ -208,15 +223,16 @@ def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T
         return None
 
 
-def _walk(root: bytes) -> Iterator[bytes]:
-    """Every file below *root*, relative, in the order of paths; no link is followed."""
+def _walk(root: bytes, others: Collection[bytes]) -> Iterator[bytes]:
+    """Every file below *root* and outside *others*, relative, in the order of paths; no link is followed."""
     try:
         descriptor = open_root(root)
     except OSError:
         return
     with closing(descriptor):
         for folder, folders, names, _ in os.fwalk(b".", dir_fd=descriptor):
-            folders.sort()
+            below = {name: os.path.normpath(os.path.join(root, folder, name)) for name in folders}
+            folders[:] = sorted(name for name in folders if below[name] not in others)
             for name in sorted(names):
                 yield os.path.normpath(os.path.join(folder, name))
 

@@ -163,6 +163,25 @@ async def test_retry_after_slows_the_provider_and_not_only_the_file(tmp_path):
     assert house.listener.holds == []
 
 
+async def test_one_file_that_is_always_answered_503_does_not_stop_the_others(tmp_path):
+    """Its own waits grow with its attempts; the pause of the provider stays short."""
+
+    def answer(audio):
+        return TemporaryFailure("busy", status=503, slows_provider=True) if audio.name == b"bad.wav" else None
+
+    script = ScriptedProvider([answer] * 99)
+    config = make_config(tmp_path, retry={"max_seconds": 600.0, "give_up_after_seconds": 6000.0})
+    async with House(config, {"main": script}) as house:
+        await house.drop("bad.wav", b"bad")
+        await house.until(lambda: script.calls.count(b"bad.wav") >= 7 and script.in_flight == 0)
+        pause = house.engine.rates.pauses.get("main")
+        assert pause is None or pause.until - house.engine.now() <= 0.01
+        await house.drop("good.wav", b"good")
+        await house.until(lambda: house.listener.files)
+
+    assert house.listener.holds == []
+
+
 async def test_one_file_that_cannot_connect_holds_nothing_and_three_do(tmp_path):
     """The same failure again and again of one file is not enough; three different ones in a row are."""
     script = Moody(TemporaryFailure("connect_failed", "refused"))

@@ -191,7 +191,8 @@ class Failures:
         """
         if isinstance(error, TemporaryFailure | AmbiguousFailure):
             if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, Retry):
-                pause_seconds = error.retry_after_seconds or verdict.after_seconds
+                # Not for the file's own wait, which grows: if it alone is answered so, others must not wait.
+                pause_seconds = error.retry_after_seconds or claim.config.retry.first_seconds
                 self.queue.rates.pause(claim.job.provider, pause_seconds)
             is_held = await self.holds.out_of_order(claim, error)
             return is_held and isinstance(error, TemporaryFailure)

@@ -32,15 +32,16 @@ async def test_a_missing_text_is_made_of_its_parts(bench, text):
     assert (await _heard(bench, any_answer(text, words=SPOKEN))).text == "spoken words"
 
 
-@pytest.mark.parametrize("text", ["", " \n\t"])
+@pytest.mark.parametrize("text", ["", " \n\t", "\x00", "\ud800 \x1b"])
 async def test_a_blank_text_is_an_empty_one(bench, text):
-    """White space is not a transcript."""
+    """White space is not a transcript, nor are characters that no transcript may hold."""
     assert (await _heard(bench, any_answer(text))).text == ""
 
 
 async def test_a_text_is_stripped(bench):
     """Whisper's texts begin with a space."""
     assert (await _heard(bench, any_answer(" Hello you. \n"))).text == "Hello you."
+    assert (await _heard(bench, any_answer("\x00Hello you.\x07"))).text == "Hello you."
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,11 @@ def test_txt_has_a_line_a_turn():
             Segment("Fine.", 2, 3, "speaker_1"),
             Segment("(noise)", 3, 4),
             Segment("", 4, 5, "speaker_1"),
+            Segment("(more noise)", 5, 6),
         ),
     )
-    assert _rendered("txt", transcript) == "speaker_0: Hi. How are you?\nspeaker_1: Fine.\n(noise)\n"
+    lines = ("speaker_0: Hi. How are you?", "speaker_1: Fine.", "(noise) (more noise)")
+    assert _rendered("txt", transcript) == "\n".join((*lines, ""))
 
 
 def test_txt_takes_turns_from_words_where_only_words_have_speakers():

@@ -257,8 +257,8 @@ class HttpProvider:
             raise self._classifier.bad_answer(answer, str(error)) from None
         model = told.model or word_or_none(params.get(self.vendor.model_param))
         request_id = told.request_id or request_id
-        whole = dataclasses.replace(with_text(told), model=model, request_id=request_id, raw=parsed)
-        return cleaned(whole, self._redactor)
+        whole = dataclasses.replace(told, model=model, request_id=request_id, raw=parsed)
+        return with_text(cleaned(whole, self._redactor))
 
     def _object(self, answer: Answer, *, wants_text: bool = False) -> dict[str, Any]:
         """The JSON object in an answer; a plain text, where one is wanted, as its ``text``."""

@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.naming import split_name
@@ -108,9 +109,9 @@ def _laid_out(value: Any) -> str:
 def _turns(document: Mapping[str, Any]) -> Iterator[str]:
     has_names = any(item["speaker"] is not None for item in document["segments"])
     items, key = (document["segments"], "text") if has_names else (document["words"], "word")
-    for speaker, turn in itertools.groupby(items, key=lambda item: item["speaker"]):
-        if text := joined(filter(None, (one_line(item[key]) for item in turn))):
-            yield named(speaker, text)
+    spoken = ((item["speaker"], text) for item in items if (text := one_line(item[key])))
+    for speaker, turn in itertools.groupby(spoken, key=itemgetter(0)):
+        yield named(speaker, joined(text for _, text in turn))
 
 
 def _srt_block(number: int, cue: Cue, layout: Layout) -> str:

@@ -57,7 +57,7 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "dropscribe's config",
-        "description": "Unknown keys are errors; what holds between sections only `dropscribe check` knows.",
+        "description": "Unknown keys are errors; `dropscribe check` also compares keys with each other.",
         **whole,
         "patternProperties": {"^x-": {"description": "Ignored; a place for anchors."}},
         "$defs": definitions,

@@ -31,11 +31,12 @@ RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 60.0
 MOST_WAITING = 200
 
+FIRST_LOOK_WORDS = "to be looked at"  # The sentence of a file that the daemon has not looked at yet
 BLOCKED_WORDS = "may not be read: "  # Begins the sentence of a file that the daemon may not read
 UNLISTABLE_WORDS = "cannot be listed: "  # Begins the sentence of a folder that the daemon cannot list
 
 _SENTENCES = {
-    Cause.FIRST_LOOK: "to be looked at",
+    Cause.FIRST_LOOK: FIRST_LOOK_WORDS,
     Cause.BLOCKED: BLOCKED_WORDS + "{}",
     Cause.TROUBLE: "{}",
     Cause.TWIN: "{}",

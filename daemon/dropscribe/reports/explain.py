@@ -16,6 +16,7 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
+from dropscribe.intake.pending import FIRST_LOOK_WORDS
 from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
 
-_FIRST_LOOK = "to be looked at"  # the daemon's first sentence about a new file (intake/pending.py)
 _NOTHING_THERE = "nothing is there, and the queue has no record of it"
 _ASK_OTHERS = "ask on a node that has it"
 
@@ -148,7 +148,7 @@ def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     if not inbox_reader.may_read(place.rule, place.path):
         return _unseen(place, PermissionError())
     said = view.waiting_of(place.rule.name).get(path_text(place.path))
-    if said and said != _FIRST_LOOK:
+    if said and said != FIRST_LOOK_WORDS:
         return Explanation("settling", [f"it is not taken yet: {said}"])
     try:
         sign = inbox_reader.unsettled_words(place.rule, place.path)

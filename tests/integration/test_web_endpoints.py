@@ -259,6 +259,18 @@ async def test_slow_clients_do_not_keep_others_out(listener, half):
         writer.close()
 
 
+async def test_many_clients_at_once_are_all_answered(listener):
+    """Also where their requests come a moment after their connections."""
+    clients = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(150)]
+    await asyncio.sleep(0.1)
+    for _, writer in clients:
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answers = [await asyncio.wait_for(reader.read(), 20) for reader, _ in clients]
+    for _, writer in clients:
+        writer.close()
+    assert all(answer.endswith(b"ok\n") for answer in answers)
+
+
 async def test_a_client_that_stops_after_an_answer_is_dropped(listener, monkeypatch):
     """The time limit holds for each request of a connection, not for the first alone."""
     monkeypatch.setattr(listening, "HEAD_SECONDS", 0.05)

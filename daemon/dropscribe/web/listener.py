@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from dropscribe.web.site import PageSource
 
 MOST_CONNECTIONS = 256  # Beyond this a request is answered with 503
-MOST_UNFINISHED = 32  # Connections whose request headers have not arrived; beyond this the oldest is cut off
+MOST_UNFINISHED = 32
+"""Connections whose request headers have not arrived. Beyond this the oldest is cut off, unless it is younger
+than :data:`FIRST_SECONDS` and there is room: many clients may come at once."""
+FIRST_SECONDS = 1.0
 MOST_HEAD_BYTES = 8192
 HEAD_SECONDS = 5.0
 """Limit from the connection, or the end of an answer, to the end of the next request's headers."""
@@ -125,11 +128,11 @@ class Listener:
 class _BoundedProtocol(H11Protocol):
     """uvicorn's protocol with a limit on the time and number of unfinished requests.
 
-    *unfinished*: connections whose request headers have not arrived, oldest first.
+    *unfinished*: connections whose request headers have not arrived, oldest first, and since when.
     """
 
     def __init__(
-        self, config: UvicornConfig, state: ServerState, unfinished: dict[_BoundedProtocol, None]
+        self, config: UvicornConfig, state: ServerState, unfinished: dict[_BoundedProtocol, float]
     ) -> None:
         super().__init__(config, state, {})
         self._unfinished = unfinished
@@ -166,9 +169,16 @@ class _BoundedProtocol(H11Protocol):
             self._finish_head()
         elif self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close)
-            self._unfinished[self] = None
-            if len(self._unfinished) > MOST_UNFINISHED:
-                next(iter(self._unfinished)).cut()
+            self._unfinished[self] = self.loop.time()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self._unfinished) > MOST_UNFINISHED:
+            oldest, since = next(iter(self._unfinished.items()))
+            is_young = self.loop.time() - since < FIRST_SECONDS
+            if is_young and len(self.connections) < MOST_CONNECTIONS:
+                break
+            oldest.cut()
 
     def _close(self) -> None:
         """Close once the client has taken the rest of its answer, for which it has a bounded time too."""

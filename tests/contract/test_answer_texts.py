@@ -10,7 +10,7 @@ from dropscribe.providers.values import duration
 from dropscribe.providers.vendors.assemblyai import AssemblyAI
 from dropscribe.providers.vendors.gladia import Gladia
 from dropscribe.providers.vendors.soniox import Soniox
-from dropscribe.providers.words import with_text
+from dropscribe.providers.words import segments_of, with_text
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from support.benches import any_answer, failure_of
 from support.emulator import Fault
@@ -63,6 +63,12 @@ async def test_an_untimed_word_stays_in_its_place(bench_of):
     channels = {"transcripts": [{"text": "", "words": words}, {"text": "", "words": other}]}
     heard = await _heard(bench_of("elevenlabs"), channels)
     assert [word.word for word in heard.words] == ["one", "two", "three", "yes", "four"]
+
+
+def test_a_segment_of_words_never_ends_before_it_starts():
+    """A word may have a time far behind those after it."""
+    (segment,) = segments_of([Word("one", 87.0, 87.0), Word("two", 1.0, 2.0)])
+    assert (segment.start, segment.end) == (87.0, 87.0)
 
 
 def test_segments_come_before_words():

@@ -114,7 +114,8 @@ def _begins_segment(run: Sequence[Word], word: Word) -> bool:
 def _segment(words: Sequence[Word], joint: str) -> Segment:
     texts = [text for word in words if (text := word.word.strip())]
     text = joined(texts) if joint == " " else joint.join(texts)
-    return Segment(text, words[0].start, words[-1].end, words[0].speaker, mean_confidence(words))
+    start, end = values.span(words[0].start, words[-1].end)
+    return Segment(text, start, end, words[0].speaker, mean_confidence(words))
 
 
 def with_text(transcript: Transcript) -> Transcript:

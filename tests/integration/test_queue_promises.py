@@ -339,3 +339,16 @@ async def test_a_rename_moves_the_job_of_that_file_alone(tmp_path, queue_kind):
     assert len(script.calls) == 2
     ends = ("wav", "json", "txt")
     assert tree(tmp_path / "done") == {f"{stem}.{end}" for stem in ("call", "renamed") for end in ends}
+
+
+async def test_a_run_that_ends_by_itself_tries_a_provider_whose_hold_is_due(tmp_path):
+    """Runs of a timer would else leave its files for ever: each finds the hold of the one before."""
+    script = ScriptedProvider([ProviderUnusable("unauthorized", status=401)])
+    async with House(one_provider(tmp_path, 1, hold=(3600.0, 3600.0)), {"main": script}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.attempts)
+        await house.rest()
+        assert not await house.engine.can_go_on(60.0)
+        (hold,) = (await house.engine.stats()).holds
+        house.engine.holds.replace_holds([replace(hold, next_probe_at=1.0)])
+        assert await house.engine.can_go_on(60.0)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dropscribe.cli.main import main
+from dropscribe.core.errors import StoreUnusable
 from dropscribe.core.model import AttemptEnd, FileSnapshot, NewJob
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.cluster import nodes, ticket_rows
@@ -342,6 +343,24 @@ def test_a_server_that_refuses_us_is_told_without_the_password(one, capsys):
     assert code == 74
     assert "look at queue.dsn" in printed.err
     assert SECRET not in printed.err + printed.out
+
+
+def test_a_role_that_may_not_use_the_schema_is_refused_in_words(one, postgres, capsys):
+    """A second role for a node that was made without the rights of the first one."""
+    with one.store():
+        pass
+    postgres.execute("CREATE ROLE stranger LOGIN")
+    try:
+        with_password(one, user="stranger")
+        assert one.run("status") == 74
+        one.dsn = one.dsn.replace("dropscribe@", "stranger@")
+        with pytest.raises(StoreUnusable) as refused, one.store():
+            pass
+    finally:
+        postgres.execute("DROP ROLE stranger")
+    for said in (capsys.readouterr().err, f"{refused.value}; {refused.value.remedy}"):
+        assert "permission denied for schema dropscribe" in said
+        assert "docs/cluster.md" in said
 
 
 def test_retry_works_while_the_database_is_away(one, postgres, share, capsys):

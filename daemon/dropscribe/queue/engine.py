@@ -156,8 +156,8 @@ class Engine:
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or can start within *horizon_seconds*.
 
-        Holds stop a start, and pauses and rate limits that last longer. So do polls of a provider's job that
-        still fail after some minutes, and a program that has a file open for writing.
+        Holds whose probe is not due stop a start, and pauses and rate limits that last longer. So do polls of
+        a provider's job that still fail after some minutes, and a program that has a file open for writing.
         """
         if not self.dispatcher.runs_jobs:
             return False
@@ -169,6 +169,7 @@ class Engine:
         routes = [(name, each) for name, each in self._admission.open_routes() if name not in late]
         folders = [name for name in plan.chains if name not in self.folders.closed]
         held = self.holds.held(ScopeKind.PROVIDER)
+        probes = [request for request in self._admission.requests() if request.is_probe]
 
         def look(db: Connection) -> bool:
             at_provider = Counter(rows.read_at_provider(db, plan.chains).values())
@@ -177,6 +178,8 @@ class Engine:
             stored = f"{rows.HAS_RESULT} AND folder = ? AND (code <> ? OR due_at <= ?)"
             due += [rows.earliest_due(db, stored, (name, REOPENED, self.now())) for name in folders]
             if any(at is not None and at <= latest for at in due):
+                return True
+            if any(claims.has_waiting(db, request) for request in probes):
                 return True
             return claims.is_poll_expected(db, plan.chains, held, self.now(), latest)
 

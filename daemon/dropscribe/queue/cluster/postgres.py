@@ -197,7 +197,7 @@ def open_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
     """
     with contextlib.closing(PostgresConnection(queue.dsn.reveal(), MountMap(queue.roots))) as connection:
         try:
-            exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
+            exists = connection.execute(f"SELECT to_regclass('{SCHEMA}.jobs')").fetchone()[0] is not None
             yield connection if exists else None
         except psycopg.Error as error:
             raise store_error(connection.server, error) from error

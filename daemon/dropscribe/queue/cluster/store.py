@@ -125,7 +125,7 @@ def _migrate(db: Connection) -> None:
         )
     if db.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
         db.execute(f"CREATE SCHEMA {SCHEMA}")
-    if db.execute("SELECT to_regclass('schema_version')").fetchone()[0] is None:
+    if db.execute(f"SELECT to_regclass('{SCHEMA}.schema_version')").fetchone()[0] is None:
         db.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, readable_by BIGINT NOT NULL)")
         db.execute("INSERT INTO schema_version VALUES (0, 0)")
     version, readable_by = db.execute("SELECT version, readable_by FROM schema_version").fetchone()

@@ -156,6 +156,11 @@ def read_waiting(
     return {folder: _oldest(db, of_folder, bounds, limit) for folder, of_folder in queues.items()}
 
 
+def has_waiting(db: Connection, probe: ClaimRequest) -> bool:
+    """Whether *probe* finds a job."""
+    return any(read_waiting(db, probe, 0.0, 1, has_suspect=False).values())
+
+
 def _oldest(
     db: Connection, queues: Sequence[tuple[str, str]], bounds: tuple[float, ...], limit: int
 ) -> list[tuple[float, int]]:

@@ -24,6 +24,9 @@ prepare_process()
 def say(word):
     print(word, flush=True)
 
+if "early" in sys.argv:
+    import os, signal; os.kill(os.getpid(), signal.SIGHUP)
+
 async def main():
     stop = asyncio.Event()
     with route_signals(asyncio.get_running_loop(), stop, lambda: say("reloaded")):
@@ -98,6 +101,13 @@ def test_hup_reloads_and_disturbs_nothing(start):
     for _ in range(2):
         daemon.send_signal(signal.SIGHUP)
         assert daemon.stdout.readline() == "reloaded\n"
+    assert daemon.poll() is None
+
+
+def test_a_hup_during_the_start_reloads_afterwards(start):
+    """A script may send one right after the start, when the config has been read already."""
+    daemon = start("early")
+    assert daemon.stdout.readline() == "reloaded\n"
     assert daemon.poll() is None
 
 

@@ -72,9 +72,11 @@ def _number(name: str, text: str, base: int, highest: int) -> int:
 def prepare_process() -> None:
     """Make the process fit to hold keys and leases; call it first, before any thread.
 
-    faulthandler turns the SIGABRT of systemd's watchdog into the traceback of every thread.
+    faulthandler turns the SIGABRT of systemd's watchdog into the traceback of every thread. A SIGHUP waits
+    until :func:`route_signals` handles it.
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     faulthandler.enable()
     # Either may be refused by a sandbox (SystemCallFilter=~@resources); the unit has LimitCORE=0 then.
     with contextlib.suppress(OSError, ValueError):
@@ -107,6 +109,7 @@ def route_signals(
 
     before = {number: signal.signal(number, begin_stop) for number in STOP_SIGNALS}
     loop.add_signal_handler(signal.SIGHUP, reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         yield
     finally:

@@ -59,7 +59,7 @@ class RunResult:
     """The result of ``run --once``."""
 
     failed: int  # files that went to ``failed`` in this run
-    # Files that wait for something; None if a cluster's database is away and nobody can tell.
+    # Files that wait for something; None if it is unknown: a cluster's database is away.
     left: int | None
     unavailable: int = 0  # inboxes that are missing or cannot be read
 

@@ -86,7 +86,7 @@ class Monitoring:
             self.reporter.metrics.introduce(config.folders, config.providers)
 
     async def run(self) -> None:
-        """The periodic parts, until cancelled."""
+        """Run the periodic parts until cancelled."""
         while True:
             self._restart.clear()
             async with asyncio.TaskGroup() as group:

@@ -77,7 +77,7 @@ def _check_provider_names(document: Document) -> None:
 
 
 def _check_providers(config: Config, document: Document) -> None:
-    """Report pieces that nobody cuts, and a budget of money without a price."""
+    """Report a max_duration for which no rule cuts, and a budget of money without a price."""
     for name, provider in config.providers.items():
         place = Place(document, ("providers", name))
         users = [rule for rule in config.folders.values() if name in rule.providers]

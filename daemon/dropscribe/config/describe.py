@@ -169,7 +169,7 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
 
 
 def _section(about: Key, mark: str = "# ") -> Iterator[str]:
-    """A section that is commented out."""
+    """The lines of a section that is commented out."""
     yield _line(mark, f"{about.name}:", about.description)
     for key in keys_of(about.type.section).values():
         is_needed = (about.name, key.name) in _NEEDED

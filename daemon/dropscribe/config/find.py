@@ -55,7 +55,7 @@ def default_configs(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _why_not_readable(path: Path) -> str:
-    """The reason, or "" for a file that can be opened. A FIFO is not waited for."""
+    """Reason why *path* cannot be opened, or ""; a FIFO is not waited for."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except (FileNotFoundError, NotADirectoryError):

@@ -51,7 +51,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A provider's or a folder's; at least one of the two."""
+    """The budget of a provider or folder: at least one of the two limits."""
 
     per_day: Limit | None = None
     per_month: Limit | None = None

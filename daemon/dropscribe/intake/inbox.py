@@ -209,7 +209,7 @@ class _StepTimer:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """While a step runs."""
+        """Measure the step that runs inside the block."""
         self._since = self._clock()
         try:
             yield
@@ -222,7 +222,7 @@ class _StepTimer:
             self._since = self._clock()
 
     def waited_seconds(self) -> float:
-        """Since the step began, or the last answer; 0 between steps."""
+        """Seconds since the step began, or since the last answer; 0 between steps."""
         since = self._since
         return 0.0 if since is None else self._clock() - since
 

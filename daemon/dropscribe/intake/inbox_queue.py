@@ -113,7 +113,7 @@ class InboxQueue:
         return self._of_thread.reader
 
     def close_thread(self) -> None:
-        """The calling thread ends: close its own database connection."""
+        """Close the calling thread's own database connection; the thread ends."""
         reader, self._of_thread.reader = self._of_thread.reader, None
         if reader is not None:
             with contextlib.suppress(Exception):

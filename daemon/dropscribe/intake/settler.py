@@ -55,7 +55,7 @@ class Settler:
         self.looks = 0  # since the start; after a look a file's wait reads differently
 
     def mark(self, path: bytes, kind: HintKind, now: float) -> None:
-        """A hint came for *path*."""
+        """Note a hint for *path*."""
         entry = self.pending.entry(path, now)
         entry.is_fresh = True
         if kind in _SEEN:
@@ -64,7 +64,7 @@ class Settler:
         self.pending.plan(path, entry, now + _CREATED_SECONDS if kind is HintKind.CREATED else now)
 
     def found(self, path: bytes, now: float) -> None:
-        """A listing found *path*, which has no live job."""
+        """Note *path*, which a listing found and which has no live job."""
         if path not in self.pending.entries:
             self.pending.plan(path, self.pending.entry(path, now), now)
             self.found_count += 1

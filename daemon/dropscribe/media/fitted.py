@@ -123,7 +123,7 @@ class FittedProvider:
 
 
 async def _described(decoding: Decoding) -> Recording | None:
-    """None for a file that only the provider may be able to read."""
+    """The open recording's description; None if we cannot read it, though the provider may."""
     if is_raw(decoding.audio.suffix, decoding.audio.head):  # FFmpeg's guess would be arbitrary
         return None
     try:

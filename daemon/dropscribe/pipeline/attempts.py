@@ -177,7 +177,7 @@ class Attempts:
         return Retry(wait_seconds, code, reason)
 
     async def _answer_known(self, claim: Claim, audio: AudioFile, known: CachedResult) -> Outcome:
-        """This content was paid for before: nothing is sent."""
+        """End the attempt with the *known* answer to the same content; nothing is sent."""
         place = path_text(known.filed) if known.filed else f"a file of {known.folder} that is not filed"
         # A name that is not UTF-8 has no place in a text column.
         place = place.encode("utf-8", "backslashreplace").decode()

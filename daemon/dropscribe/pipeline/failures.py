@@ -77,13 +77,13 @@ class Holds:
             self.reporter.held(hold)
 
     async def succeeded(self, job: Job) -> None:
-        """The provider transcribed a file of this folder: release both."""
+        """Release provider and folder, because a file of the folder was transcribed."""
         await self.answered(job)
         self._refusals.clear(job.folder)
         await self._release(_scope_of(job, ScopeKind.FOLDER))
 
     async def answered(self, job: Job) -> None:
-        """The provider gave a verdict on a file, so it is reachable and accepts the key."""
+        """Release the provider: it answered about a file, so it is reachable and accepts the key."""
         self._outages.clear(job.provider)
         await self._release(_scope_of(job, ScopeKind.PROVIDER))
 

@@ -114,7 +114,10 @@ class Renderer:
 
 
 def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> str:
-    """What the template at *path* makes of *document* and the name *audio* in ``done``; or TemplateFailed."""
+    """The text that the template at *path* makes of *document*; raises TemplateFailed.
+
+    *audio* is the recording's name in ``done``.
+    """
     try:
         request = json.dumps({"template": read_template(path), "document": document, "audio": audio}).encode()
         done = subprocess.run(

@@ -47,7 +47,7 @@ def build_provider(config: ProviderConfig) -> Provider:
 
     try:
         return cast("Provider", entry_points(group="dropscribe.providers")[config.type].load()(config))
-    except Exception as error:  # noqa: BLE001 - the code of somebody else
+    except Exception as error:  # noqa: BLE001 - third-party code
         return _BrokenPackage(config, error)
 
 
@@ -73,4 +73,4 @@ class _BrokenPackage:
         return Unfinished(self._error)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""

@@ -113,7 +113,7 @@ class FolderGate:
         self._tell()
 
     def closed_reason(self, folder: str) -> str | None:
-        """Why nothing is claimed of *folder*, or None."""
+        """Reason why nothing is claimed of *folder*, or None."""
         return next(iter(self._closed.get(folder, {}).values()), None)
 
     @property
@@ -169,7 +169,7 @@ class Admission:
         self.database.post(lambda db: transactions.set_clock_back(db, seconds, self.database.now()))
 
     def note_turn(self, job: Job) -> None:
-        """*job* has got a slot: of two folders the other one is next."""
+        """Note that *job* has got a slot: of two folders the other one is next."""
         self.turns[job.provider, job.folder] = next(self._turn)
 
     def requests(self) -> list[ClaimRequest]:

@@ -88,7 +88,7 @@ class Engine:
         self.signals.wake.set()
 
     async def clear_stale_assignments(self) -> None:
-        """After :meth:`replan`: no job waits for a provider that its folder's list no longer has."""
+        """Free the jobs assigned to a provider that their folder's list no longer has; after a replan."""
         plan, now = self._admission.plan, self.now()
         for job in await self.database.do(lambda db: transactions.clear_stale_assignments(db, plan, now)):
             log.warning("job.provider_removed", folder=job.folder, path=job.path, provider=job.provider)
@@ -217,7 +217,7 @@ class Engine:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing may be paid for now, or None."""
+        """Reason why nothing may be paid for now, or None."""
         return self.database.trouble
 
 

@@ -106,7 +106,7 @@ class ClusterIntake:
         return submitted
 
     def rename_folders(self, db: Connection, inboxes: Mapping[str, str]) -> None:
-        """Nothing: other nodes may still have the rule under its old name."""
+        """Does nothing: other nodes may still have the rule under its old name."""
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """The live jobs of one directory. Device numbers are each node's own, and remembered here."""

@@ -219,7 +219,6 @@ def _error_beside(audio: bytes) -> dict[str, object]:
 
 
 def _explain_record(record: JobRecord, rule: FolderRule, view: QueueView) -> Explanation:
-    """Explain a job of *rule*."""
     state = listed_state(record, rule, view).word
     match state:
         case "queued" | "deferred" | "held":

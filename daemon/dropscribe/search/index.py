@@ -80,7 +80,7 @@ class TranscriptIndex:
         return IndexProgress(*self._db.execute(query, (node,)).fetchone() or ())
 
     def write_progress(self, node: str, progress: IndexProgress) -> None:
-        """Remember how far *node* has come."""
+        """Store the progress of *node*'s indexing."""
         self._db.execute(
             "INSERT INTO indexing_progress VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"
             " ended_at = excluded.ended_at, swept_id = excluded.swept_id, swept_at = excluded.swept_at",

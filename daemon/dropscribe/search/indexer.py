@@ -79,7 +79,7 @@ class Indexer:
 
 
 class _Batch:
-    """One step."""
+    """One step of the indexing, on one connection to the queue."""
 
     def __init__(self, config: Config, db: Connection, index: TranscriptIndex, now: float) -> None:
         self._db, self._index, self._now = db, index, now

@@ -44,7 +44,7 @@ class Passage:
     starts: list[float] = field(default_factory=list)  # Seconds: of each word, or one for the whole, or none
 
     def start_at(self, letter: int) -> float | None:
-        """When the word of that letter of the text begins, in seconds; None where nothing is timed."""
+        """Begin of the word at that letter of the text, in seconds; None if nothing is timed."""
         number = self.text.count(" ", 0, letter)
         return self.starts[min(number, len(self.starts) - 1)] if self.starts else None
 

@@ -95,13 +95,13 @@ class Metrics:
         self._uploaded.labels(provider).inc(upload_bytes)
 
     def observe_retry(self, provider: str, reason: str) -> None:
-        """An attempt failed; *reason* is its error's code."""
+        """Count a failed attempt; *reason* is its error's code."""
         self._retries.labels(provider, self._bounded(reason)).inc()
 
     def observe_filed(
         self, folder: str, result: str, at: float, provider: str = "", audio_seconds: float | None = None
     ) -> None:
-        """A file ended in done or failed, at *at* (Unix seconds)."""
+        """Count a file that ended in done or failed, at *at* (Unix seconds)."""
         self._files.labels(folder, result).inc()
         if result == "done":
             self._success.labels(folder).set(at)

@@ -147,7 +147,7 @@ class AppriseNotifier(Recipient):
         return quiet_until(max(begin_at, now), self._quiet_hours, self._zone)
 
     async def deliver(self, notifications: Sequence[Notification]) -> str:
-        """One message about all *notifications*."""
+        """Send one message about all *notifications*."""
         self._sent_at = time.time()
         title, text = compose([json.loads(each.content) for each in notifications], socket.gethostname())
         return await asyncio.to_thread(self._send, title, text)

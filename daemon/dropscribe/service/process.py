@@ -95,7 +95,7 @@ def prepare_process() -> None:
 def route_signals(
     loop: asyncio.AbstractEventLoop, stop: asyncio.Event, reload: Callable[[], object]
 ) -> Iterator[None]:
-    """While inside: SIGTERM or SIGINT sets *stop*, SIGHUP calls *reload* in the loop.
+    """Within the block SIGTERM or SIGINT sets *stop*, SIGHUP calls *reload* in the loop.
 
     After the first stop signal both have the kernel's own action again: the next one ends the process at
     once, which is safe at any instant because every step is durable.

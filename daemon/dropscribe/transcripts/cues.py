@@ -254,7 +254,7 @@ def _joined(tokens: Sequence[_Token]) -> Cue:
 
 
 def _laid_out(cues: Iterable[Cue], layout: Layout) -> list[Cue]:
-    """In the order of time, none over another, each on long enough to be read where there is room."""
+    """*cues* in the order of time, none over another, each shown long enough to be read if there is room."""
     ordered = sorted(cues, key=_start)
     laid: list[Cue] = []
     for number, cue in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""Where a line of text may be broken. Pure.
+"""Finds the places where a line of text may be broken. Pure.
 
 Lines break at spaces; in Chinese and Japanese, which are written without them, between any two characters,
 except that no line begins with closing punctuation or a small kana and none ends with an opening bracket

@@ -50,7 +50,7 @@ async def show_login(site: Site, request: Request) -> Response:
 
 
 async def log_in(site: Site, request: Request) -> Response:
-    """A session for a reader with the token."""
+    """Begin a session for a reader who gives the token."""
     access = site.access
     if access.token is None:
         return site.go("/")

@@ -65,7 +65,7 @@ def parse_text(value: object) -> str:
 
 
 def _system_text(value: object) -> str:
-    """The same for a path or an argument, which may hold any bytes."""
+    """As :func:`parse_text`, for a path or an argument, which may hold any bytes."""
     if not isinstance(value, str):
         raise ValueError("is not a string", "put it in quotes" if isinstance(value, int | float) else "")  # noqa: TRY004 - one kind of refusal
     if not value:

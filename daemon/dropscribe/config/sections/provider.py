@@ -52,7 +52,7 @@ class BudgetKeys(Section):
 
     @classmethod
     def build(cls, read: SectionRead) -> Budget | None:
-        """None if it has no limit."""
+        """The budget; None if it has no limit."""
         return Budget(**read.values) if any(read.values.values()) else None
 
 

@@ -91,7 +91,7 @@ class QueueConfig(Section):
 
     @classmethod
     def build(cls, read: SectionRead) -> Any:
-        """MISSING for the embedded engine."""
+        """The cluster's queue; MISSING for the embedded engine."""
         values = read.values
         if values["type"] == "embedded":
             for name in sorted(set(read.data) - {"type"}):

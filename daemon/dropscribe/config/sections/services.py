@@ -65,7 +65,7 @@ class HttpConfig(Section):
 
     @classmethod
     def build(cls, read: SectionRead) -> HttpConfig:
-        """Beyond loopback there must be a token."""
+        """The section; reports an address beyond loopback without a token."""
         host, port, socket = parse_listen(read.values.setdefault("listen", keys_of(cls)["listen"].default))
         if not (_has_secret(read, "token") or socket or is_loopback(host)):
             message = f"a token is required to listen on {host}"
@@ -103,7 +103,7 @@ class HeartbeatConfig(Section):
 
     @classmethod
     def build(cls, read: SectionRead) -> HeartbeatConfig:
-        """A warning for plain http."""
+        """The section; warns of plain http."""
         warn_of_plain_http(read, "the url, which is a key in itself, travels unencrypted")
         return cls(**read.values)
 
@@ -138,7 +138,7 @@ class HooksConfig(Section):
 
     @classmethod
     def build(cls, read: SectionRead) -> HooksConfig:
-        """A program that is a path begins at the config's folder."""
+        """The section, with relative paths of programs made absolute from the config's folder."""
         for name, argv in read.values.items():
             if isinstance(argv, tuple) and argv and "/" in argv[0]:
                 read.values[name] = (str(read.document.absolute(argv[0])), *argv[1:])
@@ -164,7 +164,7 @@ class WebhookConfig(Section):
 
     @classmethod
     def build(cls, read: SectionRead) -> Any:
-        """There must be a secret."""
+        """The section; reports a missing secret."""
         warn_of_plain_http(read, "the notifications travel unencrypted")
         if not _has_secret(read, "secret"):
             read.report("", "there is no secret", "add secret: ${NAME}, or secret_file: PATH", on_key=True)
@@ -191,7 +191,7 @@ class NotifyConfig(Section):
 
     @classmethod
     def build(cls, read: SectionRead) -> NotifyConfig:
-        """The apprise library is loaded only where there are urls for it."""
+        """The section; the apprise library is loaded only if there are urls for it."""
         if not (read.values.get("urls") or "webhook" in read.values or read.has_problem_in()):
             message = "neither urls nor webhook is given"
             read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)

@@ -38,7 +38,7 @@ _LYRICS_BYTES = 15
 
 
 class _Kind(NamedTuple):
-    """One container."""
+    """One container format: how its files are recognised and examined."""
 
     examine: Callable[[ReadAt, int], Completeness]
     suffixes: str

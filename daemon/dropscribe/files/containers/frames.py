@@ -186,7 +186,7 @@ def _find_page(block: bytes, start: int) -> int:
 
 
 def _page_end(block: bytes, position: int) -> int | None:
-    """Where the page at *position* ends; None if that is not in *block*."""
+    """The end of the page at *position*; None if it is not in *block*."""
     lengths_at = position + 27
     lengths_end = lengths_at + block[position + 26] if lengths_at <= len(block) else len(block) + 1
     end = lengths_end + sum(block[lengths_at:lengths_end])

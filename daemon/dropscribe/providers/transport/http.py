@@ -237,7 +237,7 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
 
 
 def decoded(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:
-    """At most *most_bytes* of *body* without its Content-Encoding, and what is wrong with that, if anything.
+    """At most *most_bytes* of *body* without its Content-Encoding, and the problem with it, else "".
 
     Requests ask for no encoding; some servers and proxies use one all the same. A gzip body may have several
     members and padding behind them (RFC 1952).

@@ -47,7 +47,7 @@ _TOGETHER_SECONDS = 0.02
 
 
 class ClusterDispatcher:
-    """As :class:`~dropscribe.queue.embedded.dispatcher.EmbeddedDispatcher`; the role watch runs no jobs."""
+    """The cluster's counterpart of EmbeddedDispatcher; with the role watch it runs no jobs."""
 
     def __init__(self, admission: Admission, store: ClusterStore, queue: QueueConfig) -> None:
         self.runs_jobs = queue.role != "watch"

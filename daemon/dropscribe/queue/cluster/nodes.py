@@ -107,7 +107,7 @@ def session_name(node: str) -> str:
 
 
 async def recover_own(admission: Admission, node: str) -> None:
-    """At the start: requeue the jobs of an earlier process of this node."""
+    """Requeue the jobs of an earlier process of this node; called at the start."""
 
     def work(db: Connection) -> list[Job]:
         plan, now = admission.plan, admission.database.now()

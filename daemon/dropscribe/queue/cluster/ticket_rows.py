@@ -191,7 +191,7 @@ def _with_result(db: Connection, job: Job) -> Job:
 
 
 def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
-    """When one more request of a running attempt may start, behind those of all nodes."""
+    """Time at which a further request of a running attempt may start, behind those of all nodes."""
     gap_seconds = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
     row = db.execute(
         "INSERT INTO paces (provider, next_at) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"

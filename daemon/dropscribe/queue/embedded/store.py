@@ -41,7 +41,7 @@ MIGRATIONS = ("schema.sql", *(f"migration_{version}.sql" for version in range(2,
 
 
 class _Connection(sqlite3.Connection):
-    """Stores any text; invalid UTF-8 in it is replaced."""
+    """A connection that takes any text: what UTF-8 cannot encode in it is replaced."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """See :meth:`sqlite3.Connection.execute`."""
@@ -229,7 +229,7 @@ def make_private_file(path: Path) -> None:
 
 
 def trouble_of_disk(state_dir: Path) -> StoreFull | None:
-    """Why nothing may be paid for now, or None."""
+    """Reason why nothing may be paid for now, or None."""
     disk = os.statvfs(state_dir)
     if disk.f_bavail * disk.f_frsize >= STATE_RESERVE_BYTES:
         return None

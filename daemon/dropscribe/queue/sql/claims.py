@@ -197,7 +197,7 @@ def _newest_untried(db: Connection, queues: Iterable[tuple[str, str]]) -> int | 
 
 
 def next_due_at(db: Connection, provider: str, routes: Sequence[Route]) -> float | None:
-    """When the next job for *provider* is due, or None."""
+    """Time at which the next job for *provider* is due, or None."""
     which = f"{QUEUED} AND folder = ? AND pin = ?"
     due = [earliest_due(db, which, queue) for queue in queues_of(provider, routes)]
     return min((at for at in due if at is not None), default=None)

@@ -56,7 +56,7 @@ def read_due(db: sqlite3.Connection, recipient: str, now: float, most: int) -> l
 
 
 def first_due(db: sqlite3.Connection, recipient: str) -> float | None:
-    """When the next notification is due; None where none waits."""
+    """Time at which the next notification is due; None if none waits."""
     row = db.execute("SELECT min(due_at) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 

@@ -107,7 +107,7 @@ def read_jobs(db: Connection, which: str, values: Sequence[object]) -> list[Job]
 
 
 def earliest_due(db: Connection, which: str, values: Sequence[object]) -> float | None:
-    """When the first job that meets *which*, a constant of the caller's, is due; None without any."""
+    """Time at which the first job that meets *which*, a constant of the caller's, is due, or None."""
     row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {which}", values).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
@@ -168,7 +168,7 @@ _RUNNING = "id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS 
 
 
 def end_attempt(db: Connection, job: Job, ended: AttemptEnd | None) -> None:
-    """Write how the running attempt ended; None deletes it."""
+    """Write the end of the running attempt; None deletes the attempt."""
     if ended is None:  # nothing was sent, and a missing file must not fill the history
         db.execute(f"DELETE FROM attempts WHERE {_RUNNING}", (job.id,))
         return

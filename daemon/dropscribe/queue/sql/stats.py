@@ -168,7 +168,7 @@ def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: flo
 
 @dataclass(slots=True)
 class Ended:
-    """How much ended in a stretch of time."""
+    """Files and audio that ended in a stretch of time."""
 
     done: int = 0
     failed: int = 0
@@ -176,7 +176,7 @@ class Ended:
 
 
 def read_ended(db: Connection, folder_names: Sequence[str], starts: Sequence[float]) -> list[Ended]:
-    """How much of the named folders ended from each of *starts* (Unix seconds, ascending) to the next.
+    """Files and audio that ended in the named folders from each of *starts* (Unix seconds, ascending) on.
 
     A stretch begins at a full quarter of an hour: all time zones' days do.
     """

@@ -149,7 +149,7 @@ _WAITS = {
 
 
 def set_clock_back(db: Connection, seconds: float, now: float) -> None:
-    """The clock was set back by *seconds* to *now*: nothing waits for a time by the old clock."""
+    """Move the waits back by *seconds*, because the clock was set back to *now*."""
     for table, columns in _WAITS.items():
         which = rows.LIVE if table == "jobs" else "TRUE"  # the history tells what the clock said
         for column in columns:
@@ -158,7 +158,10 @@ def set_clock_back(db: Connection, seconds: float, now: float) -> None:
 
 
 def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:
-    """No job waits for a provider that its folder's list no longer has; returns the jobs that were at one."""
+    """Free the jobs assigned to a provider that their folder's list no longer has.
+
+    Returns those on which such a provider was working.
+    """
     elsewhere = f"{rows.AT_PROVIDER} AND provider NOT IN ({marks(plan.providers)})"
     abandoned = rows.read_jobs(db, elsewhere, tuple(plan.providers))
     for job in abandoned:
@@ -171,7 +174,7 @@ def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]
 
 
 def _clear_assignments(db: Connection, folder: str, chain: Sequence[str]) -> None:
-    """Waiting jobs that are assigned to a provider outside *chain* may go to any again."""
+    """Let the waiting jobs that are assigned to a provider outside *chain* go to any of it."""
     kept = ("", BACKLOG, *chain)
     stale = f"{rows.QUEUED} AND folder = ? AND pin NOT IN ({marks(kept)})"
     db.execute(f"UPDATE jobs SET pin = '' WHERE {stale}", (folder, *kept))

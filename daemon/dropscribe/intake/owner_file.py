@@ -3,6 +3,8 @@
 A local lock does not exclude other machines, and two queues on one inbox would pay for its files twice. The
 owner writes a heartbeat counter into the file once a minute. A daemon that finds another's file compares no
 clocks: it watches whether the counter changes, and takes over if it does not for :data:`STALE_SECONDS`.
+Two daemons that start in the same instant find no file, and both write theirs; so may one whose mount
+has cached the folder. Its first heartbeats follow soon, and show the record that won.
 
 Guarantees: this is a guard, not a distributed lock. An owner that is frozen or cut off for STALE_SECONDS is
 replaced; it notices that at its next heartbeat and stops, and its files in flight may be paid for twice. The
@@ -26,11 +28,13 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.core.ignored_names import OWN_FOLDER
+from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.text.printing import utc_text
 from dropscribe.files.beneath import closing, make_folder, open_file, open_folder, open_root
 
 log = structlog.get_logger()
 
+FIRST_BEAT_SECONDS = 5.0  # less than the quiet time of a file on such a file system: nothing is sent yet
 BEAT_SECONDS = 60.0
 STALE_SECONDS = 150.0
 WATCH_SECONDS = 15.0
@@ -86,7 +90,8 @@ class OwnerFile:
         Returns:
             Why the inbox is not ours, or "" if it is, or if it cannot be guarded at all.
         """
-        if now < self._looked_at + (WATCH_SECONDS if self._reason else BEAT_SECONDS):
+        beat_seconds = backoff_seconds(FIRST_BEAT_SECONDS, self._record["beat"], BEAT_SECONDS)
+        if now < self._looked_at + (WATCH_SECONDS if self._reason else beat_seconds):
             return self._reason
         open_own = open_folder if self._token is None else make_folder
         try:

@@ -662,7 +662,7 @@ async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypa
         answer = await client.post("/login", data={"token": TOKEN})
         cookie = answer.headers["set-cookie"]
         assert "HttpOnly" in cookie
-        assert "samesite=strict" in cookie.lower()
+        assert "SameSite=Strict" in cookie
         assert TOKEN not in cookie
         assert (await client.get("/", headers=html)).status_code == 200
         assert (await client.post("/logout")).status_code == 303

@@ -63,7 +63,7 @@ async def log_in(site: Site, request: Request) -> Response:
             path=access.http.root_path or "/",
             secure=request.url.scheme == "https",
             httponly=True,
-            samesite="strict",
+            samesite="Strict",  # type: ignore[arg-type]  # the standard's spelling, for naive clients
         )
         return answer
     refusal = await access.slow_down()

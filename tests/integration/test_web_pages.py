@@ -30,7 +30,7 @@ from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import MOST_DOCUMENT_COMMAS, read_document
 from dropscribe.reports.wording import moment_words
-from dropscribe.web import actions, guard, listener, routes
+from dropscribe.web import actions, guard, listener, routes, uploads
 from dropscribe.web import site as site_module
 from dropscribe.web.file_views import turns_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
@@ -857,6 +857,23 @@ async def test_uploads_are_off_unless_the_config_says_so(scene):
     async with serving(scene) as site, site.client() as client:
         answer = await client.post("/folders/calls/upload", files=[("file", ("a.wav", b"1"))])
     assert answer.status_code == 403
+    assert list((scene.root / "inbox").iterdir()) == []
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 2000", "Transfer-Encoding: chunked"])
+async def test_an_upload_that_is_too_large_says_so(scene, monkeypatch, length):
+    """At once where the client names its length, so that nobody sends gigabytes in vain."""
+    monkeypatch.setattr(uploads, "MOST_UPLOAD_BYTES", 1000)
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + bytes(1000)
+    head = f"POST /folders/calls/upload HTTP/1.1\r\nHost: localhost\r\n{length}\r\n"
+    async with serving(scene, uploads=True) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
+        writer.write(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode())
+        if "chunked" in length:
+            writer.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        answer = await asyncio.wait_for(reader.readuntil(b"GiB\n"), 10)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 413 ")
     assert list((scene.root / "inbox").iterdir()) == []
 
 

@@ -45,6 +45,7 @@ LEFTOVER_SECONDS = 2 * 86400.0
 """Age from which a hidden file without a writer is left from a crash; a slow upload may take a day."""
 _MODE = 0o660
 _MALFORMED = "the form is malformed"
+_TOO_LARGE = "larger than 8 GiB"
 
 
 async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) -> list[str]:
@@ -56,6 +57,8 @@ async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) ->
     boundary = options.get(b"boundary")
     if content_type != b"multipart/form-data" or not boundary:
         raise Refused(400, "not a form with files")
+    if int(request.headers.get("content-length", 0)) > MOST_UPLOAD_BYTES:
+        raise Refused(413, _TOO_LARGE)
     form = _Form(rule)
     try:
         await calls.make(HANG_SECONDS, form.open_inbox)
@@ -64,7 +67,7 @@ async def take_upload(request: Request, rule: FolderRule, calls: FolderCalls) ->
         async for block in _blocks_of(request):
             number_bytes += len(block)
             if number_bytes > MOST_UPLOAD_BYTES:
-                raise Refused(413, "larger than 8 GiB")
+                raise Refused(413, _TOO_LARGE)
             # The last block of a file syncs all of it, to a disk that may be slow.
             seconds = HANG_SECONDS + number_bytes / SLOWEST_BYTES_PER_SECOND
             await calls.make(seconds, parser.write, block)

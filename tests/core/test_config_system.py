@@ -54,6 +54,25 @@ def test_what_is_missing_is_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"echo hi\n", "its first line must name its interpreter: #!/bin/sh"),
+        (b"#!/bin/sh\r\necho hi\r\n", "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"),
+        (b"#! /no/such/interpreter -x\n", "its first line names /no/such/interpreter, which is not there"),
+        (b"#!\t/bin/sh -e\n", None),
+        (b"\x7fELF\x02\x01\x01\x00", None),
+    ],
+)
+def test_a_script_that_no_kernel_starts_is_named(tmp_path, content, hint):
+    """Without a shell a script needs an interpreter that is there."""
+    hook = tmp_path / "done.sh"
+    hook.write_bytes(content)
+    hook.chmod(0o755)
+    named = {problem.path: problem.hint for problem in system_problems(config_of(tmp_path))}
+    assert named.get("hooks.on_done") == hint
+
+
 def test_the_arguments_of_a_hook_are_not_shown(tmp_path):
     """A key may be among them; the program's name is in the message."""
     text = (

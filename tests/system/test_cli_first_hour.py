@@ -132,6 +132,14 @@ def test_an_inbox_that_is_a_file(scene, capsys):
     assert "is not a folder" in capsys.readouterr().err
 
 
+def test_a_state_directory_that_is_a_file(scene, capsys):
+    """Another user would not help."""
+    (scene.root / "state").write_text("")
+    assert scene.run("check", "--quiet") == 74
+    said = capsys.readouterr().err
+    assert f"state_dir {scene.root}/state cannot be made: {scene.root}/state is not a folder" in said
+
+
 def test_what_is_missing_on_this_system_has_its_place_too(scene, capsys):
     """A hook and a folder that are not there: file, line and column, as any mistake has them."""
     text = CONFIG + "hooks: {on_done: [/no/such/hook]}\nmetrics:\n  file: nowhere/x.prom\n"
@@ -209,6 +217,19 @@ def test_init_elsewhere_names_the_config_in_what_to_type(tmp_path, capsys):
     """The commands work when they are pasted."""
     assert main(["init", str(tmp_path / "a b")]) == 0
     assert f"dropscribe run -c '{tmp_path}/a b/dropscribe.yaml'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hidden_by", ["mode", "variable"])
+def test_init_names_the_config_that_a_command_would_not_find(tmp_path, monkeypatch, capsys, hidden_by):
+    """In a folder that others may write to, or where the environment names another config."""
+    monkeypatch.chdir(tmp_path)
+    if hidden_by == "mode":
+        tmp_path.chmod(0o777)
+    else:
+        monkeypatch.setenv("DROPSCRIBE_CONFIG", "/etc/hosts")
+    assert main(["init"]) == 0
+    assert "\n  dropscribe check -c dropscribe.yaml\n" in capsys.readouterr().out
+    assert main(["check", "-c", "dropscribe.yaml"]) == 0
 
 
 def test_a_folder_with_an_odd_byte_can_be_pasted(tmp_path, capsys):

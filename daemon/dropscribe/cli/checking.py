@@ -207,6 +207,8 @@ def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
         fail(f"{error.filename} {error.strerror}")
     if mount.kind is MountKind.REMOTE:
         fail(f"state_dir {path} is on a network file system ({mount.name}); use a local disk")
+    elif not os.path.isdir(place):
+        fail(f"state_dir {path} cannot be made: {place} is not a folder")
     elif not is_writable:
         fail(f"state_dir {_cannot(path, place)}; run this as the daemon's user, or set another state_dir")
     else:

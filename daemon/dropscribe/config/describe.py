@@ -59,6 +59,7 @@ def json_schema() -> dict[str, Any]:
         "title": "dropscribe's config",
         "description": "Unknown keys are errors; `dropscribe check` also compares keys with each other.",
         **whole,
+        "required": ["providers"],
         "patternProperties": {"^x-": {"description": "Ignored; a place for anchors."}},
         "$defs": definitions,
     }
@@ -93,6 +94,9 @@ def _schema_of(kind: FieldType, definitions: dict[str, Any]) -> dict[str, Any]:
         for name, facts in PROVIDER_TYPES.items():
             definitions[name] = _object(keys_of_type(name), definitions, facts.defaults)
             definitions[name]["properties"]["type"] = {"const": name, "description": facts.words}
+            if facts.needs:
+                groups = [[{"required": [each]} for each in group] for group in facts.needs]
+                definitions[name]["allOf"] = [{"anyOf": group} for group in groups]
         return {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in PROVIDER_TYPES]}
     if kind.section is not None:
         name = kind.section.__name__

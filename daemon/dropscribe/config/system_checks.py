@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 from concurrent.futures import wait
@@ -91,8 +92,29 @@ def _socket(path: Path) -> Iterator[Problem]:
 
 def _hooks(config: Config) -> Iterator[Problem]:
     for event, (program, *_) in config.hooks.commands.items() if config.hooks else ():
-        if shutil.which(program, path=os.environ.get("PATH", os.defpath)) is None:
-            hint = "name a program that is there, with its whole path"
-            if "/" in program and os.path.exists(program):
-                hint = f"chmod +x {shell_word(program)}"
+        found = shutil.which(program, path=os.environ.get("PATH", os.defpath))
+        hint = "name a program that is there, with its whole path"
+        if found is not None:
+            hint = _interpreter_hint(found)
+        elif "/" in program and os.path.exists(program):
+            hint = f"chmod +x {shell_word(program)}"
+        if hint:
             yield Problem(f"'{program}' cannot be run", path=f"hooks.on_{event}", hint=hint)
+
+
+def _interpreter_hint(program: str) -> str:
+    """How to give the script *program* an interpreter that is there; "" if it has one or needs none."""
+    try:
+        with open(program, "rb") as file:
+            first = file.read(256)
+    except OSError:
+        return ""
+    if not first.startswith(b"#!"):
+        return "" if b"\0" in first else "its first line must name its interpreter: #!/bin/sh"
+    line = first[2:].partition(b"\n")[0].strip(b" \t")
+    interpreter = os.fsdecode(re.split(rb"[ \t]", line)[0])
+    if os.path.exists(interpreter):
+        return ""
+    if interpreter.endswith("\r"):
+        return "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"
+    return f"its first line names {interpreter}, which is not there"

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from dropscribe.cli.process import write_new
 from dropscribe.config.describe import example_text
 from dropscribe.config.extras import can_install, install_hint, is_installed
+from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
+from dropscribe.core.errors import ConfigError
 from dropscribe.core.text.printing import shell_word
 from dropscribe.reports.wording import printable
 
@@ -80,5 +82,13 @@ def _next_words(path: Path, *, is_new: bool) -> str:
             f"\nThe config names the provider {_ONLINE_PROVIDER}, whose key it takes from {variable}.",
             f"The embedded engine is not installed: {install_hint('local')}",
         ]
-    option = "" if path.parent.resolve() == Path.cwd() else f" -c {shell_word(str(path))}"
+    option = "" if _is_found(path) else f" -c {shell_word(str(path))}"
     return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])
+
+
+def _is_found(path: Path) -> bool:
+    """Whether a command without ``-c`` takes the config *path*."""
+    try:
+        return find_config(None).resolve() == path.resolve()
+    except ConfigError:
+        return False

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dropscribe.reports import patience
+from dropscribe.reports import timed_calls
 from dropscribe.web import actions, recordings, uploads
 from dropscribe.web.site import THREADS_PER_FOLDER
 from support.fuse_mirror import FAR_AND_NEAR, mirrored
@@ -42,7 +42,7 @@ def mirror(scene):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     for module, name in (
-        (patience, "ANSWER_SECONDS"),
+        (timed_calls, "ANSWER_SECONDS"),
         (actions, "ANSWER_SECONDS"),
         (recordings, "HANG_SECONDS"),
         (uploads, "HANG_SECONDS"),

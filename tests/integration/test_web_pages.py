@@ -266,7 +266,7 @@ async def test_few_transcripts_are_in_memory_at_once(scene, monkeypatch):
     """Forty readers of a long one took 1.2 GB of the daemon's memory."""
     with scene.queue() as store:
         job_id = add_done(scene, store)
-    read, now, most, are_all_there = site_module.read_story, [], [], threading.Event()
+    read, now, most, are_all_there = site_module.read_details, [], [], threading.Event()
 
     def slow(*arguments):
         now.append(1)
@@ -275,7 +275,7 @@ async def test_few_transcripts_are_in_memory_at_once(scene, monkeypatch):
         now.pop()
         return read(*arguments)
 
-    monkeypatch.setattr(site_module, "read_story", slow)
+    monkeypatch.setattr(site_module, "read_details", slow)
     async with serving(scene) as site, site.client() as client:
         reading = [asyncio.create_task(client.get(f"/files/{job_id}")) for _ in range(6)]
         await until(lambda: len(now) == 2)

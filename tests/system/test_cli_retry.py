@@ -11,7 +11,7 @@ import pytest
 
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.publish import return_to_inbox
-from dropscribe.reports import patience
+from dropscribe.reports import timed_calls
 from support.house import tree
 from support.scene import CONFIG, add_job
 
@@ -276,7 +276,7 @@ def _in_child(call):
     if child == 0:
         code = 99
         try:
-            patience._threads = DaemonThreads(1, "look")  # those of the parent are not in its child
+            timed_calls._threads = DaemonThreads(1, "look")  # those of the parent are not in its child
             code = call()
         finally:
             os._exit(code)

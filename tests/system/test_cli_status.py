@@ -17,7 +17,7 @@ import pytest
 from dropscribe.core.model import AttemptEnd, ScopeKind
 from dropscribe.files.mounts import Mount, MountKind
 from dropscribe.queue.model import NOT_MOVABLE
-from dropscribe.reports import inbox_reader, patience
+from dropscribe.reports import inbox_reader, timed_calls
 from dropscribe.service.status import write_live
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, json_of, wav_bytes
 
@@ -98,7 +98,7 @@ def test_a_queue_that_cannot_be_read_is_an_error_in_words(scene, capsys, command
 def test_a_mount_that_dies_during_the_look_is_not_waited_for(scene, capsys, monkeypatch):
     """It answered the listing, and then no more: status ends, and counts what it has seen."""
     answers = threading.Event()
-    monkeypatch.setattr(patience, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(timed_calls, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(os, "access", lambda *_, **__: answers.wait(60))
     scene.drop("new.wav")
     began = time.monotonic()

@@ -21,7 +21,7 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.providers.base import JobProvider
 from dropscribe.queue.sql import claims
-from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
+from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.status import LIVE_NAME
 

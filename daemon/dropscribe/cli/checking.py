@@ -20,8 +20,8 @@ from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import MountKind, mount_of, require_proc
 from dropscribe.queue.embedded.store import open_for_reading
 from dropscribe.reports.inbox_reader import unavailable_reason
-from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
 from dropscribe.reports.queue_reader import is_running_here
+from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk, ask_disk_or
 from dropscribe.reports.wording import bytes_words
 
 if TYPE_CHECKING:

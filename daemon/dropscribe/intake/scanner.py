@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_SLICE_SECONDS = 0.005
-_NATIVE_SECONDS = 60.0
-_POLL_SECONDS = 5.0
-_CONFIRM_SECONDS = 2.0
-_STRETCH = 10.0
-_GAP_SECONDS = 1.0
-_GAP_STRETCH = 2.0
+_SLICE_SECONDS = 0.005  # a listing is interrupted after this time, for hints and probes
+_NATIVE_SECONDS = 60.0  # from a whole listing to the next, if the inbox is watched
+_POLL_SECONDS = 5.0  # the same if it is not
+_CONFIRM_SECONDS = 2.0  # the same if the next one must confirm that files are missing
+_REST_PER_WORK = 10.0  # the wait is at least this many times the work of the last listing
+_ASKED_GAP_SECONDS = 1.0  # from the begin of a listing to one that was asked for
+_ASKED_GAP_PER_WORK = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Scanner:
 
     def ask(self, now: float) -> None:
         """List everything soon, but at most once a second and for at most a third of the time."""
-        gap_seconds = max(_GAP_SECONDS, _GAP_STRETCH * self._last_work_seconds)
+        gap_seconds = max(_ASKED_GAP_SECONDS, _ASKED_GAP_PER_WORK * self._last_work_seconds)
         self._next_at = min(self._next_at, max(now, self._began_at + gap_seconds))
 
     def recover(self, now: float) -> None:
@@ -161,7 +161,7 @@ class Scanner:
             seconds = self._context.rule.rescan_seconds or (_NATIVE_SECONDS if is_watched else _POLL_SECONDS)
             if self.lister.missing:  # another listing must confirm that
                 seconds = min(seconds, _CONFIRM_SECONDS)
-            seconds = max(seconds, _STRETCH * self._last_work_seconds)
+            seconds = max(seconds, _REST_PER_WORK * self._last_work_seconds)
             # Requested while the listing ran, which may have passed the changed folder already.
             self._next_at = min(self._next_at, now + seconds)
 

@@ -21,8 +21,8 @@ from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_er
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.locations import find_places
-from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
+from dropscribe.reports.timed_calls import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.transcript_reader import doubts_about, possible_formats
 from dropscribe.reports.waiting import failure_words, holds_on, listed_state, queued_words
 from dropscribe.reports.wording import plural, time_words

@@ -33,7 +33,7 @@ from dropscribe.files.beneath import (
 from dropscribe.files.mounts import MountCache, ignore_sigio
 from dropscribe.intake.pending import UNLISTABLE_WORDS
 from dropscribe.queue.sql.history import read_live_states
-from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
+from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk, ask_disk_or
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import AudioError
 from dropscribe.core.naming import OUTPUT_FORMATS, TEMPLATE, companion_name, sidecar_ending, sidecar_names
 from dropscribe.files.audio import open_beneath
-from dropscribe.reports.patience import ask_disk_or
+from dropscribe.reports.timed_calls import ask_disk_or
 from dropscribe.transcripts.document import doubts_of
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import structlog
 from dropscribe.core.errors import AudioError, StoreFull
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.history import read_done_after, read_done_from
-from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.transcript_reader import read_transcript, sidecar_paths
 from dropscribe.search.index import (
     INDEX_NAME,

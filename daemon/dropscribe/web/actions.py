@@ -20,8 +20,8 @@ from dropscribe.pipeline.disk_threads import SLOWEST_BYTES_PER_SECOND
 from dropscribe.publish.return_to_inbox import return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_record
-from dropscribe.reports.patience import ANSWER_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
+from dropscribe.reports.timed_calls import ANSWER_SECONDS, ask_disk
 from dropscribe.web.file_views import sha256_of
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
 from dropscribe.web.reading import PAGE_ROWS, id_of, place_of, unavailable_reason

@@ -109,7 +109,7 @@ async def file(site: Site, request: Request) -> Response:
         return await site.run(_file_page, site, request, found)
 
 
-def _file_page(site: Site, request: Request, found: reading.FileStory) -> Response:
+def _file_page(site: Site, request: Request, found: reading.FileDetails) -> Response:
     record, told, has_audio = found.record, found.explanation, reading.AUDIO in found.forms
     return site.page(
         request,

@@ -17,8 +17,8 @@ from dropscribe.queue.sql.history import read_page as read_listed_page
 from dropscribe.queue.sql.stats import Ended, read_ended
 from dropscribe.reports.explain import explain_job
 from dropscribe.reports.locations import Place, find_places
-from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.transcript_reader import possible_formats, read_document, sidecar_paths
 from dropscribe.reports.waiting import listed_state
 from dropscribe.web import views
@@ -148,7 +148,7 @@ def unavailable_reason(config: Config, folder: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class FileStory:
+class FileDetails:
     """One job with its files on disk."""
 
     record: JobRecord
@@ -166,8 +166,8 @@ def read_job(config: Config, job_id: str) -> JobRecord | None:
     return record if record is not None and record.folder in config.folders else None
 
 
-def read_story(config: Config, record: JobRecord) -> FileStory:
-    """The job with its files; they are waited for no longer than :data:`patience.ANSWER_SECONDS`."""
+def read_details(config: Config, record: JobRecord) -> FileDetails:
+    """The job with its files; they are waited for no longer than :data:`timed_calls.ANSWER_SECONDS`."""
     place = place_of(config, record)
     files: dict[str, Any] = {}
     try:
@@ -177,7 +177,7 @@ def read_story(config: Config, record: JobRecord) -> FileStory:
         files = {"is_silent": True}
     with view_queue(config) as view:
         explanation = explain_job(record, config.folders[record.folder], view)
-    return FileStory(record, explanation, **files)
+    return FileDetails(record, explanation, **files)
 
 
 def _read_files(place: Place) -> dict[str, Any]:

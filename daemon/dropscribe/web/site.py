@@ -20,7 +20,7 @@ from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.reports.wording import clock_words, moment_words
 from dropscribe.web.guard import COOKIE
-from dropscribe.web.reading import FileStory, read_job, read_story
+from dropscribe.web.reading import FileDetails, read_details, read_job
 from dropscribe.web.views import iso_time, pieces_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ THREADS_PER_FOLDER = 4
 TRANSCRIPTS_PER_FOLDER = 2
 """Transcripts in memory at once, each for a page: one of many hours takes 100 MiB there."""
 
-STORY_SECONDS = 8.0  # for the files of one job; a page has two seconds more, and says why it has none of them
+DETAILS_SECONDS = (
+    8.0  # for the files of one job; a page has two seconds more, and says why it has none of them
+)
 
 _SAID = {
     "retried": "Back in the inbox: {n}.",
@@ -177,7 +179,7 @@ class Site:
         return record
 
     @asynccontextmanager
-    async def file_found(self, request: Request) -> AsyncIterator[FileStory]:
+    async def file_found(self, request: Request) -> AsyncIterator[FileDetails]:
         """The job that the address names, with its files and its transcript, which is forgotten at the end.
 
         Raises Refused where there is none, FolderHangs where the folder's threads all wait for its disk,
@@ -187,7 +189,7 @@ class Site:
         async with self._rooms[record.folder]:
             if await request.is_disconnected():
                 raise ClientDisconnect
-            yield await self.calls(record.folder).make(STORY_SECONDS, read_story, self.config, record)
+            yield await self.calls(record.folder).make(DETAILS_SECONDS, read_details, self.config, record)
 
     def rule(self, request: Request) -> FolderRule:
         """The rule of the folder that the address names; raises Refused where there is none."""

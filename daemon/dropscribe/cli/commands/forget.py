@@ -20,8 +20,8 @@ from dropscribe.files.beneath import closing
 from dropscribe.files.own_file import sha256_of
 from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
-from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import write_queue_once
+from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.wording import one_line, plural
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from dropscribe.native.decoder import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.inbox_reader import unavailable_reason, unsettled_words, walk_inbox
-from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
+from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
 from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table, time_words
 
 if TYPE_CHECKING:

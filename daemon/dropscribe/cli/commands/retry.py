@@ -34,8 +34,8 @@ from dropscribe.queue.sql.history import read_filed
 from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.locations import Place, find_places
-from dropscribe.reports.patience import ask_disk, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue, write_queue_once
+from dropscribe.reports.timed_calls import ask_disk, stands_at
 from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:

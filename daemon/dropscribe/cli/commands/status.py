@@ -15,8 +15,8 @@ from dropscribe.queue.model import Stats, build_plan
 from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
-from dropscribe.reports.patience import ask_disk_or, stands_at
 from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.timed_calls import ask_disk_or, stands_at
 from dropscribe.reports.troubles import troubles_of
 from dropscribe.reports.wording import (
     plural,

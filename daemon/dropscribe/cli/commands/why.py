@@ -12,8 +12,8 @@ from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.retry import REUSED
 from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.reports.explain import explain
-from dropscribe.reports.patience import is_there
 from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.timed_calls import is_there
 from dropscribe.reports.wording import moment_words, one_line, render_facts, render_table, show_path
 
 if TYPE_CHECKING:

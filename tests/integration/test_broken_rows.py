@@ -6,12 +6,14 @@ import zlib
 
 import pytest
 
+from dropscribe.core.errors import ProviderUnusable
 from dropscribe.core.model import Retry
 from dropscribe.intake.probe import OpenInbox
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.queue.sql import result_cache
 from dropscribe.queue.sql.hold_rows import read_holds
 from support.house import House, make_config, read_json, tree
+from support.scripted import ScriptedProvider
 
 SIDECARS = {
     "no-text": b"\xff\xfe\0a.json",
@@ -110,6 +112,31 @@ async def test_a_count_at_its_end_ends_no_start(tmp_path, monkeypatch, column, v
     async with House(make_config(tmp_path)) as house:
         await house.drop("new.wav", b"new")
         await house.until(lambda: "new.wav" in tree(tmp_path / "done"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "end"),
+    [
+        ("attempts", 2**63 - 1, "done"),
+        ("attempts", -(2**63), "done"),
+        ("fence", 2**63 - 1, "done"),
+        ("crashes", 2**63 - 1, "failed"),
+    ],
+)
+async def test_a_queued_row_with_a_count_at_its_end_stops_no_other(tmp_path, column, value, end):
+    """It is claimed like any other: one that the database refused would be its provider's next for ever."""
+    refused = ScriptedProvider([ProviderUnusable("unauthorized", status=401)])
+    async with House(make_config(tmp_path, hold=(3600.0, 3600.0)), {"main": refused}) as house:
+        await house.drop("odd.wav", b"RIFF odd")
+        await house.until(lambda: house.listener.attempts)
+        await house.rest()
+        await _execute(house, f"UPDATE jobs SET {column} = ?, due_at = 0.0", (value,))
+        await _execute(house, "DELETE FROM holds")
+
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("new.wav", b"RIFF new")
+        await house.until(lambda: "new.wav" in tree(tmp_path / "done"))
+        await house.until(lambda: "odd.wav" in tree(tmp_path / end))
 
 
 @pytest.mark.parametrize("packed", [b"no zlib", zlib.compress(b"{}")[:-4], zlib.compress(bytes(200_000))])

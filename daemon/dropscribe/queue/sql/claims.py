@@ -29,8 +29,10 @@ LARGE_BYTES = 256 * 1024 * 1024  # an upload of this size may hold a slot for ho
 
 _OLDEST = (
     f"SELECT due_at, id FROM (SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ?"
-    " AND crashes < ? AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT ?) AS queue"
+    " AND crashes <= ? AND size_bytes <= ? AND due_at <= ? ORDER BY due_at, id LIMIT ?) AS queue"
 )
+_MOST = (1 << 63) - 1  # that a column holds: other programs may have written the row
+_COUNTED = "{0} = ({0} & 1073741823) + 1"  # begins anew at 2^30
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,8 @@ def read_waiting(
 ) -> dict[str, list[tuple[float, int]]]:
     """Folder → (due_at, id) of its jobs that *request* may take now: the *limit* that are due longest."""
     bounds = (
-        SUSPECT_CRASHES if has_suspect else 1 << 30,
-        1 << 62 if request.most_large > 0 else LARGE_BYTES,
+        SUSPECT_CRASHES - 1 if has_suspect else _MOST,
+        _MOST if request.most_large > 0 else LARGE_BYTES - 1,
         float("inf") if request.is_probe else now,
     )
     queues = {route.folder: queues_of(request.provider, (route,)) for route in request.routes}
@@ -206,8 +208,8 @@ def next_due_at(db: Connection, provider: str, routes: Sequence[Route]) -> float
 def begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> Job:
     """Move queued → transcribing; the attempt is counted here."""
     row = db.execute(
-        f"{rows.UPDATE_STATE} 'transcribing', attempts = attempts + 1, fence = fence + 1, provider = ?"
-        f" WHERE id = ? RETURNING {rows.JOB_COLUMNS},"
+        f"{rows.UPDATE_STATE} 'transcribing', {_COUNTED.format('attempts')}, {_COUNTED.format('fence')},"
+        f" provider = ? WHERE id = ? RETURNING {rows.JOB_COLUMNS},"
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
         (provider, job_id),
     ).fetchone()

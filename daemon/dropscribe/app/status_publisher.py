@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_LIVE_GAP_SECONDS = 0.2
+_LIVE_GAP_SECONDS = 0.2  # live.json is written this often at most
 _STATS_SECONDS = 4.0  # longest wait for a cluster's database; after it the last answer is shown
 
 

@@ -15,20 +15,25 @@ from dataclasses import dataclass
 
 from dropscribe.core.retry import backoff_seconds
 
+# Quiet times where a lease excludes every writer, by the sign and by the container:
 CLOSED_SECONDS = 2.0
 FOUND_SECONDS = 5.0
 NEARLY_SECONDS = 10.0
 INCOMPLETE_SECONDS = 60.0
-EMPTY_SECONDS = 60.0
+EMPTY_SECONDS = 60.0  # here and elsewhere
+# Quiet times where it does not:
 REMOTE_COMPLETE_SECONDS = 10.0
 REMOTE_UNKNOWN_SECONDS = 30.0
 CACHED_UNKNOWN_SECONDS = 60.0  # nfs(5): acregmax, for so long a stat may show an old size
 REMOTE_INCOMPLETE_SECONDS = 300.0
+# Waits until the next look at a file that has a writer:
 WRITER_FIRST_SECONDS = 5.0
 WRITER_MAX_SECONDS = 60.0
 IDLE_WRITER_SECONDS = 300.0
 """A file that has a writer but no change for this long is reported; with ``ignore_writers`` it is taken."""
-LATE_CHANGE_MAX_SECONDS = 900.0
+LATE_CHANGE_MAX_SECONDS = (
+    900.0  # longest quiet time of a file that changes again and again after it was taken
+)
 
 
 class Lease(enum.Enum):

@@ -31,7 +31,7 @@ _RENAME_NOREPLACE = 1
 _SMB = frozenset({"cifs", "smb3", "smb2", "smb", "smbfs"})
 _TRIES = 2
 _TRIALS = b".dropscribe-trial"
-_OLD_NS = 60 * 10**9
+_OLD_NS = 60 * 10**9  # older trials of other machines were cut off
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_YIELD_EVERY = 128
+_YIELD_EVERY = 128  # names, after which a listing may be interrupted
 _MOST_MISSING = 20_000
-_BATCH = 500
+_BATCH = 500  # missing files that one call reports to the queue
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 

@@ -23,7 +23,7 @@ MAX_CHANNELS = 64
 
 # Even silence in Opus or FLAC has a higher rate. A header that claims a longer recording is ignored.
 _MIN_BYTES_PER_SECOND = 10
-_HEAD_SECONDS = 60.0
+_HEAD_SECONDS = 60.0  # a header may claim this much more than the size of the file allows
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-BATCH_JOBS = 20
-SWEEP_JOBS = 100
+BATCH_JOBS = 20  # jobs that one step indexes
+SWEEP_JOBS = 100  # jobs that one step of a sweep compares
 SWEEP_SECONDS = 86_400.0  # From the end of one sweep over the history to the begin of the next
 LATE_SECONDS = 5.0  # a job that ended this long ago is in the history: its transaction is no longer under way
 # Room that the index leaves on the state directory's disk: the queue's answers need it more.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from dropscribe.search.finding import Found
 
-_CATCH_UP_SECONDS = 3.0
+_CATCH_UP_SECONDS = 3.0  # limit of the indexing before the search
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -42,8 +42,8 @@ log = structlog.get_logger()
 LOOK_SECONDS = 1.0
 """Interval at which a node looks for changes by other nodes and for jobs that have come due."""
 
-_LONGEST_ROUND_SECONDS = 120.0
-_TOGETHER_SECONDS = 0.02
+_LONGEST_ROUND_SECONDS = 120.0  # after this time without a look at the queue the node counts as hanging
+_TOGETHER_SECONDS = 0.02  # jobs that end within this time share a look
 
 
 class ClusterDispatcher:

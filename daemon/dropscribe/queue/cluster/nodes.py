@@ -39,8 +39,8 @@ BEAT_SECONDS = 5.0
 NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
 
-LOOK_SECONDS = 5.0
-_FORGOTTEN_SECONDS = 7 * 86_400.0
+LOOK_SECONDS = 5.0  # interval of the looks for silent nodes
+_FORGOTTEN_SECONDS = 7 * 86_400.0  # the row of a node that has been silent for longer is deleted
 _NAME_BYTES, _DIGEST_LETTERS = 63, 8
 
 _RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AND remote_id <> '')"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
 MARK_PREFIX = "told:"
-_MARK_DAYS = 62
+_MARK_DAYS = 62  # marks are kept for this time: longer than any month
 
 
 def write_spending(db: Connection, spending: Spending, now: float) -> None:

@@ -46,7 +46,7 @@ MAYBE_PAID_TWICE = "maybe_paid_twice"
 SUSPECT = "suspect"
 """In ``counts`` beside the states: files that are done, with a warning that raises doubts about the text."""
 
-_MOST_RECENT = 10_000
+_MOST_RECENT = 10_000  # requests that are read at a start, for the rate limits
 
 
 class LateTransitionError(DropscribeError):

@@ -14,7 +14,7 @@ from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.document import Place
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
-from dropscribe.core.naming import as_glob
+from dropscribe.core.naming import OUTPUT_FORMATS, as_glob
 from dropscribe.core.rules import KNOWN_SUFFIXES, FilePatterns, has_empty_class, has_open_bracket
 from dropscribe.core.text.printing import did_you_mean
 
@@ -128,6 +128,7 @@ class _RuleChecks(Place):
             self.document.report(("state_dir",), message, "put it beside the inbox")
         self._check_two_purposes([each.rule for each in rules])
         self._check_patterns()
+        self._check_template()
         self._check_links()
         if self.rule.fallback != "held" and len(self.rule.providers) < 2:
             message = "there is no second provider to fall back to"
@@ -199,6 +200,17 @@ class _RuleChecks(Place):
     ) -> None:
         path = self.document.item_path((*self.path, key), index)
         self.document.report(path, message, hint, warning=warning)
+
+    def _check_template(self) -> None:
+        """Report a template that would give two files of one recording the same name."""
+        if self.rule.template is None:
+            return
+        from dropscribe.config.sections.templates import template_output  # noqa: PLC0415 - rarely needed
+
+        output = template_output(self.rule.template).lower()
+        if output in {*OUTPUT_FORMATS, "error.json"} or not output.strip("."):
+            message = f"{self.rule.template.name} would give the name of another output"
+            self.report("template", message, "name it such as minutes.txt.j2")
 
     def _check_companions(self) -> None:
         """Warn of a companion that is any recording with a suffix that the rule takes."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import read_small_file
 from dropscribe.core.errors import Problem
-from dropscribe.core.naming import OUTPUT_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,9 +51,6 @@ def template_problems(path: Path) -> Iterator[Problem]:
     from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415  # for rules with a template alone
     from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
 
-    if template_output(path) in {*OUTPUT_FORMATS, "error.json"} or not template_output(path).strip("."):
-        hint = "name it such as minutes.txt.j2"
-        yield Problem(f"{path.name} would give the name of another output", hint=hint)
     environment = SandboxedEnvironment(autoescape=False)
     environment.filters |= dict.fromkeys(_FILTERS, str)
     try:

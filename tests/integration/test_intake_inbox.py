@@ -437,6 +437,19 @@ def test_while_the_inbox_is_away_nothing_vanishes(station):
     assert {b"b.wav", b"c.wav"} <= set(station.paths)
 
 
+def test_an_inbox_that_goes_while_its_files_settle_is_unavailable(station):
+    """A file's next look comes before the inbox is looked for: it is no bug."""
+    station.write("a.mp3", b"\xff\xfb" * 99)
+    station.run(4.5)
+    os.rename(station.root, station.root + b".away")
+    with capture_logs() as lines:
+        station.run(0.6)
+    assert (station.state.available, station.state.reason) == (False, "it is not there")
+    assert [line["event"] for line in lines] == ["inbox.unavailable"]
+    os.rename(station.root + b".away", station.root)
+    assert station.run(20).paths == [b"a.mp3"]
+
+
 def test_an_empty_folder_on_another_device_is_an_unmounted_share(station):
     """None of the waiting files is there, nor anything else: it is not read as empty."""
     path = station.write("a.wav")

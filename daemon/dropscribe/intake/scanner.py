@@ -86,11 +86,15 @@ class Scanner:
         if self.availability.hints is not None and not self._is_behind:
             for hint in self.availability.hints.read():
                 self._take_hint(hint, now)
-        has_more = self.settler.probe_due(now)
-        # With a backlog, hints (in the kernel) and listings wait, because both only add files to probe.
-        self._is_behind = has_more and self.settler.pending.is_full
-        if has_more or self._list(now):
-            return now
+        try:
+            has_more = self.settler.probe_due(now)
+            # With a backlog, hints (in the kernel) and listings wait, because both only add files to probe.
+            self._is_behind = has_more and self.settler.pending.is_full
+            if has_more or self._list(now):
+                return now
+        except OSError as error:  # of the inbox itself
+            self.availability.note_error(error, now)
+            self._forget()
         due_at = self.settler.pending.next_deadline()
         return max(now, min(self.availability.next_check_at, self._next_at, due_at))
 
@@ -134,15 +138,10 @@ class Scanner:
         if self._walk is None and now >= self._next_at:
             self._work_seconds, self._began_at, self._next_at = 0.0, now, float("inf")
             self._walk = self.lister.walk_whole()
-        try:
-            if self._walk_below is not None and self._is_over(self._walk_below, now):
-                self._walk_below = None
-            if self._walk is not None:
-                self._walk_on(self._walk, now)
-        except OSError as error:
-            self.availability.note_error(error, now)
-            self._forget()
-            return False
+        if self._walk_below is not None and self._is_over(self._walk_below, now):
+            self._walk_below = None
+        if self._walk is not None:
+            self._walk_on(self._walk, now)
         return bool(self._walk or self._walk_below)
 
     def _walk_on(self, walk: Iterator[bytes | None], now: float) -> None:

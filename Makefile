@@ -25,6 +25,7 @@ format: .venv
 
 docs: .venv
 	.venv/bin/python packaging/config_reference.py > docs/config.md
+	.venv/bin/python packaging/config_reference.py example > config.example.yaml
 
 bench: .venv
 	.venv/bin/pip install -q -e '.[bench]'

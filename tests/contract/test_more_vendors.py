@@ -9,7 +9,6 @@ import pytest
 
 from dropscribe.core.errors import AudioRejected, RuleRejected
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
-from dropscribe.providers.vendors.azure import definition_of
 from support.emulator import Fault
 from support.vendors import KEY
 
@@ -219,12 +218,14 @@ async def test_azure_gets_a_definition(bench_of):
     assert (transcript.language, transcript.words[0].speaker) == ("en-US", "speaker_1")
 
 
-def test_an_azure_definition_from_flat_parameters():
-    """Dots make objects, removed parameters are left out, the numbers of channels are numbers."""
-    given = {"api-version": "x", "channels": ["0", "1"], "locales": [], "diarization.maxSpeakers": 3}
-    assert definition_of(given) == {"channels": [0, 1], "diarization": {"maxSpeakers": 3}}
-    phrases = {"phraseList.phrases": ["911", "2026"]}  # Words, though they are digits
-    assert definition_of(phrases) == {"phraseList": {"phrases": ["911", "2026"]}}
+async def test_an_azure_definition_from_flat_parameters(bench_of):
+    """Dots make objects, removed parameters are left out, numbers are numbers, also in lists."""
+    bench = bench_of("azure")
+    given = {"channels": [0, 1], "locales": [], "diarization.maxSpeakers": 3, "phraseList.phrases": ["911"]}
+    await bench.provider().transcribe(bench.audio(), given)
+    definition = json.loads(dict(bench.emulator.requests[-1].fields)["definition"])
+    phrases = {"phraseList": {"phrases": ["911"]}}
+    assert definition == {"channels": [0, 1], "diarization": {"maxSpeakers": 3}, **phrases}
 
 
 async def test_whisper_asr_gets_its_options_in_the_query(bench_of):

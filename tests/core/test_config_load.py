@@ -149,6 +149,13 @@ def test_what_is_no_size(written):
     assert [path for path, _ in said_of(text)] == ["providers.p.max_upload"]
 
 
+def test_a_list_of_parameters_keeps_its_numbers_and_booleans():
+    """They are sent unchanged: in JSON, `channels: [0, 1]` is no list of strings."""
+    assert provider_of(
+        "type: http, url: http://x, answer: {text: t}, params: {a: [0, 1.5, true, x]}"
+    ).params == {"a": [0, 1.5, True, "x"]}
+
+
 def test_a_rules_params_lie_over_the_providers():
     """The type's, the provider's, the rule's: the later wins; null takes one away."""
     text = """

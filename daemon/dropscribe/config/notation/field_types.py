@@ -165,11 +165,9 @@ def _param(value: object) -> Any:
     items = value if isinstance(value, list) else [] if value is None else [value]
     if any(not isinstance(item, str | int | float) or _BROKEN.search(str(item)) for item in items):
         raise ValueError(
-            "cannot be sent", "a parameter is a string, a number, true, false or a list of strings"
+            "cannot be sent", "a parameter is a string, a number, true, false or a list of these"
         )
-    if items is not value:
-        return value
-    return [str(item).lower() if isinstance(item, bool) else str(item) for item in items]
+    return value
 
 
 def _time_pattern(value: object) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ParamValue = bool | int | float | str | list[str]
-"""A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
+ParamValue = bool | int | float | str | list[Any]
+"""A request parameter's value; a list holds several. In queries and forms a boolean is ``true`` or ``false``,
+a list a repeated parameter."""
 
 OPENAI_MODEL = "whisper-1"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
@@ -39,7 +38,8 @@ class Azure(Vendor):
 
     def fields(self, params: values.Params) -> list[tuple[str, str]]:
         """The parameters as one JSON document."""
-        return [("definition", json.dumps(definition_of(params)))]
+        definition = nested({name: value for name, value in params.items() if name != API_VERSION})
+        return [("definition", json.dumps(definition))]
 
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Times are milliseconds, as start and length; each channel has a combined phrase of its own."""
@@ -61,12 +61,3 @@ class Azure(Vendor):
             segments=by_time(segments),
             words=by_time(_SPOKEN.words_within(phrases, segments)),
         )
-
-
-def definition_of(params: values.Params) -> dict[str, Any]:
-    """The `definition`: names with dots as nested objects, an empty list left out."""
-    definition = nested({name: value for name, value in params.items() if name != API_VERSION})
-    if isinstance(channels := definition.get("channels"), list):
-        # The one list of numbers; the config makes a list's items strings.
-        definition["channels"] = [int(item) if item.isdecimal() else item for item in channels]
-    return definition

@@ -47,7 +47,7 @@ class Speechmatics(JobVendor):
         config: dict[str, Any] = {"type": "transcription", **nested(params)}
         words = config.get("transcription_config", {}).get("additional_vocab")
         if isinstance(words, list):
-            config["transcription_config"]["additional_vocab"] = [{"content": word} for word in words]
+            config["transcription_config"]["additional_vocab"] = [{"content": str(word)} for word in words]
         return [("config", json.dumps(config))]
 
     def job_failure(self, polled: values.Item) -> ErrorBody:

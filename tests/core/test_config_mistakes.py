@@ -157,6 +157,13 @@ def test_the_state_directory_takes_no_recordings(tmp_path):
     assert said_of(text, tmp_path) == [("folders.f.done", f"{tmp_path}/state is the state directory too")]
 
 
+def test_an_inbox_in_the_state_directory_is_a_warning(tmp_path):
+    """The daemon closes its state directory to other users, who then cannot drop a file."""
+    text = BASE.replace("inbox: in", "inbox: state/in") % "" + "state_dir: state\n"
+    said = [("folders.f.inbox", f"the inbox lies inside the state directory {tmp_path}/state")]
+    assert said_of(text, tmp_path, warnings=True) == said
+
+
 def test_a_provider_that_is_listed_twice_is_refused(tmp_path):
     """Falling back to the same provider is no fallback."""
     text = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: [l, l]}}\n"

@@ -166,6 +166,21 @@ def test_a_state_directory_that_is_roots_alone_says_so(scene, capsys, monkeypatc
     assert "Traceback" not in errors
 
 
+@needs_root
+def test_a_queue_that_root_made_in_another_users_directory_is_roots(scene, capsys):
+    """A run by root leaves files that the owner of the directory may not read: the message names one."""
+    with scene.queue():
+        pass
+    for folder in (scene.root, *scene.root.parents[:-2]):
+        folder.chmod(0o755)
+    scene.config.chmod(0o644)
+    os.chown(scene.root / "state", 65534, 65534)
+    with as_nobody():
+        code = scene.run("status")
+    said = f"dropscribe: {scene.root}/state/lock: Permission denied\n  only root may read it"
+    assert (code, capsys.readouterr().err[: len(said)]) == (74, said)
+
+
 def state_of(scene, capsys, file) -> tuple[str, str]:
     """State and all the words that `why` has for *file*."""
     document = json_of(scene, capsys, "why", file)
@@ -187,6 +202,11 @@ def test_why_a_name_is_not_taken(scene, capsys, name, words):
     assert_words = state_of(scene, capsys, scene.drop(name))
     assert assert_words[0] == "not_taken"
     assert words in assert_words[1]
+
+
+def test_why_a_name_that_no_file_can_have(scene, capsys):
+    """Nothing is there; no folder is to blame."""
+    assert state_of(scene, capsys, scene.root / "inbox" / ("x" * 300 + ".wav"))[0] == "unknown"
 
 
 def test_why_a_symlink_is_not_taken(scene, capsys):

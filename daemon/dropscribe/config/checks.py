@@ -123,9 +123,14 @@ class _RuleChecks(Place):
         """Report the problems of this rule, also with the inboxes of all *rules*."""
         for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
             self._check_destination(key, folder, [each.rule for each in rules])
-        if _is_inside(self.real[self.config.state_dir], self.real[self.rule.inbox]):
+        state_dir, inbox = self.real[self.config.state_dir], self.real[self.rule.inbox]
+        if _is_inside(state_dir, inbox):
             message = f"{self.config.state_dir} lies inside the inbox of '{self.rule.name}'"
             self.document.report(("state_dir",), message, "put it beside the inbox")
+        elif _is_inside(inbox, state_dir):
+            message = f"the inbox lies inside the state directory {self.config.state_dir}"
+            hint = "that is closed to all other users; put it beside the inbox"
+            self.report("inbox", message, hint, warning=True)
         self._check_two_purposes([each.rule for each in rules])
         self._check_patterns()
         self._check_template()

@@ -122,6 +122,8 @@ def unlistable_words(rule: FolderRule, path: bytes) -> str:
         except (FileNotFoundError, UnsafePathError):
             break
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                break
             return f"the folder {path_text(folder)} {_unlistable(rule, folder, error)}"
     return ""
 

@@ -146,10 +146,15 @@ def _naming_owner(state_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(str(state_dir), error.strerror or str(error), _remedy(state_dir)) from error
+        place = str(state_dir)
+        if error.filename and os.access(state_dir, os.X_OK, effective_ids=True):
+            place = str(error.filename)
+        raise StoreError(place, error.strerror or str(error), _remedy(place)) from error
     except StoreError as error:
         if not os.access(state_dir, os.R_OK | os.X_OK, effective_ids=True):
-            raise StoreError(str(state_dir), "may not be read by this user", _remedy(state_dir)) from error
+            raise StoreError(
+                str(state_dir), "may not be read by this user", _remedy(str(state_dir))
+            ) from error
         raise
 
 
@@ -183,10 +188,10 @@ def _read_holds(db: Connection | None, config: Config, now: float) -> dict[Scope
     return {hold.scope: hold for hold in [*stops, *read_holds(db)]}
 
 
-def _remedy(state_dir: Path) -> str:
-    """Advice to run the command as the owner of the directory, which is private: it has transcripts."""
+def _remedy(place: str) -> str:
+    """Advice to run the command as the owner of the file or directory, which is private."""
     try:
-        owner = pwd.getpwuid(os.stat(state_dir).st_uid).pw_name
+        owner = pwd.getpwuid(os.stat(place).st_uid).pw_name
     except (OSError, KeyError):
         owner = "root"
     as_owner = "sudo" if owner == "root" else f"sudo -u {owner}"

@@ -203,9 +203,8 @@ def _writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            str(path), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
-        ) from error
+        place, reason = str(error.filename or path), error.strerror or str(error)
+        raise StoreError(place, reason, "give dropscribe a state_dir that it may write to") from error
 
 
 def _take_lock(descriptor: int) -> None:

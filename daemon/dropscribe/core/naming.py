@@ -28,7 +28,7 @@ _LINEAR_NUMBERS = 16
 """Numbers up to this one are tried one by one; then the search doubles, so that it stays short for a recorder
 that has used one name for years."""
 
-_LONGEST_SUFFIX = 16  # bytes; what follows the last dot of a longer text is a part of it, and may be cut
+_LONGEST_SUFFIX = 16  # bytes; a longer text after the last dot is a part of the stem, and may be cut
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes]:

@@ -87,7 +87,7 @@ class Plan:
 
 def build_plan(config: Config) -> Plan:
     """The folders, providers and budgets of *config*."""
-    # What a budget is charged with is known with the answer: no more files wait for theirs than have slots.
+    # The charge to a budget is known only with the answer: no more files wait for theirs than have slots.
     budgeted = {name for name, provider in config.providers.items() if provider.budget is not None}
     budgeted.update(name for rule in config.folders.values() if rule.budget for name in rule.providers)
     limits = {}

@@ -1,5 +1,5 @@
 -- Version 1 → 2: jobs that a provider works on by itself, failures of our own, the begin of a pause.
--- What each column means stands in ../sql/migration_5.sql.
+-- ../sql/migration_5.sql documents the columns.
 ALTER TABLE jobs ADD COLUMN internal_errors BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN remote_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN remote_at DOUBLE PRECISION;

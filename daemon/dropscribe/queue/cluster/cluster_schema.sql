@@ -112,7 +112,7 @@ CREATE TRIGGER jobs_counted AFTER INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION c
 CREATE TRIGGER jobs_recounted AFTER UPDATE OF state ON jobs
     FOR EACH ROW WHEN (old.state <> new.state) EXECUTE FUNCTION count_job();
 
--- A job's end lets go of its answer and its names.
+-- Deletes the answer and the names of a job that ends.
 CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM answers WHERE job_id = new.id;
@@ -167,14 +167,14 @@ CREATE TABLE spending (
     PRIMARY KEY (kind, name, day)
 );
 
--- A provider's pace over all nodes.
+-- Each provider's rate over all nodes.
 CREATE TABLE paces (
     provider   TEXT PRIMARY KEY,
     next_at    DOUBLE PRECISION NOT NULL DEFAULT 0,   -- of the next start, where starts are limited
     slow_until DOUBLE PRECISION NOT NULL DEFAULT 0    -- it asked for a pause (429, 503)
 );
 
--- Who takes part. A row goes when its node stops, or a week after its last beat.
+-- The nodes. A row is deleted when its node stops, or a week after its last beat.
 CREATE TABLE nodes (
     name       TEXT PRIMARY KEY,
     host       TEXT   NOT NULL,

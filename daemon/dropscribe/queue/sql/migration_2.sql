@@ -1,4 +1,4 @@
--- Version 1 → 2: the books. Nothing that is there is touched.
+-- Version 1 → 2: the cache of answers and the usage of budgets. Existing rows stay as they are.
 
 -- Answers by content and settings: the same recording is paid for once. Its job may be long gone.
 CREATE TABLE ledger (
@@ -25,7 +25,7 @@ CREATE TRIGGER ledger_forgotten AFTER DELETE ON ledger BEGIN
     UPDATE ledger_total SET bytes = bytes - length(old.document);
 END;
 
--- What was paid for: a row a day and scope, the day in the configured time zone.
+-- The spending: one row for each day and scope, the day in the configured time zone.
 CREATE TABLE spending (
     kind    TEXT    NOT NULL,                   -- provider | folder
     name    TEXT    NOT NULL,
@@ -37,5 +37,5 @@ CREATE TABLE spending (
     PRIMARY KEY (kind, name, day)
 ) STRICT, WITHOUT ROWID;
 
--- A provider that refused the file as itself, so that the next in the list was asked.
+-- Whether the provider refused the file itself, so that the next in the list was asked.
 ALTER TABLE attempts ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;

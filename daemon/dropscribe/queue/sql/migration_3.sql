@@ -1,6 +1,6 @@
 -- Version 2 → 3: the outbox.
 
--- What people and programs are told of and have not got yet (outbox.py): a row a recipient.
+-- Notifications that are not delivered yet (outbox.py): one row for each recipient.
 CREATE TABLE outbox (
     id        INTEGER PRIMARY KEY,
     recipient TEXT    NOT NULL,             -- service/notifications.py: its name, with no secret in it

@@ -1,6 +1,6 @@
--- Version 3 → 4: the fence; what a job's end lets go of, and an answer that is replaced, in the same statement.
+-- Version 3 → 4: the fence; triggers delete the answer and the names of a job that ends, and a replaced answer.
 
--- Raised at each claim: what an earlier claim of the same job still has to say is late.
+-- Raised at each claim, so that later writes of an earlier claim of the same job are refused.
 ALTER TABLE jobs ADD COLUMN fence INTEGER NOT NULL DEFAULT 0;
 
 CREATE TRIGGER jobs_ended_lets_go AFTER UPDATE OF state ON jobs

@@ -9,14 +9,14 @@ ALTER TABLE jobs ADD COLUMN remote_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN remote_at REAL;
 CREATE INDEX jobs_at_provider ON jobs (due_at, id) WHERE remote_id <> '';
 
--- Until when a provider asked to be left alone (Retry-After, 429, 503).
+-- Pauses that providers asked for (Retry-After, 429, 503).
 CREATE TABLE pauses (
     provider TEXT PRIMARY KEY,
     since    REAL NOT NULL,
     until    REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Jobs that are over here and are still to be deleted at their provider.
+-- Jobs that have ended here and must still be deleted at their provider.
 CREATE TABLE remote_deletions (
     id        INTEGER PRIMARY KEY,
     provider  TEXT NOT NULL,

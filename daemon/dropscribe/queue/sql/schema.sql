@@ -39,7 +39,7 @@ CREATE INDEX jobs_failed ON jobs (folder, size_bytes, mtime_ns) WHERE state = 'f
 CREATE INDEX jobs_filed ON jobs (filed) WHERE filed IS NOT NULL;
 CREATE INDEX jobs_ended ON jobs (ended_at) WHERE ended_at IS NOT NULL;
 
--- An answer that has arrived, kept until its files stand: what makes it survive any crash.
+-- Answers that have arrived, kept until their files are in place, so that no crash loses one.
 CREATE TABLE answers (
     job_id    INTEGER PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
     document  BLOB NOT NULL,

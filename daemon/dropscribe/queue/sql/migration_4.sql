@@ -1,4 +1,4 @@
--- Version 3 → 4: the fence; triggers delete the answer and the names of a job that ends, and a replaced answer.
+-- Version 3 → 4: the fence; triggers for the end of a job, and for a cached answer that is replaced.
 
 -- Raised at each claim, so that later writes of an earlier claim of the same job are refused.
 ALTER TABLE jobs ADD COLUMN fence INTEGER NOT NULL DEFAULT 0;

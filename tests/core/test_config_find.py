@@ -145,7 +145,10 @@ def test_a_place_that_cannot_be_read_counts_as_absent(here):
     assert found == here.parent / "etc.yaml"
 
 
-def test_a_pipe_is_not_waited_for(here):
-    """Finding a config never blocks, whatever lies under its name."""
-    os.mkfifo(here / "dropscribe.yaml")
-    assert find_config(None, environ=environ(here)) == Path("dropscribe.yaml")
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_counts_as_absent(here, make):
+    """A pipe is not waited for, and a container's engine makes a folder in the place of a missing file."""
+    make("dropscribe.yaml")
+    assert problems_of(here)[1:] == ["skipped: it cannot be read: not a regular file"]
+    (here.parent / "etc.yaml").touch()
+    assert find_config(None, environ=environ(here)) == here.parent / "etc.yaml"

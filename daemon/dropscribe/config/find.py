@@ -55,14 +55,14 @@ def default_configs(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _why_not_readable(path: Path) -> str:
-    """Reason why *path* cannot be opened, or ""; a FIFO is not waited for."""
+    """Reason why *path* is no file that can be read, or ""; a FIFO is not waited for."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        return "" if path.is_file() else "it cannot be read: not a regular file"
     except (FileNotFoundError, NotADirectoryError):
         return _ABSENT
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    return ""
 
 
 def _why_not_trusted(path: Path) -> str:

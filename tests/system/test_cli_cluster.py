@@ -89,11 +89,11 @@ def two(tmp_path, postgres_dsn, share):
     return Node(tmp_path / "two", "two", postgres_dsn, f"/proc/self/root{share}")
 
 
-def beat(node, *, ago_seconds=0.0, in_flight=0):
+def beat(node, *, ago_seconds=0.0, in_flight=0, role="all"):
     """The node was heard of so long ago."""
     with node.store() as store:
         at = time.time() - ago_seconds
-        told = NodeStats(node.name, "host-of-" + node.name, "all", "1.2.3", at, at, in_flight)
+        told = NodeStats(node.name, "host-of-" + node.name, role, "1.2.3", at, at, in_flight)
         store.call(lambda db: nodes.beat(db, told)).result()
 
 
@@ -211,6 +211,17 @@ def test_a_node_that_only_works_leaves_inboxes_to_others(tmp_path, one, share, c
     calls = json_of(worker, capsys, "status")["folders"]["calls"]
     assert (calls["available"], calls["watch"], calls["settling"]) == (True, "others", 0)
     assert json_of(one, capsys, "status")["folders"]["calls"]["settling"] == 1
+
+
+@pytest.mark.parametrize("role", ["work", "watch"])
+def test_why_says_that_no_node_of_the_other_role_runs(tmp_path, one, share, capsys, role):
+    """A new file that nobody looks for, and one in the queue that nobody sends."""
+    (share / "inbox" / "a.wav").write_bytes(wav_bytes())
+    beat(one, role=role)
+    if role == "watch":
+        add_job(one, "a.wav")
+    (words, *_) = json_of(one, capsys, "why", one.place("inbox/a.wav"))["words"]
+    assert words.endswith(f"runs: all have the role {role}")
 
 
 def test_why_says_which_node_has_it(one, two, share, capsys):

@@ -157,8 +157,11 @@ def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     except OSError as error:
         sign = error.strerror or str(error)
     signs = [sign] if sign else []
-    if view.is_running:
+    if view.has_running("watch"):
         return Explanation("settling", ["it has just arrived, and is looked at", *signs])
+    if view.is_running:
+        words = "no node that watches inboxes runs: all have the role work"
+        return Explanation("settling", [words, *signs], "start a node with the role all or watch")
     starts = "it is taken when dropscribe is started"
     return Explanation("settling", [starts, *signs], "dropscribe run, or its service")
 

@@ -63,6 +63,12 @@ class QueueView:
     # Names of the rules whose folders this node of a cluster does not have.
     not_mounted: frozenset[str] = frozenset()
 
+    def has_running(self, role: str) -> bool:
+        """Whether a daemon that does the work of *role* (``watch`` or ``work``) runs, on any node."""
+        if self.nodes is None:
+            return self.is_running
+        return any(node.role in {"all", role} and not node.is_silent(self.now) for node in self.nodes)
+
     def live_of(self, folder: str) -> dict[str, Any]:
         """The state of one inbox as reported by the daemon on this machine; {} while it is down."""
         return dict(self.live.get("folders", {}).get(folder, {})) if self.is_here else {}

@@ -97,6 +97,8 @@ def _provider_words(provider: str, pause: Pause | None, view: QueueView) -> list
 
 
 def _turn_words(record: JobRecord, provider: str | None, view: QueueView) -> str:
+    if view.is_running and not view.has_running("work"):
+        return "no node that works runs: all have the role watch"
     before = count_before(view.db, record) if view.db else 0
     if not before and provider and view.is_running and view.nodes is not None:
         return f"its turn has come: provider {provider} gets it as soon as a slot is free, on any node"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.cues import Cue
     from dropscribe.transcripts.paragraphs import Paragraph
 
-_MARKDOWN = re.compile(r"[\\`*_\[\]<>#]|~~|==|\$\$")
-_LIST_START = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^([-+])(?=\s|$)")
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>#]|~~|==|\$\$|&(?=#?\w+;)")
+_LIST_START = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^([-+])(?=\s|$|--)")  # or a line across the page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

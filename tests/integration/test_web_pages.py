@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import json
 import os
@@ -758,6 +759,20 @@ async def test_changes_are_told_to_open_pages(scene):
         async with asyncio.timeout(10):
             while await anext(lines) != "event: change":
                 pass
+
+
+async def test_a_page_asks_for_changes_since_it_was_made(scene):
+    """Those before its stream is open are told too, and nothing where there were none."""
+    async with serving(scene) as site, site.client() as client:
+        (version,) = re.findall(r'data-version="([0-9a-f]+)"', await page_of(site, "/"))
+        for expected in ("", "event: change"):
+            async with client.stream("GET", f"/events?since={version}") as answer:
+                lines = answer.aiter_lines()
+                assert [await anext(lines), await anext(lines)] == ["retry: 3000", ""]
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(10 if expected else 1.5):
+                        assert await anext(lines) == expected
+            site.token += 1
 
 
 async def test_recordings_can_be_dropped_onto_a_page(scene):

@@ -100,6 +100,32 @@ def test_a_page_shows_what_happened_while_it_had_no_connection(tmp_path, emulato
             until_shown(driver, "call.wav")
 
 
+def test_a_page_shows_what_happened_before_its_first_connection(site):
+    """Between the moment when it was made and that in which it listens for changes."""
+    installation, _, address = site
+    with browsing() as driver:
+        driver.execute_cdp_cmd("Fetch.enable", {"patterns": [{"urlPattern": "*/events*"}]})  # they wait
+        driver.get(address)
+        installation.drop("call.wav", wav_bytes(1))
+        wait_until(lambda: installation.status()["done"] == 1, "the file")
+        driver.execute_cdp_cmd("Fetch.disable", {})
+        until_shown(driver, "call.wav")
+
+
+def test_the_page_of_a_file_shows_its_transcript_once_it_is_there(site, emulator):
+    """Without a click: the text, the facts and the whole time line."""
+    installation, _, address = site
+    emulator.delay_seconds = 4.0
+    installation.drop("call.wav", wav_bytes(1))
+    with browsing() as driver:
+        driver.get(f"{address}/folders/calls")
+        wait_until(lambda: driver.find_elements("link text", "call.wav"), "the file")
+        driver.find_element("link text", "call.wav").click()
+        until_shown(driver, "It is with")
+        wait_until(lambda: driver.find_elements("css selector", ".transcript .w"), "the transcript")
+        assert "It was filed with its transcripts." in text_of(driver)
+
+
 def test_many_tabs_can_be_open(site):
     """A browser allows six connections to a site: hidden tabs give theirs back until they are seen."""
     installation, _, address = site
@@ -123,7 +149,7 @@ def test_a_page_of_an_ended_file_keeps_no_connection(site):
     installation, _, address = site
     installation.drop("call.wav", wav_bytes(1))
     wait_until(lambda: installation.status()["done"] == 1, "the file")
-    opened = "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/events')).length"
+    opened = "return performance.getEntriesByType('resource').filter(e => e.name.includes('/events')).length"
     with browsing() as driver:
         driver.get(f"{address}/folders/calls")
         driver.find_element("link text", "call.wav").click()

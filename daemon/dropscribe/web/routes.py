@@ -95,7 +95,13 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
     site = Site(source, access)
 
     def page(path: str, answer: Callable[[Site, Request], Awaitable[Response]]) -> Route:
-        return Route(path, partial(_in_time, partial(answer, site)))
+        async def make(request: Request) -> Response:
+            request.state.version = (
+                site.version()
+            )  # from before its data: the page asks for changes since then
+            return await answer(site, request)
+
+        return Route(path, partial(_in_time, make))
 
     def form(path: str, answer: Callable[[Site, Request], Awaitable[Response]]) -> Route:
         return Route(path, partial(answer, site), methods=["POST"])
@@ -103,7 +109,7 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
     routes = [
         *endpoints.routes(),
         page("/", pages.overview),
-        Route("/events", Changes(site.change_token).respond),
+        Route("/events", Changes(site.version).respond),
         page("/search", pages.search_page),
         page("/login", actions.show_login),
         form("/login", actions.log_in),
@@ -128,11 +134,11 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
 class Changes:
     """Tells open pages of changes, by server-sent events (HTML Living Standard, "Server-sent events").
 
-    *token* returns a cheap value that differs after every change.
+    *version* returns a cheap value that differs after every change. A page names its own (``since``).
     """
 
-    def __init__(self, token: Callable[[], object]) -> None:
-        self._token = token
+    def __init__(self, version: Callable[[], str]) -> None:
+        self._version = version
         self._streams = 0
 
     async def respond(self, request: Request) -> Response:
@@ -143,19 +149,19 @@ class Changes:
         return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
 
     async def _stream(self, request: Request) -> AsyncIterator[bytes]:
-        last, sent_at = self._token(), time.monotonic()
+        last, sent_at = request.query_params.get("since") or self._version(), time.monotonic()
         self._streams += 1
         try:
             yield b"retry: 3000\n\n"
             while not await request.is_disconnected():
                 await asyncio.sleep(max(LOOK_SECONDS, self._streams / PAGES_A_SECOND))
-                token, now = self._token(), time.monotonic()
-                if token != last:
+                version, now = self._version(), time.monotonic()
+                if version != last:
                     yield b"event: change\ndata: 1\n\n"
                 elif now - sent_at >= COMMENT_SECONDS:
                     yield b": alive\n\n"
                 else:
                     continue
-                last, sent_at = token, now
+                last, sent_at = version, now
         finally:
             self._streams -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections import defaultdict
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -156,10 +157,10 @@ class Site:
         """The config that the daemon runs on now."""
         return self.source.config()
 
-    def change_token(self) -> object:
-        """A cheap value that differs after every change that a page would show."""
+    def version(self) -> str:
+        """A short text that differs after every change that a page would show; cheap."""
         sending = [(job_id, *astuple(audio.progress)) for job_id, audio in self.source.sending.items()]
-        return self.source.change_token(), sending
+        return f"{zlib.crc32(repr((self.source.change_token(), sending)).encode()):08x}"
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of *work*, which may block on the queue or the index, but not on a folder's disk."""
@@ -205,6 +206,7 @@ class Site:
         text = self._templates.get_template(template).render(
             {"folder": "", "query": "", **context},
             root=self.access.http.root_path,
+            version=getattr(request.state, "version", ""),
             folder_names=list(self.config.folders),
             said=did.format(n=number if number.isdecimal() else ""),
             has_search=self.config.search,

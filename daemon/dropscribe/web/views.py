@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from dropscribe.core.text.printing import amount_words, duration_words, path_text
 from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
@@ -112,9 +111,9 @@ def overview(document: Mapping[str, Any], now: float) -> dict[str, Any]:
 def _action(trouble: Trouble) -> tuple[str, str]:
     """Path and label of the form that helps against *trouble*; "" where there is none."""
     if trouble.held:
-        return f"/{trouble.held.kind}s/{quote(trouble.held.name, safe='')}/try", "Try now"
+        return f"/{trouble.held.kind}s/{trouble.held.name}/try", "Try now"
     if trouble.backlog_of:
-        return f"/folders/{quote(trouble.backlog_of, safe='')}/release", "Release them"
+        return f"/folders/{trouble.backlog_of}/release", "Release them"
     return "", ""
 
 

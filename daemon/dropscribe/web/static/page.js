@@ -23,6 +23,8 @@
   setInterval(showTimes, 15000);
 
   // Live update --------------------------------------------------------------------------------
+  let version = document.documentElement.dataset.version;
+  const changing = "[data-live]:not([data-live=ended])";
   let busy = false, again = false;
   async function refresh() {
     if (busy) { again = true; return; }
@@ -31,6 +33,10 @@
       const answer = await fetch(location.href, { headers: { "X-Requested-With": "refresh" } });
       if (answer.ok && !answer.redirected) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        version = fresh.documentElement.dataset.version;
+        // The file has ended and may have a transcript now; somebody who listens is not interrupted.
+        const hasEnded = fresh.querySelector("[data-live=ended]") && document.querySelector(changing);
+        if (hasEnded && document.querySelector("audio")?.paused !== false) location.reload();
         for (const part of fresh.querySelectorAll("[data-live]")) {
           const old = document.getElementById(part.id);
           if (old && old.innerHTML !== part.innerHTML) replace(old, part);
@@ -52,17 +58,17 @@
     if (wanted) [...part.querySelectorAll("a, button")].find((each) => addressOf(each) === wanted)?.focus({ preventScroll: true });
   }
   // Browsers allow six connections to a site, so that only pages that are seen and can change have a stream.
-  let source = null, hasOpened = false; // where it opens again, changes were missed
+  let source = null;
   const showLive = (isLive) => document.querySelector(".dot")?.classList.toggle("live", isLive);
   function follow() {
-    const changes = !document.hidden && document.querySelector("[data-live]:not([data-live=ended])");
+    const changes = !document.hidden && document.querySelector(changing);
     if (!changes) {
       source?.close();
       source = null;
     } else if (!source || source.readyState === EventSource.CLOSED) {
-      source = new EventSource(`${root}/events`);
+      source = new EventSource(`${root}/events?since=${version}`);
       source.addEventListener("change", refresh);
-      source.addEventListener("open", () => { showLive(true); if (hasOpened) refresh(); hasOpened = true; });
+      source.addEventListener("open", () => showLive(true));
       source.addEventListener("error", () => showLive(false));
     }
     showLive(source?.readyState === EventSource.OPEN);
@@ -97,7 +103,7 @@
       marked = word;
     });
     const wanted = Number(new URLSearchParams(location.search).get("t"));
-    if (wanted > 0) {
+    if (wanted > 0 && Number.isFinite(wanted)) {
       const stand = () => { audio.currentTime = wanted; };
       if (audio.readyState >= 1) stand(); else audio.addEventListener("loadedmetadata", stand, { once: true });
       words[starts.findIndex((start) => start >= wanted - 0.05)]?.scrollIntoView({ block: "center" });

@@ -13,6 +13,7 @@ from dropscribe.core.errors import StoreBusy, StoreUnusable
 from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded import store
+from dropscribe.queue.embedded.store import STATE_RESERVE_BYTES
 from support.faults import WAYS, Faults, filled, tmpfs
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
@@ -339,3 +340,17 @@ async def test_a_state_directory_that_fills_up_in_flight_for_real(tmp_path):
             await house.until(lambda: house.listener.files)
     assert provider.paid == ["call.wav"]
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
+async def test_a_full_state_directory_is_nothing_to_wait_for(tmp_path):
+    """Nothing is sent while it is full, and ``run --once``, which would wait without end, is told so."""
+    provider = Counting()
+    with tmpfs(tmp_path / "state", "8m"):
+        async with House(make_config(tmp_path), {"main": provider}) as house:
+            with filled(tmp_path / "state", leave_bytes=STATE_RESERVE_BYTES // 2):
+                await house.drop("call.wav")
+                await house.until(lambda: house.engine.trouble)
+                assert not await house.engine.can_go_on(60.0)
+                assert provider.paid == []
+            assert await house.engine.can_go_on(60.0)
+            await house.until(lambda: house.listener.files)

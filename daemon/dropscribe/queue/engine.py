@@ -156,8 +156,9 @@ class Engine:
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or can start within *horizon_seconds*.
 
-        Holds whose probe is not due stop a start, and pauses and rate limits that last longer. So do polls of
-        a provider's job that still fail after some minutes, and a program that has a file open for writing.
+        Holds whose probe is not due stop a start, pauses and rate limits that last longer, and a full disk of
+        the state directory. So do polls of a provider's job that still fail after some minutes, and a program
+        that has a file open for writing.
         """
         if not self.dispatcher.runs_jobs:
             return False
@@ -169,7 +170,8 @@ class Engine:
         routes = [(name, each) for name, each in self._admission.open_routes() if name not in late]
         folders = [name for name in plan.chains if name not in self.folders.closed]
         held = self.holds.held(ScopeKind.PROVIDER)
-        probes = [request for request in self._admission.requests() if request.is_probe]
+        requests = self._admission.requests()
+        probes = [request for request in requests if request.is_probe and request.provider not in late]
 
         def look(db: Connection) -> bool:
             at_provider = Counter(rows.read_at_provider(db, plan.chains).values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -100,7 +101,12 @@ class EmbeddedDispatcher:
             await asyncio.sleep(min(wait_seconds, _LONGEST_TURN_SECONDS))
 
     async def next_starts(self) -> dict[str, float]:
-        """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
+        """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider.
+
+        Nobody knows how long a full disk of the state directory stops all requests.
+        """
+        if trouble_of_disk(self._state_dir):
+            return dict.fromkeys(self._admission.plan.providers, math.inf)
         return self._admission.rates.next_starts()
 
     async def _recover(self) -> None:

@@ -77,6 +77,14 @@ def test_a_pipe_is_named_with_the_remedy(scene, emulator, tmp_path, capfdbinary,
     assert emulator.requests == []
 
 
+def test_subtitles_of_silence_are_3(scene, emulator, capfdbinary):
+    """There are none, and the times are not to blame."""
+    emulator.vendors.text = ""
+    file = scene.drop("call.wav", part="done")
+    assert scene.run("transcribe", "--format", "srt", file) == 3
+    assert capfdbinary.readouterr().err.decode() == f"dropscribe: {file}: the provider heard no words\n"
+
+
 def test_a_refusal_of_the_file_is_3(scene, emulator, capfdbinary):
     """The provider's words, in one line."""
     emulator.fail(Fault(status=400, body={"error": {"message": "Invalid file format.", "code": "bad_file"}}))

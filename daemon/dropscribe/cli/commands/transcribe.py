@@ -74,7 +74,9 @@ def execute(options: argparse.Namespace) -> int:
             code = max(code, explain_file(os.fsencode(file), error))
             continue
         if rendered is None:
-            say(f"dropscribe: {show_path(name)}: the answer has no times, which {options.format} needs")
+            reason = f"the answer has no times, which {options.format} needs"
+            reason = reason if document["text"] else "the provider heard no words"
+            say(f"dropscribe: {show_path(os.fsencode(file))}: {reason}")
             code = max(code, exit_codes.SOME_FAILED)
         else:
             _put_out(rendered, name, options.format, output)

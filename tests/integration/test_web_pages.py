@@ -686,6 +686,9 @@ async def test_head_is_answered_as_get(scene):
             ]
             assert (head.status_code, head.content) == (got.status_code, b"")
             assert head.headers == got.headers
+    async with serving(scene) as site, site.client() as client, asyncio.timeout(5):
+        head = await client.head("/events")  # a stream has no end
+    assert head.headers["content-type"].startswith("text/event-stream")
 
 
 async def test_wrong_tokens_are_slowed_down(scene, monkeypatch):

@@ -146,6 +146,8 @@ class Changes:
         if self._streams >= MOST_STREAMS:
             return PlainTextResponse("too many pages are open\n", 503, {"Retry-After": "30"})
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream", headers=headers)
         return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
 
     async def _stream(self, request: Request) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ import pytest
 
 from dropscribe.core.model import AttemptEnd, ScopeKind
 from dropscribe.files.mounts import Mount, MountKind
+from dropscribe.queue.embedded import store as embedded_store
 from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import inbox_reader, timed_calls
 from dropscribe.service.status import write_live
@@ -145,6 +146,19 @@ def test_a_queue_that_another_program_has_locked_needs_no_room(scene, capsys):
         write_live(scene.root / "state", {"trouble": "database is locked: queue.sqlite3"})
         assert scene.run("status") == 0
     assert "database is locked: queue.sqlite3: nothing is sent meanwhile" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_told_though_the_daemon_cannot_write_so(scene, capsys, monkeypatch):
+    """The state directory is full: the daemon's report is as old as the last room for it."""
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        add_job(store, scene, file.name)
+        scene.write_live()
+        monkeypatch.setattr(embedded_store, "STATE_RESERVE_BYTES", 2**62)
+        assert "the disk of the state directory is full" in told_by(scene, capsys, "status")
+        assert "nothing is sent now: the disk of the state directory is full" in told_by(
+            scene, capsys, "why", file
+        )
 
 
 @needs_root

@@ -142,8 +142,10 @@ def _own_view(config: Config) -> Iterator[QueueView]:
         contextlib.closing(db) if db else contextlib.nullcontext(),
         store.store_errors(state_dir / store.DATABASE_NAME),
     ):
-        now = time.time()
-        yield QueueView(db, running, running, read_live(state_dir), now, _read_holds(db, config, now))
+        now, live = time.time(), read_live(state_dir)
+        if running and (full := store.trouble_of_disk(state_dir)):
+            live["trouble"] = f"{full.reason}: {full.path}"  # the daemon may have no room to write so
+        yield QueueView(db, running, running, live, now, _read_holds(db, config, now))
 
 
 @contextlib.contextmanager

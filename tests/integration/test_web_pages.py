@@ -159,6 +159,23 @@ async def test_the_overview_names_all_that_is_wrong(scene, monkeypatch):
         assert words[0].upper() + words[1:] in text
 
 
+async def test_the_overview_tells_of_doubtful_transcripts_and_rate_limits(scene, monkeypatch):
+    """As ``dropscribe status`` does; a rate limit from two seconds on."""
+    next_at = float(int(time.time()) + 600)
+    with scene.queue():
+        scene.write_live(next_starts={"main": next_at})
+        document = await Site(scene).status()
+        document["folders"]["calls"]["suspect"] = 2
+        monkeypatch.setattr(Site, "status", AsyncMock(return_value=document))
+        async with serving(scene) as site:
+            text = await page_of(site, "/")
+    told = render_status(document, time.time())
+    for words in ("2 doubtful transcripts so far", "its rate limit allows the next request "):
+        assert words in told
+        assert words in text
+    assert f"its rate limit allows the next request {moment_words(next_at)}" in text
+
+
 async def test_a_new_daemon_has_an_overview_too(scene):
     """Without a queue, files or folders there is something to read."""
     async with serving(scene) as site:

@@ -13,6 +13,7 @@ from dropscribe.reports.wording import (
     bytes_words,
     clock_words,
     moment_words,
+    next_request_at,
     one_line,
     plural,
     provider_word,
@@ -104,7 +105,7 @@ def overview(document: Mapping[str, Any], now: float) -> dict[str, Any]:
         "tone": tone,
         "troubles": troubles,
         "folders": folders,
-        "providers": [_provider(name, provider) for name, provider in document["providers"].items()],
+        "providers": [_provider(name, provider, now) for name, provider in document["providers"].items()],
     }
 
 
@@ -125,6 +126,8 @@ def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:
     if folder["at_provider_since"]:
         since = moment_words(unix_time(folder["at_provider_since"]))
         words.append(f"{folder['at_provider']} waiting at the provider since {since}")
+    if folder["suspect"]:
+        words.append(f"{plural(folder['suspect'], 'doubtful transcript')} so far")
     return {
         **folder,
         "name": name,
@@ -136,12 +139,14 @@ def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _provider(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
+def _provider(name: str, provider: Mapping[str, Any], now: float) -> dict[str, Any]:
     state, words = provider_word(provider), f"{provider['in_flight']} in flight"
     if state == "held":
         words = one_line(provider["reason"] or "")
     elif state == "paused":
         words += f"; the next request goes {moment_words(unix_time(provider['paused_until']))}"
+    elif next_at := next_request_at(provider, now):
+        words += f"; its rate limit allows the next request {moment_words(next_at)}"
     tone = {"held": "bad", "paused": "warn"}.get(state, "good")
     budgets = _budgets(provider["budget"])
     return {"name": name, "state": state, "tone": tone, "words": words, "budgets": budgets}

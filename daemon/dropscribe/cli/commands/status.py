@@ -19,6 +19,7 @@ from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import ask_disk_or, stands_at
 from dropscribe.reports.troubles import troubles_of
 from dropscribe.reports.wording import (
+    next_request_at,
     plural,
     provider_word,
     render_table,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from dropscribe.reports.queue_reader import QueueView
     from dropscribe.reports.troubles import Trouble
 
-_SHORT_WAIT_SECONDS = 2.0  # a shorter wait for a provider's rate limit is not told
 _NEWEST_FAILED = 3  # the number of failed files that are named
 
 
@@ -196,8 +196,7 @@ def _provider_table(document: dict[str, Any], now: float) -> str:
     rows = []
     for name, provider in document["providers"].items():
         words = provider_word(provider)
-        next_at = unix_time(provider["next_request"]) if provider["next_request"] else 0.0
-        if words == "ready" and next_at - now >= _SHORT_WAIT_SECONDS:
+        if words == "ready" and (next_at := next_request_at(provider, now)):
             words += f", its rate limit allows the next request {time_words(next_at, now)}"
         rows.append([name, words, str(provider["in_flight"])])
     return render_table(["PROVIDER", "STATE", "IN FLIGHT"], rows, numbers=["IN FLIGHT"])

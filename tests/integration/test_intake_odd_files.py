@@ -373,7 +373,11 @@ def test_another_process_of_the_same_user_is_another_daemon(inbox_dir):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "''\n"
         assert _root(inbox_dir).check() == TAKEN
+        # A node of a cluster locks nothing, and leaves the inbox to a daemon with a queue of its own.
+        node = InboxRoot(os.fsencode(inbox_dir), exclusive=False)
+        assert (node.check(), node.identity) == (TAKEN, None)
         other.communicate("\n")
+    assert node.check() == ""
     root = _root(inbox_dir)
     assert root.check() == ""
     root.unlock()

@@ -72,6 +72,9 @@ def test_a_database_that_goes_away_and_comes_back(cluster, postgres, get):
     assert "127.0.0.1" in status["trouble"]
     assert [node["name"] for node in status["nodes"]] == ["gone", "n0"]
     assert "dropscribe_queue_database_up 0.0" in get("/metrics")[1]
+    code, page = get("/")
+    assert (code, "The queue cannot be read now" in page) == (503, True)
+    assert cluster.logged("http.failed") == []
     live = cluster.nodes[0].folder / "state" / "live.json"
     cluster.until(lambda: json.loads(live.read_text())["trouble"], "live.json to tell")
 

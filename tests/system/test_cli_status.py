@@ -218,6 +218,18 @@ def test_why_a_name_is_not_taken(scene, capsys, name, words):
     assert words in assert_words[1]
 
 
+def test_why_says_which_attempt_was_answered(scene, capsys):
+    """One that found a limit reached sent nothing."""
+    file = scene.drop("a.wav")
+    with scene.queue() as store:
+        job_id = add_job(store, scene, "a.wav", state="rejected")
+        add_attempt(store, job_id, time.time(), AttemptEnd(0.0, counted=False))
+        add_attempt(store, job_id, time.time(), AttemptEnd(1.0))
+    assert scene.run("why", file) == 0
+    rows = capsys.readouterr().out.partition("OUTCOME\n")[2].splitlines()
+    assert [row.partition(" s  -       ")[2] for row in rows if row] == ["nothing was sent", "answered"]
+
+
 def test_why_a_name_that_no_file_can_have(scene, capsys):
     """Nothing is there; no folder is to blame."""
     assert state_of(scene, capsys, scene.root / "inbox" / ("x" * 300 + ".wav"))[0] == "unknown"

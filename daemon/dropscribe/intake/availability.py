@@ -25,6 +25,8 @@ from dropscribe.intake.pending import MOST_WAITING
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.hints import HintSource
     from dropscribe.intake.scanner import InboxContext
@@ -179,7 +181,8 @@ def _is_bare_mount_point(context: InboxContext, inbox: OpenInbox, device: int) -
 class InboxRoot:
     """One inbox's own folder: whether it is there and still the same one; locked for this daemon.
 
-    It is not locked if not *exclusive*: several daemons share one queue and its inboxes.
+    It is not locked if not *exclusive*: several daemons share one queue and its inboxes. Such a daemon leaves
+    it to one that has locked it, which has a queue of its own.
     """
 
     def __init__(self, path: bytes, *, exclusive: bool = True) -> None:
@@ -205,6 +208,10 @@ class InboxRoot:
             self.seen = None
             return _describe(error)
         identity = self.seen = (status.st_dev, status.st_ino)
+        trusted_uids = {os.geteuid(), 0, status.st_uid}
+        if not self._is_exclusive and (reason := _taken_by(_lock_names(identity), trusted_uids)):
+            self.identity = None
+            return reason
         if identity == self.identity:
             if self._lock is not None:  # each daemon that probed it has left a connection there
                 with contextlib.suppress(OSError):
@@ -214,7 +221,7 @@ class InboxRoot:
         self.unlock()
         if self._is_exclusive:
             try:
-                self._lock = _lock(identity, {os.geteuid(), 0, status.st_uid})
+                self._lock = _lock(_lock_names(identity), trusted_uids)
             except BlockingIOError as error:
                 return error.strerror or TAKEN
             if self._lock is None:
@@ -230,8 +237,12 @@ def _describe(error: OSError) -> str:
     return known or error.strerror or str(error)
 
 
-def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | None:
-    """Listen on an abstract socket name of the folder; None if only other users hold the names.
+def _lock_names(identity: tuple[int, int]) -> list[bytes]:
+    return [b"\0dropscribe/inbox/%d:%d/%d" % (*identity, number) for number in range(_LOCK_NAMES)]
+
+
+def _lock(names: Sequence[bytes], trusted_uids: set[int]) -> socket.socket | None:
+    """Listen on one of *names*, abstract sockets of the folder; None if only other users hold them.
 
     The kernel releases it when the process ends, however that happens. Any local user may bind such a name,
     so the listener's credentials decide: a daemon of ours, of root or of the folder's owner has the inbox;
@@ -241,15 +252,19 @@ def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | 
     Raises:
         BlockingIOError: A daemon has the inbox, or another thread of this one.
     """
-    names = [b"\0dropscribe/inbox/%d:%d/%d" % (*identity, number) for number in range(_LOCK_NAMES)]
     listening = ((lock, name) for name in names if (lock := _listen(name)))
     lock, own_name = next(listening, (None, b""))
-    holders = [_holder(name) for name in names if name != own_name]
-    if pids := {pid for pid, uid in holders if uid in trusted_uids}:
+    if reason := _taken_by([name for name in names if name != own_name], trusted_uids):
         if lock is not None:
             lock.close()
-        raise BlockingIOError(errno.EAGAIN, TAKEN_BY_US if pids == {os.getpid()} else TAKEN)
+        raise BlockingIOError(errno.EAGAIN, reason)
     return lock
+
+
+def _taken_by(names: Iterable[bytes], trusted_uids: set[int]) -> str:
+    """TAKEN or TAKEN_BY_US if a process of *trusted_uids* listens on one of *names*, else ""."""
+    pids = {pid for pid, uid in map(_holder, names) if uid in trusted_uids}
+    return "" if not pids else TAKEN_BY_US if pids == {os.getpid()} else TAKEN
 
 
 def _listen(name: bytes) -> socket.socket | None:

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dropscribe.core.errors import StoreBusy
 from dropscribe.web.guard import Access, Guard
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
         page("/files/{id}/{form}", pages.part_of_file),
         Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
     ]
-    handlers = dict.fromkeys((Refused, FolderHangs, TimeoutError), site.refuse)
+    handlers = dict.fromkeys((Refused, FolderHangs, StoreBusy, TimeoutError), site.refuse)
     return Starlette(routes=routes, exception_handlers=handlers)
 
 

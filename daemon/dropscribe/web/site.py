@@ -16,6 +16,7 @@ import jinja2
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from dropscribe.core.errors import StoreBusy
 from dropscribe.core.text.printing import escape_deceptive, path_text
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
@@ -215,10 +216,14 @@ class Site:
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
 
     async def refuse(self, request: Request, error: Exception) -> Response:
-        """The page for Refused, FolderHangs and TimeoutError."""
+        """The page for Refused, FolderHangs, StoreBusy and TimeoutError."""
         if isinstance(error, FolderHangs):
             words = f"The file system of the folder {error} does not answer."
             error = Refused(503, words, "No answer")
+        elif isinstance(error, StoreBusy):
+            error = Refused(
+                503, f"The queue cannot be read now: {error}. The daemon waits for it.", "No answer"
+            )
         elif not isinstance(error, Refused):
             error = Refused(503, "The page could not be made in time. Load it again later.", "Busy")
         return self.page(request, "message.html", status=error.status, title=error.title, words=error.words)

@@ -93,7 +93,9 @@ def _outcome_words(attempt: Attempt) -> str:
         return "interrupted: the daemon ended; it may have been paid for (not counted)"
     if attempt.code == REUSED:
         return f"its answer was known: {attempt.reason} (nothing was sent)"
+    if not attempt.code and attempt.seconds is None:
+        return "under way"
     if not attempt.code:
-        return "answered" if attempt.seconds is not None else "under way"
+        return "answered" if attempt.counted else "nothing was sent"
     words = attempt.code if attempt.reason in {"", attempt.code} else f"{attempt.code}: {attempt.reason}"
     return words if attempt.counted else f"{words} (not counted)"

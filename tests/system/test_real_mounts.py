@@ -13,7 +13,8 @@ from dataclasses import replace
 import pytest
 
 from dropscribe.core.errors import PublishError
-from dropscribe.files import capabilities
+from dropscribe.files import capabilities, own_file
+from dropscribe.publish import filing, moving
 from dropscribe.publish.filing import publish
 from support.billing import billing_emulator
 from support.daemon_process import Installation
@@ -161,6 +162,38 @@ def test_a_connection_that_breaks_in_a_rename_costs_nothing(tmp_path, monkeypatc
     assert tree(backing / "inbox") == set()
     assert tree(backing / "done") == {f"{stem}.{end}" for stem in stems for end in ("wav", "json", "txt")}
     assert all((backing / "done" / name).read_bytes() == content for name, content in contents.items())
+
+
+class Crash(BaseException):
+    """The end of the process at some point."""
+
+
+@needs("sshfs", SFTP_SERVER)
+@pytest.mark.parametrize("point", ["sidecars_synced", "copy_linked"])
+def test_files_from_before_a_crash_are_known_in_spite_of_the_cache_of_sshfs(tmp_path, monkeypatch, point):
+    """It answers as before for 20 seconds: the access time set by one name is not seen by the other."""
+    (tmp_path / "inbox").mkdir()
+    audio = tmp_path / "inbox" / "call.wav"
+    audio.write_bytes(b"audio")
+
+    def crash(reached):
+        if reached == point:
+            raise Crash
+
+    monkeypatch.setattr(capabilities, "_known", {})
+    with contextlib.ExitStack() as mount:
+        for path in (tmp_path / "backing" / "done", tmp_path / "mount"):
+            path.mkdir(parents=True)
+        mount.enter_context(sshfs(tmp_path / "backing", tmp_path / "mount"))
+        request = publication_of(audio, tmp_path / "mount" / "done")
+        with monkeypatch.context() as patch, pytest.raises(Crash):
+            for module in (filing, moving):
+                patch.setattr(module, "reached", crash)
+            publish(request)
+        monkeypatch.setattr(own_file, "_placed", set())
+        publish(request)
+    assert tree(tmp_path / "backing" / "done") == {"call.wav", "call.json", "call.txt"}
+    assert tree(tmp_path / "inbox") == set()
 
 
 def _try_out(mountpoint):

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dropscribe.files.beneath import sync
+from dropscribe.files.beneath import closing, open_file, sync
 from dropscribe.files.capabilities import (
     CAPABILITY_ERRORS,
     Move,
@@ -39,6 +39,7 @@ _StatxBuffer = ctypes.c_char * 256
 # struct statx of statx(2) without its birth time; a time is seconds, nanoseconds and padding.
 _STATX = struct.Struct("=16xIIIHxxQQ16xqI4x16xqI4xqI4x8xII")
 _FIRST_MARK, _MARKS = 600_000_000, 400_000_000
+_LOOKS = 5
 
 _REFUSALS = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
@@ -129,10 +130,17 @@ def _shares_access_time(one: FileName, other: FileName) -> bool:
     except PermissionError:
         return False
     try:
-        found = other.status()
-        return found is not None and int(found.st_atime) == mark
+        return any(_access_time(other) == mark for _ in range(_LOOKS))
     finally:
         _set_times(one, status.st_atime_ns, status.st_mtime_ns)
+
+
+def _access_time(name: FileName) -> int | None:
+    """Access time in seconds. sshfs caches it for 20 s; an open renews that, unless another thread writes."""
+    with contextlib.suppress(OSError), closing(open_file(*name)):
+        pass
+    found = name.status()
+    return None if found is None else int(found.st_atime)
 
 
 def _set_times(name: FileName, atime_ns: int, mtime_ns: int) -> None:

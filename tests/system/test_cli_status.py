@@ -180,6 +180,13 @@ def test_a_state_directory_that_is_roots_alone_says_so(scene, capsys, monkeypatc
     assert "Traceback" not in errors
 
 
+def test_a_state_directory_that_is_a_file_is_nobodys_secret(scene, capsys):
+    """No other user could read it."""
+    (scene.root / "state").write_text("")
+    assert scene.run("status") == 74
+    assert capsys.readouterr().err == f"dropscribe: {scene.root}/state: Not a directory\n"
+
+
 @needs_root
 def test_a_queue_that_root_made_in_another_users_directory_is_roots(scene, capsys):
     """A run by root leaves files that the owner of the directory may not read: the message names one."""

@@ -153,11 +153,13 @@ def _naming_owner(state_dir: Path) -> Iterator[None]:
     """Turn errors of a directory that this user may not use into a StoreError that names the owner."""
     try:
         yield
-    except OSError as error:
+    except PermissionError as error:
         place = str(state_dir)
         if error.filename and os.access(state_dir, os.X_OK, effective_ids=True):
             place = str(error.filename)
         raise StoreError(place, error.strerror or str(error), _remedy(place)) from error
+    except OSError as error:
+        raise StoreError(str(state_dir), error.strerror or str(error)) from error
     except StoreError as error:
         if not os.access(state_dir, os.R_OK | os.X_OK, effective_ids=True):
             raise StoreError(

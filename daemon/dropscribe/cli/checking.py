@@ -274,7 +274,7 @@ def _check_listener(config: Config, findings: Findings) -> None:
             probe.bind((http.host, http.port))
         except OSError as error:
             words = f"http.listen {http.listen}: {error.strerror}"
-            findings.errors.append(f"{words}; choose another port, or free it")
+            findings.errors.append(f"{words}; choose another address, or free this one")
 
 
 def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:

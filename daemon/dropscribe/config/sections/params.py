@@ -94,7 +94,8 @@ def _hint_params(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Para
     values = read.values
     hints = SpeechHints(values.get("language"), values.get("vocabulary", ()), values.get("speakers"))
     for name in ignored_hints(kind, model, hints):
-        message = f"a provider of type {kind} takes no '{name}'" + (f" with the model {model}" if model else "")
+        with_model = f" with the model {model}" if model else ""
+        message = f"a provider of type {kind} takes no '{name}'{with_model}"
         read.report(name, message, "it is not sent", warning=True)
     return hint_params(kind, model, hints)
 

@@ -160,7 +160,7 @@ def test_a_template_that_cannot_be_rendered_is_named(tmp_path, text, message, is
 def test_a_file_system_that_does_not_answer_is_named(tmp_path, monkeypatch):
     """The look ends after a bounded time."""
     release = threading.Event()
-    monkeypatch.setattr(system_checks.shutil, "which", lambda *_, **__: release.wait())
+    monkeypatch.setattr(system_checks.shutil, "which", lambda *_, **__: [release.wait(), None][1])
     monkeypatch.setattr(system_checks, "WAIT_SECONDS", 0.1)
     (problem,) = system_problems(config_of(tmp_path))
     release.set()

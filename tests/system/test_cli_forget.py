@@ -76,3 +76,17 @@ def test_what_is_not_known_is_told(scene, capsys, name):
     """A file that is not there, or a digest that was never heard of: 74, and a line that names it."""
     assert scene.run("forget", name) == 74
     assert name[:64] in capsys.readouterr().err
+
+
+def test_a_wrong_file_does_not_stop_the_others(scene, capsys):
+    """As with retry: each wrong one is told, and one that is named twice is none."""
+    file = scene.drop("a.wav", b"another", "done")
+    with scene.queue() as store:
+        remember(store, b"another")
+    assert scene.run("forget", "nothing.wav", file, file, scene.root) == 74
+    said = capsys.readouterr()
+    assert said.out == f"{file}: 2 answers forgotten\n"
+    assert (
+        said.err
+        == f"dropscribe: nothing.wav: nothing is there\ndropscribe: {scene.root}: not a regular file\n"
+    )

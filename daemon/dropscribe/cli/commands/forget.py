@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import say
+from dropscribe.cli.messages import explain_file, say
 from dropscribe.cli.options import act_as_owner, read_config
+from dropscribe.core.errors import AudioError
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.files.own_file import sha256_of
@@ -31,12 +32,16 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Delete the answers of each recording; 74 if the cache has none for one of them."""
+    """Delete the answers of each recording; 74 if one of them has none, or cannot be read."""
     config = read_config(options)
-    digests = [_digest(recording) for recording in options.recordings]
+    code, digests = exit_codes.OK, {}
+    for recording in options.recordings:
+        try:
+            digests[recording] = _digest(recording)
+        except (AudioError, OSError) as error:
+            code = explain_file(os.fsencode(recording), error)
     act_as_owner(config)  # after it: the caller may read files that the owner may not
-    code = exit_codes.OK
-    for recording, digest in zip(options.recordings, digests, strict=True):
+    for recording, digest in digests.items():
         count = write_queue_once(config, partial(result_cache.forget, sha256=digest)) or 0
         count += Spool(config.state_dir).forget(digest)
         if count:

@@ -163,6 +163,14 @@ def test_words_that_do_not_match_their_segment_do_not_cut_it():
     assert parsed_srt(_rendered("srt", transcript)) == [(0, 7000, "Hello there")]
 
 
+@pytest.mark.parametrize(("count", "start"), [(2, "0:03"), (20_000, "0:00")])
+def test_words_far_more_than_a_segment_s_text_say_nothing_about_its_time(count, start):
+    """All words and segments of a broken answer may have one time: each segment looked at all words."""
+    segment, words = Segment("Hm yes.", 0.5, 5.0), (Word("hm", 3.0, 3.1),) * count
+    rendered = _rendered("md", Transcript("Hm yes.", segments=(segment,) * count, words=words))
+    assert f"**{start}** Hm yes." in rendered
+
+
 def test_cues_have_the_times_of_their_own_speaker_s_words():
     """Where two speakers talk at once, the other one's words say nothing about a cue's time."""
     text = "I was saying that we should go home now because it is late and dark outside, and cold too"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dropscribe.providers import values
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Segment, Transcript, Word
-from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, split_runs
+from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, split_runs, words_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,8 +91,8 @@ def words_of_each(segments: Iterable[Segment], words: Iterable[Word]) -> Iterato
         if segment.start is None or segment.end is None:
             yield []
             continue
-        first, past = (bisect_left(timed, time, key=itemgetter(0)) for time in (segment.start, segment.end))
-        yield [word for _, word in timed[first:past]]
+        span = segment.start, segment.end
+        yield [word for _, word in words_within(timed, span, segment.text, itemgetter(0))]
 
 
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:

@@ -16,14 +16,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.line_breaks import joined, pieces_of, wrapped
-from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, has_times, may_be_one_voice, split_runs
+from dropscribe.transcripts.paragraphs import (
+    SENTENCE_ENDS,
+    has_times,
+    may_be_one_voice,
+    split_runs,
+    words_within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,8 +151,7 @@ def _with_before(cues: Sequence[Cue]) -> Iterator[tuple[Cue, Cue]]:
 def _tokens(segment: Cue, before: Cue, words: Sequence[Cue]) -> list[_Token]:
     """The segment's own tokens, not the words: some providers' words lack the punctuation."""
     pieces = pieces_of(segment.text, before.text)
-    first, past = (bisect_left(words, time, key=_start) for time in (segment.start, segment.end))
-    within = words[first:past]
+    within = words_within(words, (segment.start, segment.end), segment.text, _start)
     voice = [word for word in within if may_be_one_voice(word.speaker, segment.speaker)]
     for own in (voice, within):
         if len(own) == len(pieces):

@@ -19,6 +19,7 @@ PAUSE_SECONDS = 2.0  # a longer pause ends a paragraph
 LONG_PARAGRAPH = 700  # characters after which the end of a sentence and a breath end a paragraph as well
 BREATH_SECONDS = 0.3
 VERY_LONG_PARAGRAPH = 1500  # characters after which the end of a sentence alone ends a paragraph
+_MOST_OTHER_WORDS = 100  # in the time of one segment, those of others
 # Latin; Chinese and Japanese; Arabic and Urdu; Hindi and its neighbours; Armenian; Amharic; Burmese; Khmer.
 SENTENCE_ENDS = (*".!?…", *"。！？", *"؟۔", *"।॥", "։", *"።፧", "။", "។")  # noqa: RUF001
 
@@ -98,6 +99,18 @@ def has_times(item: Mapping[str, Any]) -> bool:
     return item["start"] is not None and item["end"] is not None
 
 
+def words_within(
+    words: Sequence[T], span: tuple[float, float], text: str, start: Callable[[T], float]
+) -> Sequence[T]:
+    """Those of *words*, which are in the order of their *start*, that begin in the *span* of a segment.
+
+    There are none if they are far more than the words of its *text* and of others who speak meanwhile: then
+    the times are wrong, as where all words and segments have the same, and a long answer would take hours.
+    """
+    first, past = (bisect_left(words, time, key=start) for time in span)
+    return words[first:past] if past - first <= len(text) + _MOST_OTHER_WORDS else ()
+
+
 def _spoken_span(
     segment: Mapping[str, Any], timed: Sequence[Mapping[str, Any]]
 ) -> tuple[float | None, float | None]:
@@ -105,6 +118,6 @@ def _spoken_span(
     start, end = segment["start"], segment["end"]
     if start is None or end is None:
         return start, end
-    first, past = (bisect_left(timed, time, key=itemgetter("start")) for time in (start, end))
-    own = [word for word in timed[first:past] if may_be_one_voice(word["speaker"], segment["speaker"])]
+    within = words_within(timed, (start, end), segment["text"], itemgetter("start"))
+    own = [word for word in within if may_be_one_voice(word["speaker"], segment["speaker"])]
     return (own[0]["start"], max(word["end"] for word in own)) if own else (start, end)

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from dropscribe.core.errors import ListenError
-from dropscribe.web.guard import Access
+from dropscribe.web.guard import MOST_REQUESTS, Access
 from dropscribe.web.routes import create_app
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class _BoundedProtocol(H11Protocol):
         while len(self._unfinished) > MOST_UNFINISHED:
             oldest, since = next(iter(self._unfinished.items()))
             is_young = self.loop.time() - since < FIRST_SECONDS
-            if is_young and len(self.connections) < MOST_CONNECTIONS:
+            if is_young and len(self.connections) < MOST_REQUESTS:
                 break
             oldest.cut()
 

@@ -280,6 +280,24 @@ async def test_a_long_transcript_holds_up_nothing(scene, monkeypatch):
     assert threading.main_thread() not in threads
 
 
+async def test_many_readers_hold_up_nothing(scene, monkeypatch):
+    """No page is rendered in the event loop."""
+    threads, render = [], site_module.Site.page
+
+    def page(*args, **context):
+        threads.append(threading.current_thread())
+        return render(*args, **context)
+
+    monkeypatch.setattr(site_module.Site, "page", page)
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene) as site:
+            for path in ("/", "/folders/calls", "/search?q=hello", f"/files/{job_id}"):
+                await page_of(site, path)
+    assert len(threads) == 4
+    assert threading.current_thread() not in threads
+
+
 async def test_few_transcripts_are_in_memory_at_once(scene, monkeypatch):
     """Forty readers of a long one took 1.2 GB of the daemon's memory."""
     with scene.queue() as store:

@@ -1,4 +1,7 @@
-"""The pages for people. Everything that is shown passes the templates' escaping."""
+"""The pages for people. Everything that is shown passes the templates' escaping.
+
+They are rendered in threads: many readers, or a long transcript, would hold up the event loop.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ async def overview(site: Site, request: Request) -> Response:
     """All folders and providers, the newest files, and the last days."""
     config, document = site.config, await site.source.status()
     lists, days = await site.run(reading.read_lists, config, site.source.sending)
-    return site.page(
+    return await site.run(
+        site.page,
         request,
         "overview.html",
         title="Overview",
@@ -53,7 +57,8 @@ async def folder(site: Site, request: Request) -> Response:
     document = await site.source.status()
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
     here = f"{site.access.http.root_path}/folders/{quote(rule.name, safe='')}?"
-    return site.page(
+    return await site.run(
+        site.page,
         request,
         "folder.html",
         title=rule.name,
@@ -82,7 +87,8 @@ async def search_page(site: Site, request: Request) -> Response:
         search, config, query, before_id=before_id or NEWEST, most_looked_at=MOST_LOOKED_AT
     )
     here = f"{site.access.http.root_path}/search?"
-    return site.page(
+    return await site.run(
+        site.page,
         request,
         "search.html",
         title=f"{query} · Search" if query else "Search",
@@ -105,7 +111,6 @@ def _pager(
 async def file(site: Site, request: Request) -> Response:
     """The record of one file, its transcript and its recording."""
     async with site.file_found(request) as found:
-        # In a thread: the page of a long transcript, or of one made to harm, would hold up the event loop.
         return await site.run(_file_page, site, request, found)
 
 

@@ -39,6 +39,8 @@ async def main():
             import time; time.sleep(60)  # a loop that hangs: only the kernel can end it
     say("stopped")
 asyncio.run(main())
+if "late" in sys.argv:
+    import os, signal; os.kill(os.getpid(), signal.SIGHUP)
 """
 
 
@@ -109,6 +111,13 @@ def test_a_hup_during_the_start_reloads_afterwards(start):
     daemon = start("early")
     assert daemon.stdout.readline() == "reloaded\n"
     assert daemon.poll() is None
+
+
+def test_a_hup_at_the_end_changes_no_exit_code(start):
+    """A script that reloads does not know that the daemon is about to end."""
+    daemon = start("late")
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(timeout=10) == 0
 
 
 def test_a_broken_lease_does_not_end_the_process(start):

@@ -114,6 +114,7 @@ def route_signals(
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # its default would replace the exit code of the stop
         for number, handler in before.items():
             if signal.getsignal(number) is begin_stop:
                 signal.signal(number, handler)

@@ -49,11 +49,10 @@ SESSION = (
     f"SET search_path TO {SCHEMA}; SET idle_in_transaction_session_timeout TO '10s';"
     " SET lock_timeout TO '30s'; SET client_min_messages TO 'warning';"
     " SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3;"
-    " SET tcp_user_timeout TO '20s'; SET plan_cache_mode TO force_custom_plan"
+    " SET tcp_user_timeout TO '20s'"
 )
 """A node that freezes within a transaction blocks the others for ten seconds at most. The sessions of a
-machine that loses power, with its name and its slots, last until the server's keepalives fail. A plan that is
-made once for all values would read the whole table where a folder has no job in a state."""
+machine that loses power, with its name and its slots, last until the server's keepalives fail."""
 
 _BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({0x64726F70})"  # of the one writer
 

@@ -146,12 +146,19 @@ def _read_stuck(db: Connection, folder: str, now: float) -> tuple[int, str]:
     return sum(number for number, _ in found), next((reason for _, reason in found if reason), "")
 
 
+_FIRST = (
+    "SELECT id FROM (SELECT folder, state, id FROM jobs WHERE (folder, state, id) > (?, ?, 0)"
+    " ORDER BY folder, state, id LIMIT 1) AS next WHERE folder = ? AND state = ?"
+)
+"""The first job of a folder and a state. Only one index has this order, so every plan uses it: for ``min(id)`` a
+prepared statement of PostgreSQL read all rows of other folders and states."""
+
+
 def _oldest_received_at(db: Connection, folder: str) -> float | None:
     """Rows are made in the order of arrival, so the least live id is the oldest; one index search a state."""
-    search = "SELECT min(id) AS id FROM jobs WHERE folder = ? AND state = ?"
-    least = " UNION ALL ".join([search] * len(LIVE_STATES))
-    values = [value for state in LIVE_STATES for value in (folder, state)]
-    oldest = f"SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM ({least}) AS oldest)"
+    firsts = " UNION ALL ".join([_FIRST] * len(LIVE_STATES))
+    values = [value for state in LIVE_STATES for value in (folder, state, folder, state)]
+    oldest = f"SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM ({firsts}) AS firsts)"
     row = db.execute(oldest, values).fetchone()
     return row[0] if row else None
 

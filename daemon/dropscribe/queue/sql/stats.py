@@ -150,8 +150,8 @@ _FIRST = (
     "SELECT id FROM (SELECT folder, state, id FROM jobs WHERE (folder, state, id) > (?, ?, 0)"
     " ORDER BY folder, state, id LIMIT 1) AS next WHERE folder = ? AND state = ?"
 )
-"""The first job of a folder and a state. Only one index has this order, so every plan uses it: for ``min(id)`` a
-prepared statement of PostgreSQL read all rows of other folders and states."""
+"""The first job of a folder and a state. Only one index has this order, so every plan uses it;
+for ``min(id)`` a prepared statement of PostgreSQL read all rows of other folders and states."""
 
 
 def _oldest_received_at(db: Connection, folder: str) -> float | None:

@@ -338,6 +338,22 @@ async def test_an_answer_counts_though_its_file_has_changed(tmp_path):
     assert read_json(tmp_path / "done/call.json")["source"]["sha256"] == digest(OLD)
 
 
+@pytest.mark.parametrize("change", [truncate, append], ids=lambda change: change.__name__)
+async def test_both_states_of_a_file_answered_at_once_need_one_name(tmp_path, change):
+    """The answer to the older state, which is withdrawn, does not keep the name from the newer one."""
+    async with Gated(tmp_path, "sent") as house:
+        path = await house.drop_and_wait()
+        change(path)
+        content = path.read_bytes()
+        await house.submit("call.wav")
+        await house.until(lambda: house.script.in_flight == 2)
+        await house.go_on()
+
+    assert tree(tmp_path / "done") == {f"call.{end}" for end in ENDS}
+    assert (tmp_path / "done/call.wav").read_bytes() == content
+    assert read_json(tmp_path / "done/call.json")["source"]["sha256"] == digest(content)
+
+
 @moments
 async def test_a_file_opened_for_writing_waits_for_its_writer(tmp_path, moment):
     """While somebody has it open it is not moved; closed unchanged it is filed, paid once."""

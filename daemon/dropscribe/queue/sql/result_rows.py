@@ -29,7 +29,7 @@ def store_result(
 
     None, and nothing is written, where another live job has reserved one of the names.
     """
-    if not _write_result(db, job.id, result):
+    if not _write_result(db, job, result):
         return None
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
     changes = "due_at = 0, crashes = 0, internal_errors = 0, pin = ''"
@@ -50,7 +50,7 @@ def replace_result(db: Connection, job: Job, result: StoredResult, *, rejected: 
     if row is None:
         raise LateTransitionError(f"job {job.id} has no stored result any more")
     db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
-    if not _write_result(db, job.id, result):
+    if not _write_result(db, job, result):
         return None
     if rejected and job.state is JobState.TRANSCRIBED:
         row = rows.move(db, job, JobState.REJECTED, "due_at = 0", returning=_RETURNING)
@@ -98,19 +98,30 @@ def count_stored_results(db: Connection) -> dict[str, int]:
     return dict(db.execute(f"SELECT folder, count(*) FROM jobs WHERE {HAS_RESULT} GROUP BY 1").fetchall())
 
 
-def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
+def _write_result(db: Connection, job: Job, result: StoredResult) -> bool:
     """Write the answer and reserve its names; False, and nothing, where another live job has one of them."""
     names = result.output_names
-    values = [value for name in names.all_names for value in (names.path(name), job_id)]
+    values = [value for name in names.all_names for value in (names.path(name), job.id)]
     pairs = ", ".join(["(?, ?)"] * (len(values) // 2))
-    added = db.execute(f"INSERT INTO reservations VALUES {pairs} ON CONFLICT (path) DO NOTHING", values)
-    if added.rowcount < len(values) // 2:
-        db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
+    insert = f"INSERT INTO reservations VALUES {pairs} ON CONFLICT (path) DO NOTHING"
+    missing = len(values) // 2 - db.execute(insert, values).rowcount
+    if missing:
+        _end_older_reservations(db, job)
+        missing -= db.execute(insert, values).rowcount
+    if missing:
+        db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
         return False
-    answer = {"job_id": job_id, "document": result.document, "sha256": result.sha256}
+    answer = {"job_id": job.id, "document": result.document, "sha256": result.sha256}
     places = {"root": names.root, "directory": names.directory, "audio": names.audio}
     upsert(db, "answers", "job_id", answer | places | {"sidecars": _pack(names)})
     return True
+
+
+def _end_older_reservations(db: Connection, job: Job) -> None:
+    """Let *job* have the names of an older state of its file: publishing withdraws that one's answer."""
+    older = f"SELECT id FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND id < ? AND {HAS_RESULT}"
+    values = (job.folder, *rows.split_path(job.path), job.id)
+    db.execute(f"DELETE FROM reservations WHERE job_id IN ({older})", values)
 
 
 def _pack(names: OutputNames) -> bytes:

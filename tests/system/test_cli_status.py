@@ -376,6 +376,17 @@ def test_a_held_provider_is_probed_after_its_pause(scene, capsys):
     assert re.search(r"one file tries it again \d\d.* \(in 59 min\)", words)
 
 
+def test_a_probe_that_is_due_goes_with_the_next_file(scene, capsys):
+    """Its time is over, so ``why`` names no time."""
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        add_job(store, scene, file.name)
+        add_hold(store, since=time.time() - 60, next_probe_at=time.time() - 1)
+        scene.write_live()
+        _state, words = state_of(scene, capsys, file)
+    assert "the next file tries it again; when that goes well" in words
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(1.0, ""), (45.0, r"\(in 4\d s\)"), (6e301, r"\(in 36\d d\)")])
 def test_why_tells_of_a_rate_limit(scene, capsys, seconds, told):
     """A wait of more than a few seconds has its reason and its end."""

@@ -136,9 +136,11 @@ def _hold_words(
             words.append(f"{who} waits: {hold.reason}")
             continue
         probe_at = probes_at(hold, None if is_rule else pauses.get(hold.scope.name))
-        probe = "with the next file" if probe_at <= now else time_words(probe_at, now)
+        probe = "the next file tries it again"
+        if probe_at > now:
+            probe = f"one file tries it again {time_words(probe_at, now)}"
         words += [
             f"{who} is held since {time_words(hold.since, now)}: {hold.reason}",
-            f"one file tries it again {probe}; when that goes well, the others go on by themselves",
+            f"{probe}; when that goes well, the others go on by themselves",
         ]
     return words

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -204,6 +205,24 @@ def test_min_age_delays_even_a_whole_file(inbox_dir):
     assert station.paths == []
     station.run(20)
     assert station.paths == [b"a.wav"]
+    station.close()
+
+
+def test_min_age_counts_from_the_last_change_before_the_start_too(inbox_dir, monkeypatch):
+    """A file that has been there for longer waits no more, after a restart and in each ``run --once``."""
+    (inbox_dir / "old.wav").write_bytes(wav())
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    station = Station(inbox_dir, min_age_seconds=600.0)
+    station.run(10)
+    assert station.paths == [b"old.wav"]
+    station.close()
+    (inbox_dir / "younger.wav").write_bytes(wav())
+    station = Station(inbox_dir, min_age_seconds=4200.0)
+    station.run(590)
+    assert station.paths == []
+    station.run(20)
+    assert sorted(station.paths) == [b"old.wav", b"younger.wav"]
     station.close()
 
 

@@ -5,7 +5,8 @@ broken-off upload, but not every format states its length. Quiet time works ever
 can be quiet for half a minute. Each row of the table says for how long the file must stay unchanged.
 
 Guarantees: a file that a local writer has open is never settled, unless the rule says ``ignore_writers``. All
-times are durations since the last *observed* change; the wall clock and the file's own times do not matter.
+times are durations since the last *observed* change; the wall clock and the file's own times count for
+``min_age`` alone.
 """
 
 from __future__ import annotations
@@ -124,13 +125,20 @@ class Wait:
 
 
 def decide(
-    signs: Signs, quiet_for_seconds: float, times: QuietTimes, *, writer_looks: int = 0, late_changes: int = 0
+    signs: Signs,
+    quiet_for_seconds: float,
+    times: QuietTimes,
+    *,
+    age_seconds: float = 0.0,
+    writer_looks: int = 0,
+    late_changes: int = 0,
 ) -> Settled | Wait:
     """Whether a file is settled, or when to look again.
 
     Args:
         signs: From the look just taken.
         quiet_for_seconds: Since the last observed change; 0 at the first look.
+        age_seconds: The file's age by its own times when this quiet time began; for ``min_age`` alone.
         writer_looks: Looks in a row, before this one, that found a writer: each doubles the wait.
         late_changes: Changes of this path after it had been handed over: each doubles the quiet time.
     """
@@ -138,7 +146,7 @@ def decide(
     if has_writer and not times.ignores_writers:
         return Wait(backoff_seconds(WRITER_FIRST_SECONDS, writer_looks + 1, WRITER_MAX_SECONDS), Cause.WRITER)
     needed, cause = _quiet_needed(signs, times)
-    needed = max(needed, times.min_age_seconds)
+    needed = max(needed, times.min_age_seconds - age_seconds)
     if has_writer:
         needed, cause = max(needed, IDLE_WRITER_SECONDS), Cause.WRITER
     if late_changes:

@@ -51,6 +51,7 @@ class Entry:
     """One file that has been noticed."""
 
     changed_at: float  # Monotonic time of the last observed change
+    age_seconds: float = 0.0  # Age at that time by the file's own times: more than 0 only if found at rest
     snapshot: FileSnapshot | None = None  # Of the last look, or None before the first
     deadline: float = 0.0  # Monotonic time of the next look; 0 while none is planned
     is_fresh: bool = True  # A hint came since the last look, so that a change is expected
@@ -67,15 +68,17 @@ class Entry:
     def note_probe(self, result: ProbeResult, now: float) -> None:
         """Record the result of a probe and the changes since the previous one."""
         if result.snapshot != self.snapshot:
-            if self.snapshot is not None:
-                self.changed_at = now
+            if self.snapshot is None:
+                self.age_seconds = result.age_seconds
+            else:
+                self.changed_at, self.age_seconds = now, 0.0
                 if not self.is_fresh:
                     self.seen = Seen.FOUND
             self.snapshot, self.complete_at, self.companions = result.snapshot, None, None
         if result.lease is Lease.WRITER:
             self.seen = Seen.FOUND  # a rename or an early close means nothing while somebody is writing
         elif self.cause is Cause.WRITER:
-            self.changed_at = now
+            self.changed_at, self.age_seconds = now, 0.0
         self.is_fresh = False
 
     def note_cause(self, cause: Cause, note: str = "", needed_seconds: float = 0.0) -> None:

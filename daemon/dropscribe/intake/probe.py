@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,14 @@ class ProbeResult:
     lease: Lease
     completeness: Completeness
     mount: Mount
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the file's last change or rename; 0 where another machine sets its times."""
+        if self.mount.leases is not LeaseSupport.FULL:
+            return 0.0
+        changed_ns = max(self.snapshot.mtime_ns, self.snapshot.ctime_ns)
+        return max(0.0, time.time() - changed_ns / 1e9)
 
     def signs(self, seen: Seen) -> Signs:
         """The evidence for :func:`~dropscribe.core.settling.decide`, of a file noticed as *seen*."""

@@ -60,7 +60,7 @@ class Settler:
         entry.is_fresh = True
         if kind in _SEEN:
             entry.seen = _SEEN[kind]
-            entry.changed_at = now
+            entry.changed_at, entry.age_seconds = now, 0.0
         self.pending.plan(path, entry, now + _CREATED_SECONDS if kind is HintKind.CREATED else now)
 
     def found(self, path: bytes, now: float) -> None:
@@ -75,7 +75,7 @@ class Settler:
         if len(self._late_changes) > _MOST_LATE_CHANGES:
             del self._late_changes[next(iter(self._late_changes))]
         entry = self.pending.entry(path, now)
-        entry.changed_at = now
+        entry.changed_at, entry.age_seconds = now, 0.0
         self.pending.plan(path, entry, now)
 
     def probe_due(self, now: float) -> bool:
@@ -129,6 +129,7 @@ class Settler:
             result.signs(entry.seen),
             now - entry.changed_at,
             self._times,
+            age_seconds=entry.age_seconds,
             writer_looks=entry.looks if entry.cause is Cause.WRITER else 0,
             late_changes=self._late_changes.get(path, 0),
         )

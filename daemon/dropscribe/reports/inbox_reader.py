@@ -230,7 +230,7 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
             return inbox.probe(path, MountCache()), inbox.find_download_file(path)
 
     seen, download = ask_disk(rule.inbox, look)
-    verdict = decide(seen.signs(Seen.FOUND), 0.0, rule.quiet_times)
+    verdict = decide(seen.signs(Seen.FOUND), 0.0, rule.quiet_times, age_seconds=seen.age_seconds)
     seconds = verdict.needed_seconds if isinstance(verdict, Wait) else 0.0
     if seen.lease is Lease.WRITER:
         when = f"after {seconds:g} s without a change" if seconds else "when they close it"

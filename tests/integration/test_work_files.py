@@ -182,7 +182,10 @@ async def test_time_up_gives_up(tmp_path):
         await house.drop("call.wav")
         await house.until((tmp_path / "failed/call.wav").exists)
 
-    assert read_json(tmp_path / "failed/call.error.json")["code"] == "gave_up"
+    error = read_json(tmp_path / "failed/call.error.json")
+    assert error["code"] == "gave_up"
+    assert error["reason"].startswith("no transcript after ")
+    assert error["reason"].endswith("of attempts and waits; the last one: http_500")
 
 
 async def test_an_account_in_trouble_holds_the_provider_and_not_the_files(tmp_path):

@@ -15,6 +15,7 @@ from dropscribe.core.errors import AmbiguousFailure, AudioRejected, TemporaryFai
 from dropscribe.core.model import AttemptEnd, Hold, Retry, Scope, ScopeKind
 from dropscribe.core.retry import GiveUp, PutOnHold, decide_after, next_hold_seconds
 from dropscribe.core.routing import next_after_refusal
+from dropscribe.core.text.printing import duration_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,8 +156,12 @@ class Failures:
                 await self.holds.hold(claim, kind, error)
                 return waiting
             case GiveUp(code):
+                reason = error.reason
+                if code != error.code:  # the limit ends it, and not this error
+                    tried = duration_words(claim.config.retry.give_up_after_seconds)
+                    reason = f"no transcript after {tried} of attempts and waits; the last one: {reason}"
                 return await self._next_provider(claim, error, ended) or await self.results.reject(
-                    claim, code, error.reason, ended
+                    claim, code, reason, ended
                 )
             case Retry():
                 return verdict

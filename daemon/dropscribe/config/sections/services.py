@@ -93,7 +93,7 @@ class HeartbeatConfig(Section):
     """
 
     url: str = key(
-        "Requested while all is well; with `/fail` appended while there is a problem.",
+        "Requested while all is well; with `/fail` appended while an inbox is away or the queue is stuck.",
         t.URL,
         default=REQUIRED,
         example='"https://hc-ping.com/…"',

@@ -14,6 +14,7 @@ from dropscribe.providers.words import segments_of, with_text
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from support.benches import any_answer, failure_of
 from support.emulator import Fault
+from support.vendors import KEY
 
 SPOKEN = tuple(
     {"text": word, "word": word, "transcript": word, "start": at, "end": at + 1.0}
@@ -42,6 +43,13 @@ async def test_a_text_is_stripped(bench):
     """Whisper's texts begin with a space."""
     assert (await _heard(bench, any_answer(" Hello you. \n"))).text == "Hello you."
     assert (await _heard(bench, any_answer("\x00Hello you.\x07"))).text == "Hello you."
+
+
+async def test_a_key_that_is_echoed_as_the_requests_id_is_masked(bench):
+    """No sidecar holds a key."""
+    bench.emulator.fail(Fault(body=any_answer("Hello."), headers={"x-request-id": KEY}))
+    heard = await bench.provider().transcribe(bench.audio(), {})
+    assert heard.request_id == "***"
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def cleaned(transcript: Transcript, redactor: Redactor) -> Transcript:
         attributes=redactor.value(transcript.attributes),
         warnings=(*transcript.warnings, TOO_MUCH) if is_cut else transcript.warnings,
         model=_label(transcript.model, redactor),
+        request_id=transcript.request_id and redactor.text(transcript.request_id),
         raw=redactor.value(transcript.raw),
     )
 

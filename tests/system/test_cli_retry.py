@@ -270,6 +270,20 @@ def test_run_by_root_it_has_the_rights_of_the_daemons_user_alone(scene, capfd):
     assert tree(scene.root / "failed") == set()
 
 
+def test_a_read_only_file_system_is_named(scene, capsys, monkeypatch):
+    """Rights would not help there, though the kernel grants none on it."""
+    audio = fail(scene, "call.wav")
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsencode(scene.root / "inbox"))
+
+    monkeypatch.setattr(return_to_inbox, "make_folder", refuse)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert scene.run("retry", audio) == 74
+    said = f"{audio}: stays where it is: Read-only file system ({scene.root}/inbox)"
+    assert said in capsys.readouterr().err
+
+
 def _in_child(call):
     """What *call* returns in a process of its own."""
     child = os.fork()

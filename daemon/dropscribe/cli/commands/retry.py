@@ -124,7 +124,8 @@ def _why_not_moved(place: Place, error: OSError) -> str:
     """The reason of *error*, or the folder that may not be written: the error names a file in it."""
     inbox = os.fsencode(place.rule.inbox)
     target = os.path.join(inbox, place.path)
-    for folder in (os.path.dirname(target), inbox, os.path.dirname(place.absolute)):
+    folders = (os.path.dirname(target), inbox, os.path.dirname(place.absolute))
+    for folder in folders if isinstance(error, PermissionError) else ():
         if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
             return f"{show_path(folder)} may not be written by uid {os.geteuid()}; give it access"
     return (

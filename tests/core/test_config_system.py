@@ -13,6 +13,8 @@ from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.system_checks import system_problems
 
+_CARRIAGE_RETURNS = "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"
+
 
 @pytest.fixture(autouse=True)
 def _with_local_engine(monkeypatch):
@@ -58,7 +60,8 @@ def test_what_is_missing_is_named(tmp_path):
     ("content", "hint"),
     [
         (b"echo hi\n", "its first line must name its interpreter: #!/bin/sh"),
-        (b"#!/bin/sh\r\necho hi\r\n", "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"),
+        (b"#!/bin/sh\r\necho hi\r\n", _CARRIAGE_RETURNS),
+        (b"#!/usr/bin/env python3\r\nprint()\r\n", _CARRIAGE_RETURNS),
         (b"#! /no/such/interpreter -x\n", "its first line names /no/such/interpreter, which is not there"),
         (b"#!\t/bin/sh -e\n", None),
         (b"\x7fELF\x02\x01\x01\x00", None),

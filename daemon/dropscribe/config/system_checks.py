@@ -113,8 +113,7 @@ def _interpreter_hint(program: str) -> str:
         return "" if b"\0" in first else "its first line must name its interpreter: #!/bin/sh"
     line = first[2:].partition(b"\n")[0].strip(b" \t")
     interpreter = os.fsdecode(re.split(rb"[ \t]", line)[0])
-    if os.path.exists(interpreter):
-        return ""
-    if interpreter.endswith("\r"):
+    is_there = os.path.exists(interpreter)
+    if line.endswith(b"\r") and (not is_there or os.path.basename(interpreter) == "env"):
         return "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"
-    return f"its first line names {interpreter}, which is not there"
+    return "" if is_there else f"its first line names {interpreter}, which is not there"

@@ -162,6 +162,7 @@ def _man_of_row(cells: list[str]) -> list[str]:
 
 def _marked(text: str) -> str:
     """Markdown's code and bold as bold."""
+    text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text)  # a link is its words
     parts = re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", text)
     return "".join(
         f"\\fB{roff(part.strip('`*'))}\\fR" if part[:1] in {"`", "*"} else roff(part) for part in parts
@@ -275,6 +276,7 @@ _dropscribe() {{
 {commands}
     )
     if (( CURRENT == 2 )); then
+        [[ $PREFIX == -* ]] && {{ compadd -- {flags}; return }}
         _describe command commands
         return
     fi
@@ -290,6 +292,7 @@ def render_zsh(parser: argparse.ArgumentParser) -> str:
     """A completion for zsh, with the words of the help."""
     commands = commands_of(parser)
     return _ZSH.format(
+        flags=" ".join(_flags(arguments_of(parser))),
         commands="\n".join(f"        '{name}:{_zsh(COMMANDS[name])}'" for name in commands),
         cases="\n".join(
             f"        {name}) {_zsh_arguments(arguments_of(c))} ;;" for name, c in commands.items()
@@ -306,7 +309,8 @@ def _zsh_specs(argument: Argument) -> Iterator[str]:
     value = ""
     if argument.metavar:
         names = next((_NAMES[flag] for flag in argument.flags if flag in _NAMES), "")
-        action = f"_dropscribe_names {names}" if names else _FILES.get(argument.metavar, "")
+        # With the space before it, _arguments calls it as it stands, without options of its own in between.
+        action = f" _dropscribe_names {names}" if names else _FILES.get(argument.metavar.split("|")[0], "")
         action = f"({' '.join(argument.choices)})" if argument.choices else action
         value = f":{argument.metavar.split('|')[0]}:{action}"
     if not argument.flags:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import shutil
 import subprocess
@@ -58,6 +59,7 @@ def test_every_key_is_in_the_configs_man_page(share):
     page = (share / "man/man5/dropscribe.yaml.5").read_text()
     assert [name for name in keys_of(FolderRule) if f".B {name}\n" not in page] == []
     assert "|" not in page.replace("||", "")
+    assert "](" not in page
 
 
 @needs("groff")
@@ -112,17 +114,40 @@ def test_bash_completes_the_names_in_the_config(share, named, command, flag, exp
     assert (ran.stdout.strip(), ran.stderr) == (expected, "")
 
 
+ZSH_AT_A_TERMINAL = r"""
+zmodload zsh/zpty
+zpty zsh zsh -f -i
+zpty -w zsh "PS1='' LISTMAX=1000 COLUMNS=120 fpath=($SHARE/zsh/site-functions \$fpath)"
+zpty -w zsh "$SHELL_LINES autoload -U compinit; compinit -u -D; bindkey '^I' list-choices; echo is''ready"
+zpty -r zsh heard '*isready*'
+zpty -w -n zsh "$TYPED"$'\t'
+zpty -r zsh heard "$EXPECTED"
+"""
+
+
 @needs("zsh")
-def test_zsh_completes_the_names_in_the_config(share, named):
-    """The same in zsh; compadd, which only a completion has, is replaced."""
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("list -c {config} --folder ", "calls meetings"),
+        ("forget {config.parent}/", "dropscribe.yaml"),
+        ("why {config.parent}/", "dropscribe.yaml"),
+        ("transcribe --format ", "json md srt txt vtt"),
+        ("-", "--help --version"),
+    ],
+)
+def test_zsh_completes_at_a_terminal(share, named, typed, expected):
+    """Names of the config, files, values and options, by zsh's own completion."""
     scene, shell = named
-    script = (
-        f"{shell}compadd() {{ print -l $names }}; _arguments() {{ }}\n"
-        f"words=(dropscribe list -c {scene.config} --folder ''); CURRENT=6\n"
-        f"source {share}/zsh/site-functions/_dropscribe; _dropscribe_names folders"
-    )
-    ran = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, check=False)
-    assert (ran.stdout.split(), ran.stderr) == (["calls", "meetings"], "")
+    words = {
+        "SHARE": str(share),
+        "SHELL_LINES": shell.strip().removesuffix(";") + ";",
+        "TYPED": "dropscribe " + typed.format(config=scene.config),
+        "EXPECTED": f"*{'*'.join(expected.split())}*",
+    }
+    call = ["zsh", "-f", "-c", ZSH_AT_A_TERMINAL]
+    ran = subprocess.run(call, env=os.environ | words, capture_output=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr
 
 
 @needs("zsh")

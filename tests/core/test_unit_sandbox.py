@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.cli.unit_sandbox import parse_sandbox
+from dropscribe.cli.unit_sandbox import parse_sandbox, unit_refusals
+from dropscribe.config.load import load_config
 
 USER_UNIT = Path(__file__).parents[2] / "systemd/user/dropscribe.service"
 SHOWN = """\
@@ -16,6 +17,8 @@ ProtectSystem=strict
 ProtectHome=yes
 BindPaths=/home/alice/Recordings:/home/alice/Recordings:rbind
 MemoryDenyWriteExecute=yes
+PrivateTmp=yes
+StateDirectory=dropscribe
 LoadState=loaded
 """
 
@@ -30,6 +33,9 @@ LoadState=loaded
         ("/home/alice/Recordings/inbox", ""),
         ("/home/bob/inbox", "BindPaths=/home/bob"),
         ("/root/inbox", "BindPaths=/root"),
+        ("/tmp/inbox", "another folder"),
+        ("/var/lib/dropscribe", ""),
+        ("/etc/dropscribe/state", "ReadWritePaths=/etc/dropscribe"),
     ],
 )
 def test_a_folder_that_the_sandbox_closes_has_a_remedy(path, remedy):
@@ -48,6 +54,23 @@ def test_the_unit_names_its_config():
     assert sandbox is not None
     assert sandbox.config == "/etc/dropscribe/config.yaml"
     assert sandbox.forbids_machine_code
+
+
+def test_folders_state_directory_and_engine_are_judged(tmp_path, monkeypatch):
+    """By the settings that systemctl shows, if the unit runs this config."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "state_dir: state\nproviders: {here: {type: local}}\n"
+        "folders:\n  calls: {inbox: /srv/recordings/inbox, provider: here}\n"
+        "  far: {inbox: /far/inbox, provider: here}\n"
+    )
+    shown = SHOWN.replace("/etc/dropscribe/config.yaml", str(config)).replace("Tmp=yes", "Tmp=no")
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\ncat <<END\n{shown}END\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    told = [line.partition(":")[0] for line in unit_refusals(load_config(config)[0])]
+    assert told == ["folder far"] * 3 + ["state_dir", "provider here"]
 
 
 @pytest.mark.parametrize("shown", ["", "LoadState=not-found\nProtectSystem=no\n"])

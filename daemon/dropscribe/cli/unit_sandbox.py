@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 UNIT = "dropscribe.service"
 _ASK_SECONDS = 5.0
 _PROPERTIES = (
-    "LoadState,Environment,ProtectSystem,ProtectHome,ReadWritePaths,BindPaths,MemoryDenyWriteExecute"
+    "LoadState,Environment,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,BindPaths,StateDirectory,"
+    "MemoryDenyWriteExecute"
 )
 _HOMES = ("/home", "/root", "/run/user")
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - named, not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class UnitSandbox:
     config: str  # The config file that the unit's environment names, or ""
     is_read_only: bool  # Whether all folders but *writable* are read-only (``ProtectSystem=strict``)
     hides_homes: bool  # Whether /home, /root and /run/user are hidden or read-only
-    writable: tuple[str, ...]  # Paths of ``ReadWritePaths=`` and ``BindPaths=``
+    has_own_tmp: bool  # ``PrivateTmp=``: its /tmp and /var/tmp are not those of the machine
+    writable: tuple[str, ...]  # Paths of ``ReadWritePaths=``, ``BindPaths=`` and ``StateDirectory=``
     bound: tuple[str, ...]  # Paths of ``BindPaths=`` alone
     forbids_machine_code: bool  # ``MemoryDenyWriteExecute=``, under which the embedded engine cannot run
 
@@ -40,6 +43,8 @@ class UnitSandbox:
                 f"the unit {UNIT} hides {path} (ProtectHome=): systemctl edit dropscribe, "
                 f"and write ProtectHome=tmpfs and BindPaths={path.parent} below [Service]"
             )
+        if self.has_own_tmp and _is_below(text, _TEMPORARY) and not _is_below(text, self.bound):
+            return f"the unit {UNIT} has a /tmp of its own (PrivateTmp=) without {path}: use another folder"
         if self.is_read_only and not _is_below(text, self.writable):
             return (
                 f"the unit {UNIT} may not write to {path}: systemctl edit dropscribe, "
@@ -60,6 +65,8 @@ def unit_refusals(config: Config) -> Iterator[str]:
         for path in rule.paths.values():
             if refusal := sandbox.refusal(path):
                 yield f"folder {rule.name}: {refusal}"
+    if refusal := sandbox.refusal(config.state_dir):
+        yield f"state_dir: {refusal}"
     local = [provider.name for provider in config.providers.values() if provider.type == "local"]
     if local and sandbox.forbids_machine_code:
         yield (
@@ -92,12 +99,14 @@ def parse_sandbox(shown: str) -> UnitSandbox | None:
     entries = [entry.lstrip("-").split(":") for entry in values.get("BindPaths", "").split()]
     bound = tuple(parts[1] if len(parts) > 1 and parts[1] else parts[0] for parts in entries)
     writable = tuple(path.lstrip("-+") for path in values.get("ReadWritePaths", "").split())
+    state = tuple(f"/var/lib/{name}" for name in values.get("StateDirectory", "").split())
     environment = dict(part.split("=", 1) for part in values.get("Environment", "").split() if "=" in part)
     return UnitSandbox(
         config=environment.get("DROPSCRIBE_CONFIG", ""),
         is_read_only=values.get("ProtectSystem") == "strict",
         hides_homes=values.get("ProtectHome") in {"yes", "tmpfs", "read-only"},
-        writable=writable + bound,
+        has_own_tmp=values.get("PrivateTmp") == "yes",
+        writable=writable + bound + state,
         bound=bound + (writable if values.get("ProtectHome") == "read-only" else ()),
         forbids_machine_code=values.get("MemoryDenyWriteExecute") == "yes",
     )

@@ -23,7 +23,7 @@ put_unit() {
 }
 
 install -d "$root/usr/lib/python3/dist-packages"
-(cd daemon && find dropscribe -type f ! -path '*/__pycache__/*' ! -name '*.pyc' ! -name 'ruff.toml' -print0 |
+(cd daemon && find dropscribe -type f ! -path '*/__pycache__/*' ! -name '*.pyc' ! -name 'ruff.toml' ! -path '*/.*' -print0 |
     xargs -0 cp --parents -t "$root/usr/lib/python3/dist-packages")
 put 755 packaging/debian/dropscribe usr/bin/dropscribe
 put_unit systemd/dropscribe.service usr/lib/systemd/system/dropscribe.service

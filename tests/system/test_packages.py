@@ -78,7 +78,8 @@ def test_the_wheel_has_what_an_installed_dropscribe_needs(built):
         "zsh/site-functions/_dropscribe",
     } <= share
     package = ROOT / "daemon/dropscribe"
-    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    caches = {"__pycache__", ".ruff_cache"}
+    files = [path for path in package.rglob("*") if path.is_file() and caches.isdisjoint(path.parts)]
     inside = {str(path.relative_to(package)) for path in files}
     assert {"queue/sql/schema.sql", "py.typed", "web/static/style.css"} <= inside
     assert {f"dropscribe/{name}" for name in inside} <= set(names)
@@ -120,6 +121,7 @@ def test_the_debian_package_puts_things_where_debian_wants_them(deb, tmp_path):
     assert "/opt/" not in unit
     assert (tmp_path / "DEBIAN/conffiles").read_text() == "/etc/dropscribe/config.yaml\n"
     assert stat.S_IMODE((tmp_path / "etc/dropscribe/config.yaml").stat().st_mode) == 0o640
+    assert list(tmp_path.rglob(".*")) == []  # the caches of linters
     folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o755}
 
@@ -173,7 +175,9 @@ def test_the_debian_package_leaves_and_takes_no_audio_along(deb, tmp_path_factor
     state = root.path / "var/lib/dropscribe"
     (state / "inbox").mkdir(parents=True)
     (state / "inbox/call.wav").write_bytes(b"audio")
-    (state / "queue.db").write_bytes(b"")
+    for name in ("queue.db", "running-config.json", "spool/answers/5e4c/1.json"):
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_bytes(b"")
     purged = root.run("apt-get purge -q -y dropscribe")
     assert purged.returncode == 0, purged.stdout
     assert [path.name for path in state.iterdir()] == ["inbox"]

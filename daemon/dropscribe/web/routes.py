@@ -97,9 +97,7 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
 
     def page(path: str, answer: Callable[[Site, Request], Awaitable[Response]]) -> Route:
         async def make(request: Request) -> Response:
-            request.state.version = (
-                site.version()
-            )  # from before its data: the page asks for changes since then
+            request.state.version = site.version()  # older than its data: it asks for changes since then
             return await answer(site, request)
 
         return Route(path, partial(_in_time, make))

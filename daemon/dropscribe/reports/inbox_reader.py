@@ -233,14 +233,14 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
     verdict = decide(seen.signs(Seen.FOUND), 0.0, rule.quiet_times, age_seconds=seen.age_seconds)
     seconds = verdict.needed_seconds if isinstance(verdict, Wait) else 0.0
     if seen.lease is Lease.WRITER:
-        when = f"after {seconds:g} s without a change" if seconds else "when they close it"
+        when = f"after {seconds:.0f} s without a change" if seconds else "when they close it"
         return f"somebody has it open for writing: it is taken {when}"
     if download is not None:
         return f"{os.fsdecode(download[0])!r} beside it says that {download[1]} has not finished"
     if seen.snapshot.size_bytes == 0:
-        return f"it is empty: if it stays so for {seconds:g} s it goes to failed, unsent"
+        return f"it is empty: if it stays so for {seconds:.0f} s it goes to failed, unsent"
     if seen.completeness is Completeness.INCOMPLETE:
         return (
-            f"its header says that more is to come: it is taken after {seconds:g} s of quiet, as incomplete"
+            f"its header says that more is to come: it is taken after {seconds:.0f} s of quiet, as incomplete"
         )
     return None

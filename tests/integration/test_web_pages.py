@@ -723,6 +723,7 @@ async def test_head_is_answered_as_get(scene):
             assert head.headers == got.headers
     async with serving(scene) as site, site.client() as client, asyncio.timeout(5):
         head = await client.head("/events")  # a stream has no end
+        assert (await client.get("/healthz")).status_code == 200  # on the same connection
     assert head.headers["content-type"].startswith("text/event-stream")
 
 

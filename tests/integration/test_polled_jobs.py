@@ -15,6 +15,7 @@ from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.text.printing import utc_text
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
+from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.reports.wording import moment_words
 from dropscribe.service.metrics import Metrics
 from support.emulator import Emulator, Fault
@@ -228,7 +229,10 @@ async def test_a_poll_that_was_refused_is_tried_at_once_after_a_restart(tmp_path
 
 
 async def test_a_job_that_is_never_finished_counts_as_sent_without_an_answer(tmp_path, emulator, desk):
-    """After a day each, and `max_ambiguous` times, the file is in failed."""
+    """After a day each, and `max_ambiguous` times, the file is in failed.
+
+    A list shows no reason meanwhile: that of the first attempt is not one of the second.
+    """
     desk.polls = 10**9
     async with house_at(
         emulator, tmp_path, retry={"max_ambiguous": 2, "give_up_after_seconds": 1e7}
@@ -241,6 +245,8 @@ async def test_a_job_that_is_never_finished_counts_as_sent_without_an_answer(tmp
                 return (await house.stats()).at_provider == 1
 
             await house.until(is_at_provider)
+            (listed,) = await house.store.do(lambda db: read_files(db, FileFilter(), 9))
+            assert (listed.code, listed.reason) == ("", "")
             await house.store.do(lambda db: db.execute(AGED))
             house.engine.signals.wake.set()
         await house.until(lambda: house.listener.files)

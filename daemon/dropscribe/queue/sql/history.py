@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql.database import is_shared, marks
-from dropscribe.queue.sql.rows import LIVE, QUEUED, join_path, read_attempts, split_path
+from dropscribe.queue.sql.rows import AT_PROVIDER, LIVE, QUEUED, join_path, read_attempts, split_path
 from dropscribe.queue.sql.stats import QUARTER_SECONDS
 
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ _COLUMNS = (
 )
 """Of a :class:`ListedFile`, in the order of its fields."""
 
-_LISTED = _COLUMNS.format(
-    code=f"CASE state WHEN 'done' THEN '' ELSE {_CODE} END",
-    reason=f"CASE state WHEN 'done' THEN '' ELSE {_REASON} END",
-)
+# An earlier attempt's failure is not that of a job that is done, or that a provider works on now.
+_SHOWN = f"CASE WHEN state = 'done' THEN '' WHEN {AT_PROVIDER} THEN {{}} ELSE {{}} END"
+_LISTED = _COLUMNS.format(code=_SHOWN.format("code", _CODE), reason=_SHOWN.format("reason", _REASON))
 
 _PART = "folder = ? AND state = ? AND id < ? ORDER BY id DESC"
 _NEWEST = 2**62  # More than any job's id

@@ -49,6 +49,13 @@ async def test_degraded_is_said_by_fail(monitor):
     assert targets == ["/ping/secret-uuid?x=1", "/ping/secret-uuid/fail?x=1"]
 
 
+async def test_no_ping_before_it_is_known_whether_all_is_well(monitor):
+    """At a start the inboxes were not looked at yet, and a monitor that was told so raised an alarm."""
+    answers = [None, None, False]
+    assert await Heartbeat(monitor.url, 60, lambda: answers.pop(0)).ping()
+    assert (answers, monitor.targets.get_nowait()) == ([], "/ping/secret-uuid")
+
+
 @pytest.mark.parametrize(("status", "reason"), [(500, "http_500"), (404, "http_404"), (302, "http_302")])
 async def test_a_monitor_that_refuses_is_said_once(monitor, status, reason):
     """One line when it begins, one when it ends; the url is in neither."""

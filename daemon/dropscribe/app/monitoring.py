@@ -10,6 +10,7 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.core.errors import ListenError
+from dropscribe.intake.availability import NOT_LOOKED_AT
 from dropscribe.service.hooks import Hooks, RetriedHook
 from dropscribe.service.notifications import Notifications
 from dropscribe.service.outbound import AppriseNotifier, Heartbeat, Webhook
@@ -125,7 +126,10 @@ class Monitoring:
             parts.append(self.reporter.notifications.run())
         return parts
 
-    def _is_degraded(self) -> bool:
+    def _is_degraded(self) -> bool | None:
+        """Whether something is stuck or away; None until the first look at each inbox has ended."""
+        if NOT_LOOKED_AT in self._report.inboxes.unavailable().values():
+            return None
         return bool(self._report.find_stuck() or self._report.find_unready())
 
     async def _moved_listener(self, config: Config) -> Listener | None:

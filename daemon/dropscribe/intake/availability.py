@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 AVAILABLE_SECONDS = 2.0  # Interval of the checks for the inbox, whether it is available or not
+NOT_LOOKED_AT = "it has not been looked at yet"
 TAKEN = "another dropscribe has it"
 TAKEN_BY_US = "another rule of this daemon has it"  # during a reload, until that rule's thread has ended
 
@@ -59,7 +60,7 @@ class Availability:
         self._folder = context.rule.name
         self.root = InboxRoot(context.root, exclusive=context.owner_token is not None)
         self.owner = OwnerFile(self._folder, context.root, context.owner_token)
-        self.reason = "it has not been looked at yet"  # why it is not available, "" if it is
+        self.reason = NOT_LOOKED_AT  # why it is not available, "" if it is
         self.mount: Mount | None = None  # while it is available
         self.hints: HintSource | None = None  # None while it is polled, or away
         self.next_check_at = 0.0  # monotonic

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.outbox import Notification
 
 PING_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
 WEBHOOK_SECONDS = 15.0
 PROMPT_SECONDS = 10.0
 """Events within this time of the first go into one message: one full disk fails many files."""
@@ -53,9 +54,12 @@ log = structlog.get_logger()
 
 
 class Heartbeat:
-    """Pings *url*, and its ``/fail`` while the daemon is degraded (as healthchecks.io understands it)."""
+    """Pings *url*, and its ``/fail`` while the daemon is degraded (as healthchecks.io understands it).
 
-    def __init__(self, url: str, every_seconds: float, is_degraded: Callable[[], bool]) -> None:
+    While *is_degraded* answers None, which means that it is not known yet, a ping waits.
+    """
+
+    def __init__(self, url: str, every_seconds: float, is_degraded: Callable[[], bool | None]) -> None:
         self._url = url
         self._every_seconds = every_seconds
         self._is_degraded = is_degraded
@@ -70,7 +74,9 @@ class Heartbeat:
     async def ping(self) -> bool:
         """Send one ping; returns whether the monitor accepted it."""
         url = urlsplit(self._url)
-        if self._is_degraded():
+        while (is_degraded := self._is_degraded()) is None:  # noqa: ASYNC110  # threads change it
+            await asyncio.sleep(_LOOK_SECONDS)
+        if is_degraded:
             url = url._replace(path=url.path.rstrip("/") + "/fail")
         reason = await _request("GET", Upload(urlunsplit(url)), PING_SECONDS)
         if reason and not self._is_missing:

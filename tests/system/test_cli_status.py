@@ -271,7 +271,7 @@ def test_why_a_cut_off_file_waits(scene, capsys):
     [
         ("", False, "it is taken after 60 s of quiet"),
         ("", True, "it is taken after 300 s of quiet"),
-        ("min_age: 10m", False, "it is taken after 600 s of quiet"),
+        ("min_age: 10m", False, r"it is taken after (59\d|600) s of quiet"),  # less the file's own age
         ("settle_incomplete: 7s", True, "it is taken after 7 s of quiet"),
     ],
 )
@@ -284,7 +284,7 @@ def test_why_names_the_quiet_time_that_the_daemon_waits_for(
         share = Mount(0, MountKind.REMOTE, "nfs4")
         monkeypatch.setattr(inbox_reader.MountCache, "of", lambda *_: share)
     _, told = state_of(scene, capsys, scene.drop("call.wav", wav_bytes()[:2000]))
-    assert words in told
+    assert re.search(words, told)
 
 
 def test_why_a_file_that_stays_open_is_taken(scene, capsys):

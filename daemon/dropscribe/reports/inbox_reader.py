@@ -231,7 +231,7 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
 
     seen, download = ask_disk(rule.inbox, look)
     verdict = decide(seen.signs(Seen.FOUND), 0.0, rule.quiet_times, age_seconds=seen.age_seconds)
-    seconds = round(verdict.needed_seconds, 1) if isinstance(verdict, Wait) else 0.0
+    seconds = verdict.needed_seconds if isinstance(verdict, Wait) else 0.0
     if seen.lease is Lease.WRITER:
         when = f"after {seconds:.0f} s without a change" if seconds else "when they close it"
         return f"somebody has it open for writing: it is taken {when}"

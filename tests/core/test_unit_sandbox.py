@@ -69,8 +69,11 @@ def test_folders_state_directory_and_engine_are_judged(tmp_path, monkeypatch):
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
-    told = [line.partition(":")[0] for line in unit_refusals(load_config(config)[0])]
+    loaded, _ = load_config(config)
+    told = [line.partition(":")[0] for line in unit_refusals(loaded, loaded.folders.values())]
     assert told == ["folder far"] * 3 + ["state_dir", "provider here"]
+    served_here = [loaded.folders["calls"]]
+    assert not [line for line in unit_refusals(loaded, served_here) if "far" in line]
 
 
 @pytest.mark.parametrize("shown", ["", "LoadState=not-found\nProtectSystem=no\n"])

@@ -56,7 +56,7 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
     folders = {rule.name: _check_folder(rule, findings) for rule in served}
     _check_between([rule for rule in served if folders[rule.name]["inbox"]["readable"]], findings)
     _warn_of_root(config, findings)
-    findings.errors.extend(unit_refusals(config))
+    findings.errors.extend(unit_refusals(config, served))
     return {
         "schema": CHECK_SCHEMA,
         "config": str(config.path),

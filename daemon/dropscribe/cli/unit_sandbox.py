@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, FolderRule
 
 UNIT = "dropscribe.service"
 _ASK_SECONDS = 5.0
@@ -53,15 +53,19 @@ class UnitSandbox:
         return ""
 
 
-def unit_refusals(config: Config) -> Iterator[str]:
-    """Yield each need of *config* that the installed unit forbids; none if no unit runs this config."""
+def unit_refusals(config: Config, served: Iterable[FolderRule]) -> Iterator[str]:
+    """Yield each need of *config* that the installed unit forbids; none if no unit runs this config.
+
+    Args:
+        served: The rules whose folders this machine uses.
+    """
     sandbox = read_sandbox()
     try:
         if sandbox is None or not os.path.samefile(sandbox.config, config.path or ""):
             return
     except OSError:  # the unit names no config, or one that is not there
         return
-    for rule in config.folders.values():
+    for rule in served:
         for path in rule.paths.values():
             if refusal := sandbox.refusal(path):
                 yield f"folder {rule.name}: {refusal}"

@@ -226,6 +226,21 @@ def test_min_age_counts_from_the_last_change_before_the_start_too(inbox_dir, mon
     station.close()
 
 
+def test_min_age_counts_no_time_twice(inbox_dir, monkeypatch):
+    """The time between a file's discovery and the first look that could open it is a part of its age."""
+    real, station = time.time, Station(inbox_dir, min_age_seconds=600.0)
+    monkeypatch.setattr(time, "time", lambda: real() + station.now - 1000.0)
+    station.write("a.wav")
+    with monkeypatch.context() as patch:
+        patch.setattr("dropscribe.intake.probe.open_with_status", _refuse_open(b"a.wav"))
+        station.run(350)
+    station.run(240)
+    assert station.paths == []
+    station.run(20)
+    assert station.paths == [b"a.wav"]
+    station.close()
+
+
 # Downloads
 
 

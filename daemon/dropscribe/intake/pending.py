@@ -68,8 +68,8 @@ class Entry:
     def note_probe(self, result: ProbeResult, now: float) -> None:
         """Record the result of a probe and the changes since the previous one."""
         if result.snapshot != self.snapshot:
-            if self.snapshot is None:
-                self.age_seconds = result.age_seconds
+            if self.snapshot is None:  # the first look may come long after the file was noticed
+                self.age_seconds = max(0.0, result.age_seconds - (now - self.changed_at))
             else:
                 self.changed_at, self.age_seconds = now, 0.0
                 if not self.is_fresh:

@@ -181,7 +181,7 @@ class Engine:
             due += [rows.earliest_due(db, stored, (name, REOPENED, self.now())) for name in folders]
             if any(at is not None and at <= latest for at in due):
                 return True
-            if any(claims.has_waiting(db, request) for request in probes):
+            if any(claims.has_waiting(db, each) for each in probes if each.provider not in full):
                 return True
             return claims.is_poll_expected(db, plan.chains, held, self.now(), latest)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
+from importlib import resources
 
 import pytest
 
@@ -12,6 +14,7 @@ from dropscribe.config.extras import LIBRARIES
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import amount_words
+from dropscribe.queue.embedded.store import MIGRATIONS
 from support.scene import Scene, add_attempt, add_hold, add_job, json_of, wav_bytes
 
 CHAIN = """\
@@ -198,21 +201,49 @@ def test_a_spent_budget_of_others_is_no_remedy(tmp_path, capsys):
     assert explanation["remedy"].startswith("dropscribe check --online")
 
 
-def test_status_of_a_queue_that_an_older_daemon_made(tmp_path, capsys):
-    """Before the new daemon has started once there is nothing spent, and no error."""
-    scene = Scene(tmp_path, BUDGET)
-    with scene.queue() as store:
-        job_id = add_job(store, scene, "call.wav")
-        add_attempt(store, job_id, time.time(), AttemptEnd(1.0, code="http_500"))
-    with sqlite3.connect(tmp_path / "state/queue.db") as db:
+def make_older_queue(scene, version: int) -> None:
+    """The database of *version*, with one file."""
+    (scene.root / "state").mkdir()
+    with contextlib.closing(sqlite3.connect(scene.root / "state/queue.db")) as db:
+        for name in MIGRATIONS[:version]:
+            db.executescript(resources.files("dropscribe.queue.sql").joinpath(name).read_text("utf-8"))
         db.executescript(
-            "DROP TABLE ledger; DROP TABLE ledger_total; DROP TABLE spending;"
-            "ALTER TABLE attempts DROP COLUMN refused; PRAGMA user_version = 1;"
+            f"PRAGMA user_version = {version};"
+            "INSERT INTO jobs (id, folder, directory, name, identity, stable_inodes, device, inode,"
+            " size_bytes, mtime_ns, state, received_at, due_at)"
+            " VALUES (1, 'calls', x'', CAST('call.wav' AS BLOB), x'01', 1, 1, 2, 3, 4, 'queued', 5.0, 5.0);"
+            "INSERT INTO attempts (job_id, at, provider, seconds, code)"
+            " VALUES (1, 5.0, 'main', 1.0, 'http_500');"
         )
-    db.close()
-    assert json_of(scene, capsys, "status")["folders"]["calls"]["queued"] == 1
-    assert json_of(scene, capsys, "why", tmp_path / "inbox/call.wav")["attempts"][0]["code"] == "http_500"
-    assert scene.run("plan") == 0
+
+
+@pytest.mark.parametrize("version", range(5, len(MIGRATIONS)))
+def test_commands_read_a_queue_that_an_older_daemon_made(tmp_path, capsys, version):
+    """Also before the new daemon has started once: what is spent and what waits is told as it is."""
+    scene = Scene(tmp_path, BUDGET)
+    file = scene.drop("call.wav")
+    make_older_queue(scene, version)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state/queue.db")) as db, db:
+        today = (time.strftime("%Y-%m-%d"), time.time())
+        db.execute("INSERT INTO spending VALUES ('provider', 'main', ?, 3.0, 300.0, 0, ?)", today)
+    status = json_of(scene, capsys, "status")
+    assert status["folders"]["calls"]["held"] == 1
+    assert status["providers"]["main"]["code"] == "budget"
+    assert json_of(scene, capsys, "why", file)["attempts"][0]["code"] == "http_500"
+    assert scene.run("plan") == scene.run("list") == 0
+
+
+@pytest.mark.parametrize("version", range(1, 5))
+@pytest.mark.parametrize("command", ["status", "why", "list"])
+def test_commands_name_what_a_queue_too_old_to_be_read_needs(tmp_path, capsys, version, command):
+    """The remedy is a start of the new daemon, not a look at the disk."""
+    scene = Scene(tmp_path, BUDGET)
+    file = scene.drop("call.wav")
+    make_older_queue(scene, version)
+    assert scene.run(command, *([file] if command == "why" else [])) == 74
+    words = capsys.readouterr().err
+    assert "queue.db: was made by an older dropscribe (no such " in words
+    assert "start this version's daemon once" in words
 
 
 ASKING = BUDGET.replace("provider: main", "provider: main, backlog: ask")

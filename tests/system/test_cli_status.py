@@ -93,7 +93,7 @@ def test_a_queue_that_cannot_be_read_is_an_error_in_words(scene, capsys, command
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA user_version = 1")
     assert scene.run(command, *([str(file)] if command == "why" else [])) == 74
-    assert f"{path}: no such table" in capsys.readouterr().err
+    assert f"{path}: was made by an older dropscribe (no such table" in capsys.readouterr().err
 
 
 def test_a_mount_that_dies_during_the_look_is_not_waited_for(scene, capsys, monkeypatch):

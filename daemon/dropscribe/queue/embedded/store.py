@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from dropscribe.queue.sql.database import Call, Connection
+    from dropscribe.queue.sql.database import Call
 
 T = TypeVar("T")
 
@@ -158,9 +158,7 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
         if not version:
             return None
         if version < len(MIGRATIONS):
-            raise StoreUnusable(
-                str(path), "was made by an older dropscribe", "start this version's daemon once"
-            )
+            raise StoreUnusable(str(path), "was made by an older dropscribe", _START_ONCE)
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("BEGIN IMMEDIATE")
         result = work(connection)
@@ -235,14 +233,6 @@ def trouble_of_disk(state_dir: Path) -> StoreFull | None:
     return StoreFull(str(state_dir), "the disk of the state directory is full")
 
 
-def is_migrated(connection: Connection) -> bool:
-    """Whether a daemon of this version has been started on the database; a cluster's always is."""
-    if not isinstance(connection, sqlite3.Connection):
-        return True
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version >= len(MIGRATIONS)
-
-
 def _connect(path: Path, **options: Any) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=_Connection, **options)
 
@@ -279,6 +269,7 @@ _OF_ONE_CALL = {
 }
 """Result codes about one statement or its values; the others are about the database file or its disk."""
 
+_START_ONCE = "start this version's daemon once"
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -288,6 +279,8 @@ def store_error(path: Path, error: Exception) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StoreFull(str(path), str(error), "make room on the disk that holds state_dir")
+    if str(error).startswith(("no such column", "no such table")):
+        return StoreUnusable(str(path), f"was made by an older dropscribe ({error})", _START_ONCE)
     if code in _LOCKED:
         return StoreBusy(str(path), str(error), "find who has it open (fuser), and end that")
     if code in _DAMAGED:

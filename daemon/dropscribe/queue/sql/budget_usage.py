@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Account, day_of, first_day, turn_after
-from dropscribe.queue.embedded.store import is_migrated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +34,7 @@ def read_accounts(
     db: Connection, budgets: Mapping[Scope, Budget], zone: tzinfo | None, now: float
 ) -> list[Account]:
     """An account for each limit, of the day or month that *now* (Unix seconds) is in."""
-    if not budgets or not is_migrated(db):
+    if not budgets:
         return []
     today = day_of(now, zone)
     limits = [(scope, *limit) for scope, budget in budgets.items() for limit in budget.limits]

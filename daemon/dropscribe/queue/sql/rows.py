@@ -20,7 +20,6 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.core.retry import REUSED
-from dropscribe.queue.embedded.store import is_migrated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -188,7 +187,6 @@ def read_recent_starts(db: Connection, since: float) -> list[tuple[str, float]]:
 
 def read_attempts(db: Connection, job_id: int) -> list[Attempt]:
     """Every attempt of one job, oldest first."""
-    refused = "refused" if is_migrated(db) else "0"  # `why` may ask before the new daemon has started
-    columns = f"at, provider, seconds, status, code, reason, counted, {refused}"
+    columns = "at, provider, seconds, status, code, reason, counted, refused"
     found = db.execute(f"SELECT {columns} FROM attempts WHERE job_id = ? ORDER BY id", (job_id,))
     return [Attempt(*row[:6], *map(bool, row[6:])) for row in found]

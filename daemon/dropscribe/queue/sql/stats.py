@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import LIVE_STATES, JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
-from dropscribe.queue.embedded.store import is_migrated
 from dropscribe.queue.model import NOT_MOVABLE, FolderStats, NodeStats, Stats
 from dropscribe.queue.sql import hold_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
@@ -62,8 +61,8 @@ def read_live_counts(db: Connection) -> dict[str, int]:
 
 
 def read_current_pauses(db: Connection, now: float) -> dict[str, Pause]:
-    """Pauses that last, by provider; none where no daemon of this version has been started."""
-    pauses = hold_rows.read_pauses(db) if is_migrated(db) else {}
+    """Pauses that last, by provider."""
+    pauses = hold_rows.read_pauses(db)
     return {name: pause for name, pause in pauses.items() if pause.until > now}
 
 
@@ -75,11 +74,9 @@ def has_live_job(db: Connection, folder: str, path: bytes) -> bool:
 
 def _read_folder(db: Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> FolderStats:
     counts = dict(db.execute("SELECT state, n FROM counts WHERE folder = ?", (folder,)).fetchall())
-    at_provider, at_provider_since = 0, None
-    if is_migrated(db):  # `status` may ask before the new daemon has started
-        at_provider, at_provider_since = db.execute(
-            f"SELECT count(*), min(remote_at) FROM jobs WHERE {rows.AT_PROVIDER} AND folder = ?", (folder,)
-        ).fetchone()
+    at_provider, at_provider_since = db.execute(
+        f"SELECT count(*), min(remote_at) FROM jobs WHERE {rows.AT_PROVIDER} AND folder = ?", (folder,)
+    ).fetchone()
     assigned = _read_assigned(db, folder, counts.get("queued", 0), now)
     waiting = _waiting(folder, assigned, plan, held)
     publishing = counts.get("transcribed", 0) + counts.get("rejected", 0)

@@ -12,6 +12,7 @@ from dropscribe.app.housekeeping import MOST_TRIES, delete_due
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.budget import Budget, Limit
+from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.text.printing import utc_text
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
@@ -213,6 +214,25 @@ async def test_a_budget_is_exceeded_by_no_more_files_than_there_are_slots(tmp_pa
         await house.rest()
         assert (await house.stats()).held == 6 - len(house.listener.files)
     assert len(desk.created) == 2
+
+
+async def test_a_held_provider_that_is_tried_now_is_asked_for_its_jobs(tmp_path, emulator, desk):
+    """By a reload with a new key, or the page's button; where no other file waits, nothing was tried."""
+    desk.polls = 0
+    async with house_at(emulator, tmp_path) as house:
+        emulator.fail(None, None, Fault(status=401, body={"error": "no"}))
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.holds)
+
+        async def is_put_off():
+            return await house.store.do(
+                lambda db: db.execute("SELECT 1 FROM jobs WHERE code <> ''").fetchall()
+            )
+
+        await house.until(is_put_off)
+        house.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, "main"))
+        await house.until(lambda: house.listener.files)
+    assert len(desk.created) == 1
 
 
 async def test_a_poll_that_was_refused_is_tried_at_once_after_a_restart(tmp_path, emulator, desk):

@@ -177,7 +177,7 @@ class Holds:
         """
         if hold := self._holds.get(scope):
             due = self._holds[scope] = replace(hold, next_probe_at=self._database.now())
-            self._database.post(lambda db: hold_rows.write_hold(db, due))
+            self._database.post(lambda db: hold_rows.write_probe(db, due))
         if scope.kind is ScopeKind.PROVIDER:
             self._rates.cut_pause(scope.name)
         self._database.signals.wake.set()

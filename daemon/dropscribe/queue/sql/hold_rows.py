@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.queue.model import Pause
 from dropscribe.queue.sql.database import upsert
+from dropscribe.queue.sql.rows import AT_PROVIDER
 
 if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
@@ -17,6 +18,15 @@ def write_hold(db: Connection, hold: Hold) -> None:
     """Insert or replace one hold."""
     row = asdict(hold)
     upsert(db, "holds", "kind, name", row.pop("scope") | row)
+
+
+def write_probe(db: Connection, hold: Hold) -> None:
+    """Write *hold*, which is probed now; failed polls of its provider's jobs are repeated then too."""
+    write_hold(db, hold)
+    if hold.scope.kind is ScopeKind.PROVIDER:
+        now = hold.next_probe_at
+        put_off = f"{AT_PROVIDER} AND code <> '' AND provider = ? AND due_at > ?"
+        db.execute(f"UPDATE jobs SET due_at = ? WHERE {put_off}", (now, hold.scope.name, now))
 
 
 def end_hold(db: Connection, scope: Scope, now: float) -> None:

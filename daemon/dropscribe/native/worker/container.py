@@ -148,7 +148,7 @@ def default_track(container: Any) -> int:
 
 
 def _has_mark(stream: Any, name: str) -> bool:
-    disposition = getattr(stream, "disposition", None)  # PyAV has it from 14 on
+    disposition = getattr(stream, "disposition", None)  # PyAV has it from 14.1 on
     return disposition is not None and bool(disposition & getattr(av.stream.Disposition, name))
 
 

@@ -4,7 +4,7 @@ A stretch is about a second of sound: floats in ±1, one row a channel, at the t
 the track's clock are filled with silence; after a long one the next stretch begins later.
 
 Guarantees: bounded memory at any length (a survey takes 40 bytes a second); every sample is a finite number;
-PyAV 12 to 19 and newer.
+PyAV 13 to 19 and newer (12 decodes no more than 8 channels).
 """
 
 from __future__ import annotations

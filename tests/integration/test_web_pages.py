@@ -153,7 +153,7 @@ async def test_the_overview_names_all_that_is_wrong(scene, monkeypatch):
         "folder calls: <open>.wav stays open for writing and is not written to; 'why FILE' tells more",
         "folder calls: 1 file cannot be moved; because: Permission denied",
         "folder calls: 1 file failed; 'list --failed' names them",
-        "folder gone is not in the config any more, where 1 file of it wait",
+        "folder gone is not in the config any more, and 1 file of it cannot go on",
     ):
         assert words in told
         assert words[0].upper() + words[1:] in text

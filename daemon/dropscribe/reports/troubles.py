@@ -58,7 +58,7 @@ def troubles_of(document: Mapping[str, Any], now: float) -> Iterator[Trouble]:
         yield from _folder_troubles(name, folder, now)
     for name, count in document["removed_folders"].items():
         waiting = plural(count, "file")
-        words = f"folder {name} is not in the config any more, where {waiting} of it wait; add it again"
+        words = f"folder {name} is not in the config any more, and {waiting} of it cannot go on; add it again"
         yield Trouble(words)
 
 

@@ -54,6 +54,16 @@ def test_plan_counts_with_the_provider_that_takes_the_file(tmp_path, capsys):
     assert files["small.wav"]["provider"] == "main"
 
 
+def test_plan_says_how_many_files_it_has_opened(tmp_path, capsys, monkeypatch):
+    """One beyond the limit is judged by its name."""
+    monkeypatch.setattr("dropscribe.cli.commands.plan.MOST_OPENED", 1)
+    scene = Scene(tmp_path, CHAIN)
+    scene.drop("first.wav", wav_bytes(1))
+    scene.drop("second.wav", wav_bytes(2))
+    assert scene.run("plan") == 0
+    assert "1 file opened, 1 judged by name alone." in capsys.readouterr().out
+
+
 def test_plan_names_the_provider_that_a_file_is_assigned_to(tmp_path, capsys):
     """The first one has refused it."""
     scene = Scene(tmp_path, CHAIN)

@@ -178,7 +178,7 @@ def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], planner: 
     if unknown:
         yield f"\nThe length of {plural(unknown, 'file')} is not known."
     if planner.skipped:
-        yield f"{plural(planner.opened, 'file')} were opened, {planner.skipped:,} judged by name alone."
+        yield f"{plural(planner.opened, 'file')} opened, {planner.skipped:,} judged by name alone."
 
 
 def _files_table(files: Sequence[dict[str, Any]]) -> str:

@@ -236,14 +236,16 @@ class Daemon:
         return PageSource(lambda: self.config, self.report.status, self.engine, sending, token)
 
     async def _until_nothing_more(self) -> None:
-        # Settling is asked first: a file that settles before the second look is in the queue by then.
-        while not self.stop.is_set() and (
-            self.inboxes.is_settling()
-            or await self._can_go_on()
-            # A hard link waits for the job of the same file, and is queued soon after that job has ended.
-            or (self.inboxes.has_hard_link_waiting() and await self._count_live() == 0)
-        ):
+        while not self.stop.is_set() and await self._has_more():
             await self._wait_for_stop(_LOOK_SECONDS)
+
+    async def _has_more(self) -> bool:
+        # The inboxes are asked first: a file that settles before the queue is asked is in the queue by then.
+        is_settling, has_hard_link = self.inboxes.is_settling(), self.inboxes.has_hard_link_waiting()
+        if is_settling or await self._can_go_on():
+            return True
+        # A hard link waits for the job of the same file, and is queued soon after that job has ended.
+        return has_hard_link and await self._count_live() == 0
 
     async def _count_live(self) -> int | None:
         """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""

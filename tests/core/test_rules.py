@@ -107,6 +107,13 @@ def test_the_reason_names_the_program(path, program):
     assert program in patterns().reason_not_taken(path)
 
 
+def test_asterisks_recordings_of_every_rate_are_taken():
+    """Its suffix names the rate; without a number it is 8 kHz."""
+    patterns = FilePatterns(DEFAULT_INCLUDE, (), recursive=True)
+    rates = ("", 12, 16, 24, 32, 44, 48, 96, 192)
+    assert all(patterns.takes(f"call.sln{rate}".encode()) for rate in rates)
+
+
 @pytest.mark.parametrize("suffix", [b".part", b".tmp", b"~"])
 def test_temporary_names_are_not_taken_even_if_included(suffix):
     """An include of everything does not include what somebody is still writing."""

@@ -19,8 +19,8 @@ from dropscribe.core.text.printing import path_text
 
 _AUDIO_AND_VIDEO = (
     b"3ga 8svx aac ac3 adts aif aifc aiff alac amr ape au awb caf dss ds2 dts eac3 flac gsm loas m4a m4b m4p"
-    b" m4r mka mlp mp1 mp2 mp3 mpa mpc mpga oga ogg opus pcm qcp ra ram raw rf64 sln snd spx tta voc vox w64"
-    b" wav wave weba wma wv"
+    b" m4r mka mlp mp1 mp2 mp3 mpa mpc mpga oga ogg opus pcm qcp ra ram raw rf64 sln sln12 sln16 sln24"
+    b" sln32 sln44 sln48 sln96 sln192 snd spx tta voc vox w64 wav wave weba wma wv"
     b" 3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ogx qt rm rmvb ts vob webm"
     b" wmv"
 )

@@ -104,6 +104,23 @@ def test_all_leaves_the_other_folders_below_failed_alone(scene, others):
     assert any(path.endswith("sub/call.wav") for path in tree(scene.root / "inbox"))
 
 
+def test_one_rules_failed_folder_may_be_a_sub_folder_of_anothers(scene):
+    """Each takes what the error files give to it; a recording that nothing names stays."""
+    scene.config.write_text(CONFIG.partition("folders:")[0])
+    with scene.config.open("a") as config:
+        config.write("folders:\n  calls: {inbox: inbox, failed: failed, provider: main}\n")
+        config.write("  memos: {inbox: memos, failed: failed/b, done: memos-done, provider: main}\n")
+    (scene.root / "memos").mkdir()
+    fail(scene, "b/call.wav")
+    fail(scene, "b/memo.wav", folder="memos")
+    scene.drop("b/unknown.wav", CONTENT, part="failed")
+    assert scene.run("retry", "--folder", "calls") == 0
+    assert tree(scene.root / "inbox") == {"b/call.wav"}
+    assert tree(scene.root / "failed") == {"b/memo.wav", "b/memo.error.json", "b/unknown.wav"}
+    assert scene.run("retry", "--folder", "memos") == 0
+    assert (scene.root / "failed/b/unknown.wav").exists()
+
+
 def test_one_folder_by_name(scene):
     """``--folder`` takes that rule's files; a name that is not there is told with what was meant."""
     fail(scene, "a.wav")

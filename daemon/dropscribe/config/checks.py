@@ -176,8 +176,8 @@ class _RuleChecks(Place):
             if self.real[self.rule.done] == self.real[other.failed]:
                 is_own = other.name == self.rule.name
                 key = "failed" if is_own and self.line_of("failed") else "done"
-                message = f"is the failed folder of '{other.name}' too"
-                message = "done and failed are one folder" if is_own else message
+                of_other = f"is the failed folder of '{other.name}' too"
+                message = "done and failed are one folder" if is_own else of_other
                 self.report(key, message, "give each a folder of its own")
 
     def _check_patterns(self) -> None:

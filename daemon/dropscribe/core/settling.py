@@ -32,9 +32,8 @@ WRITER_FIRST_SECONDS = 5.0
 WRITER_MAX_SECONDS = 60.0
 IDLE_WRITER_SECONDS = 300.0
 """A file that has a writer but no change for this long is reported; with ``ignore_writers`` it is taken."""
-LATE_CHANGE_MAX_SECONDS = (
-    900.0  # longest quiet time of a file that changes again and again after it was taken
-)
+LATE_CHANGE_MAX_SECONDS = 900.0
+"""Longest quiet time of a file that changes again and again after it was taken."""
 
 
 class Lease(enum.Enum):

@@ -34,7 +34,8 @@ from dropscribe.files.beneath import closing, make_folder, open_file, open_folde
 
 log = structlog.get_logger()
 
-FIRST_BEAT_SECONDS = 5.0  # less than the quiet time of a file on such a file system: nothing is sent yet
+FIRST_BEAT_SECONDS = 5.0
+"""Less than a file's quiet time there, so nothing is sent yet; a rule's own `settle` may be shorter."""
 BEAT_SECONDS = 60.0
 STALE_SECONDS = 150.0
 WATCH_SECONDS = 15.0
@@ -90,7 +91,9 @@ class OwnerFile:
         Returns:
             Why the inbox is not ours, or "" if it is, or if it cannot be guarded at all.
         """
-        beat_seconds = backoff_seconds(FIRST_BEAT_SECONDS, self._record["beat"], BEAT_SECONDS)
+        beat_seconds = BEAT_SECONDS
+        if self._token is not None:  # else it writes none, and only looks
+            beat_seconds = backoff_seconds(FIRST_BEAT_SECONDS, self._record["beat"], BEAT_SECONDS)
         if now < self._looked_at + (WATCH_SECONDS if self._reason else beat_seconds):
             return self._reason
         open_own = open_folder if self._token is None else make_folder

@@ -45,9 +45,8 @@ THREADS_PER_FOLDER = 4
 TRANSCRIPTS_PER_FOLDER = 2
 """Transcripts in memory at once, each for a page: one of many hours takes 100 MiB there."""
 
-DETAILS_SECONDS = (
-    8.0  # for the files of one job; a page has two seconds more, and says why it has none of them
-)
+DETAILS_SECONDS = 8.0
+"""Limit for the files of one job; a page has two seconds more, and says why it has none of them."""
 
 _SAID = {
     "retried": "Back in the inbox: {n}.",

@@ -128,11 +128,8 @@ def _why_not_moved(place: Place, error: OSError) -> str:
     for folder in folders if isinstance(error, PermissionError) else ():
         if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
             return f"{show_path(folder)} may not be written by uid {os.geteuid()}; give it access"
-    return (
-        f"{error.strerror} ({show_path(os.fsencode(error.filename))})"
-        if error.filename
-        else str(error.strerror)
-    )
+    where = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
+    return f"{error.strerror}{where}"
 
 
 def _refuse(path: bytes, reason: str) -> bool:
@@ -192,8 +189,10 @@ class FailedFiles:
             raise OSError(errno.ENODEV, NOT_MOUNTED)
         ask_disk(root, lambda: os.path.lexists(root))
         rules = self._config.folders.values()
-        is_shared = sum(other.failed == rule.failed for other in rules) > 1
-        others = {self._config.state_dir, *(path for other in rules for path in other.paths.values())}
+        # One rule's failed folder may be a sub-folder of another's: both may have filed there.
+        own = rule.failed
+        is_shared = sum(f.is_relative_to(own) or own.is_relative_to(f) for f in (r.failed for r in rules)) > 1
+        others = {self._config.state_dir, *(path for other in rules for path in (other.inbox, other.done))}
         for path in _walk(root, {os.path.normpath(os.fsencode(other)) for other in others}):
             if path.endswith(ERROR_ENDING):
                 continue

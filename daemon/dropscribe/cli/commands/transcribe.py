@@ -74,8 +74,9 @@ def execute(options: argparse.Namespace) -> int:
             code = max(code, explain_file(os.fsencode(file), error))
             continue
         if rendered is None:
-            reason = f"the answer has no times, which {options.format} needs"
-            reason = reason if document["text"] else "the provider heard no words"
+            reason = "the provider heard no words"
+            if document["text"]:
+                reason = f"the answer has no times, which {options.format} needs"
             say(f"dropscribe: {show_path(os.fsencode(file))}: {reason}")
             code = max(code, exit_codes.SOME_FAILED)
         else:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from dropscribe.files.audio import snapshot_of
 from dropscribe.files.mounts import LeaseSupport, lease_support
 from dropscribe.intake.availability import TAKEN, TAKEN_BY_US, InboxRoot
 from dropscribe.intake.inbox import Inbox
+from dropscribe.intake.probe import ProbeResult
 from support.inboxes import Station, running, wait_until, wav
 
 DAY = 86_400.0
@@ -239,6 +241,48 @@ def test_min_age_counts_no_time_twice(inbox_dir, monkeypatch):
     station.run(20)
     assert station.paths == [b"a.wav"]
     station.close()
+
+
+def _append(path):
+    with path.open("ab") as file:
+        file.write(bytes(8))
+
+
+def _open_and_close(path):
+    path.open("ab").close()
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+@pytest.mark.parametrize("touch", [_append, _open_and_close])
+def test_a_change_ends_the_age_that_a_file_had_when_it_was_found(inbox_dir, monkeypatch, touch, is_watched):
+    """From then on it must be quiet for the whole of min_age, whether a hint or a look notices the change."""
+    path = inbox_dir / "old.wav"
+    path.write_bytes(wav())
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    source = {} if is_watched else {"open_source": lambda *_: None}
+    station = Station(inbox_dir, min_age_seconds=4200.0, **source)
+    station.run(300)
+    if touch is _open_and_close and not is_watched:
+        with path.open("ab"):
+            station.run(300)  # a look finds the writer
+    else:
+        touch(path)
+    station.run(4100)
+    assert station.paths == []
+    station.run(300)
+    assert station.paths == [b"old.wav"]
+    station.close()
+
+
+@pytest.mark.parametrize("leases", LeaseSupport)
+def test_a_file_has_an_age_only_where_this_machine_sets_its_times(tmp_path, leases):
+    """A server's clock may be hours off, and min_age would be over before the file has arrived."""
+    (tmp_path / "a.wav").write_bytes(wav())
+    snapshot = replace(snapshot_of(os.stat(tmp_path / "a.wav")), mtime_ns=0, ctime_ns=0)
+    mount = replace(mounts.MountCache().of(os.stat(tmp_path).st_dev, os.fsencode(tmp_path)), leases=leases)
+    probe = ProbeResult(snapshot, Lease.FREE, Completeness.COMPLETE, mount)
+    assert (probe.age_seconds > 0) == (leases is LeaseSupport.FULL)
 
 
 # Downloads

@@ -384,6 +384,11 @@ def test_a_vendors_key_goes_to_no_other_server():
             "'http://192.168.1.300:9000/v1' is not an http or https url",
         ),
         (
+            "type: openai, url: 'http://stt.example[::1]:9000/v1'",
+            "providers.p.url",
+            "'http://stt.example[::1]:9000/v1' is not an http or https url",
+        ),
+        (
             "type: openai, url: 'http://[v1.a]/v1'",
             "providers.p.url",
             "'http://[v1.a]/v1' is not an http or https url",

@@ -29,6 +29,15 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost" if address is None else address.is_loopback
 
 
+def is_exact_host(netloc: str, host: str) -> bool:
+    """Whether *netloc*, of a url without its login, is *host* and perhaps a port, for every url parser.
+
+    ``urlsplit`` drops what stands around brackets: its host of ``a.example[::1]+:`` is ``::1``.
+    """
+    name = f"[{host}]" if ":" in host else host
+    return re.fullmatch(rf"{re.escape(name)}(?::[0-9]*)?", netloc, re.IGNORECASE) is not None
+
+
 def parse_host_pattern(text: str) -> str:
     """A host of ``link_hosts`` or ``allowed_hosts``, lower case: a name, an address, or ``*.`` and a name.
 

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from dropscribe.core.hosts import HOST_NAME, is_address, matches_host
+from dropscribe.core.hosts import HOST_NAME, is_address, is_exact_host, matches_host
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -90,7 +90,8 @@ def check_link(url: str, hosts: Collection[str]) -> str:
         raise LinkRefused("the url holds a user or a password")
     if not host.isascii():
         raise LinkRefused("the url's host must be written in ASCII (xn--…)")
-    if not is_address(host) and not HOST_NAME.fullmatch(host):
+    is_name = is_address(host) or HOST_NAME.fullmatch(host)
+    if not is_name or not is_exact_host(parts.netloc, parts.hostname or ""):
         raise LinkRefused("the url's host is not a host name")
     if not any(matches_host(host, pattern) for pattern in hosts):
         raise LinkRefused(f"the rule's link_hosts does not list {host}")

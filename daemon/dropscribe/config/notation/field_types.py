@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from dropscribe.config.notation import quantities as q
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.budget import Limit
-from dropscribe.core.hosts import is_address, parse_host_pattern
+from dropscribe.core.hosts import is_address, is_exact_host, parse_host_pattern
 from dropscribe.core.requests.languages import is_language, language_tag
 from dropscribe.core.text.printing import did_you_mean
 
@@ -122,6 +122,7 @@ def parse_url(value: object) -> str:
         is_url = parts.scheme in {"http", "https"} and parts.port != 0 and " " not in text
         is_url = is_url and all(0 < len(label) <= 63 for label in host.removesuffix(".").split("."))
         is_url = is_url and (is_address(host) or not _LIKE_AN_ADDRESS.search(parts.netloc))
+        is_url = is_url and is_exact_host(parts.netloc.rpartition("@")[2], host)
     except ValueError:
         is_url = False
     if not is_url:

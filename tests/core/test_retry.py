@@ -42,6 +42,11 @@ def job_after(attempts, ambiguous, spent_seconds):
         (TemporaryFailure("http_429", retry_after_seconds=90.0), job_after(1, 0, 1.0), (90.0, False)),
         (TemporaryFailure("http_429", retry_after_seconds=1.0), job_after(1, 0, 1.0), (5.0, False)),
         (TemporaryFailure("http_429", retry_after_seconds=1e9), job_after(1, 0, 1.0), (3600.0, False)),
+        (
+            TemporaryFailure("http_429", retry_after_seconds=90.0, slows_provider=True),
+            job_after(1, 0, 1.0),
+            (5.0, False),
+        ),
         (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0 - 10), (10.0, False)),
         (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0), GiveUp("gave_up")),
         (AmbiguousFailure("no_answer"), job_after(1, 0, 1.0), (5.0, True)),

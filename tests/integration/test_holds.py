@@ -163,6 +163,26 @@ async def test_retry_after_slows_the_provider_and_not_only_the_file(tmp_path):
     assert house.listener.holds == []
 
 
+@pytest.mark.parametrize("asked_seconds", [3600.0, 20.0])
+async def test_a_long_pause_sends_files_to_the_next_of_a_list(tmp_path, asked_seconds):
+    """An hour is not waited for, also not by the file that was told of it; a few seconds are."""
+    busy = TemporaryFailure("busy", status=429, retry_after_seconds=asked_seconds, slows_provider=True)
+    script = {"first": ScriptedProvider([busy]), "second": ScriptedProvider()}
+    config = make_config(tmp_path, providers=_providers("first", "second"))
+    async with House(config, script) as house:
+        await house.drop("1.wav", b"1")
+        await house.until(lambda: house.engine.rates.pauses)
+        await house.drop("2.wav", b"2")
+        if asked_seconds > 60:
+            await house.until(lambda: len(house.listener.files) == 2)
+        else:
+            await house.rest()
+        assert not house.listener.holds
+
+    assert script["first"].calls == [b"1.wav"]
+    assert sorted(script["second"].calls) == ([b"1.wav", b"2.wav"] if asked_seconds > 60 else [])
+
+
 async def test_one_file_that_is_always_answered_503_does_not_stop_the_others(tmp_path):
     """Its own waits grow with its attempts; the pause of the provider stays short."""
 

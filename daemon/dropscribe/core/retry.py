@@ -91,8 +91,13 @@ def decide_after(
     if left_seconds <= 0:
         return GiveUp("gave_up")
     wait_seconds = retry_wait_seconds(limits, job.attempts, jitter)
-    if isinstance(error, TemporaryFailure) and error.retry_after_seconds is not None:
-        wait_seconds = max(wait_seconds, min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS))
+    asked_seconds = None
+    if isinstance(error, TemporaryFailure) and not error.slows_provider:
+        asked_seconds = (
+            error.retry_after_seconds
+        )  # else its provider is paused: another one may take the file
+    if asked_seconds is not None:
+        wait_seconds = max(wait_seconds, min(asked_seconds, LONGEST_RETRY_AFTER_SECONDS))
     else:  # the last attempt is made when the time is up, not up to an hour earlier
         wait_seconds = min(wait_seconds, left_seconds)
     attempt, spent_seconds = replace(ended, ambiguous=is_ambiguous), ended.seconds + wait_seconds

@@ -180,11 +180,8 @@ class Failures:
             return None
         rule = claim.rule
         refused = {provider for provider, _ in await self.results.refusals(claim)} | {claim.job.provider}
-        holds, held = self.queue.holds, set()
-        if rule.fallback == "both":
-            scopes = [Scope(ScopeKind.PROVIDER, name) for name in rule.providers]
-            held = {each.name for each in scopes if holds.get(each) is not None or holds.is_stopped(each)}
-        following = next_after_refusal(rule.providers, refused, held)
+        passed_over = self.queue.holds.passed_over() if rule.fallback == "both" else ()
+        following = next_after_refusal(rule.providers, refused, passed_over)
         if following is None:
             return None
         return Retry(0.0, error.code, error.reason, replace(ended, refused=True), ended.seconds, following)

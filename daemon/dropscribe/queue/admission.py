@@ -234,5 +234,5 @@ class Admission:
         ]
 
     def _routes(self, provider: str, closed: Collection[str]) -> tuple[Route, ...]:
-        held = self.holds.names(ScopeKind.PROVIDER)
-        return tuple(routes_for(provider, self.plan.chains, held, closed, self.plan.strict_order))
+        passed_over, plan = self.holds.passed_over(), self.plan
+        return tuple(routes_for(provider, plan.chains, passed_over, closed, plan.strict_order))

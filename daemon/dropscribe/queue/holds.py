@@ -216,6 +216,12 @@ class Holds:
             scope.name for scope in self._stops if scope.kind is kind and self.is_stopped(scope)
         }
 
+    def passed_over(self) -> set[str]:
+        """Names of the providers whose files go to the next of a list: long pauses count as holds there."""
+        now = self._database.now()
+        paused = {name for name, pause in self._rates.pauses.items() if pause.is_long_at(now)}
+        return self.names(ScopeKind.PROVIDER) | paused
+
     def held(self, kind: ScopeKind) -> set[str]:
         """Names of the providers or folders that are held."""
         return {scope.name for scope in self._holds if scope.kind is kind}

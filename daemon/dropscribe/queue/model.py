@@ -54,6 +54,10 @@ class Pause:
     since: float
     until: float
 
+    def is_long_at(self, now: float) -> bool:
+        """Whether it lasts, and is so long in all that other providers of a list take its files meanwhile."""
+        return self.until > now and self.until - self.since >= LONG_PAUSE_SECONDS
+
 
 def probes_at(hold: Hold, pause: Pause | None) -> float:
     """Unix seconds of a held provider's next probe: a pause of the provider delays it."""
@@ -68,6 +72,7 @@ REOPENED = "writer"
 
 STUCK = "publishing"  # Cause to close a folder whose places refuse its files
 HANGS = "hangs"  # Cause to close a folder whose disk does not answer
+LONG_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 
 

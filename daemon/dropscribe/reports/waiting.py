@@ -13,7 +13,7 @@ from dropscribe.queue.sql.stats import read_current_pauses
 from dropscribe.reports.wording import plural, time_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from dropscribe.config.model import FolderRule
     from dropscribe.core.model import Hold
@@ -68,7 +68,8 @@ def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> list[s
     elif record.code == NOT_MOVABLE:
         words.append(f"it could not be moved, and nothing was sent: {record.reason}")
     takes_its_turn = not words
-    if provider := _provider_of(record.pin, rule, view):
+    paused = {name for name, pause in pauses.items() if pause.is_long_at(now)}
+    if provider := _provider_of(record.pin, rule, view, paused) or _provider_of(record.pin, rule, view):
         words += _provider_words(provider, pauses.get(provider), view)
     words += [f"{tried.provider} refused it ({tried.code})" for tried in record.tries if tried.refused]
     if takes_its_turn:
@@ -116,9 +117,9 @@ def holds_on(pin: str, rule: FolderRule, view: QueueView) -> list[Hold]:
     return [view.holds[scope] for scope in scopes if scope in view.holds]
 
 
-def _provider_of(pin: str, rule: FolderRule, view: QueueView) -> str | None:
-    """The provider that the job goes to; None if it waits for a hold or a release."""
-    held = {scope.name for scope in view.holds if scope.kind is ScopeKind.PROVIDER}
+def _provider_of(pin: str, rule: FolderRule, view: QueueView, paused: Collection[str] = ()) -> str | None:
+    """The provider that the job goes to, none of *paused*; None if it waits for a hold or a release."""
+    held = {scope.name for scope in view.holds if scope.kind is ScopeKind.PROVIDER}.union(paused)
     return provider_for(pin, rule.providers, held, is_strict=rule.fallback == "refused")
 
 

@@ -243,6 +243,24 @@ def test_min_age_counts_no_time_twice(inbox_dir, monkeypatch):
     station.close()
 
 
+def test_a_wait_counts_from_the_arrival_also_after_a_restart(inbox_dir, monkeypatch):
+    """The oldest waiting file is no younger because the daemon looks at it for the first time."""
+    path = inbox_dir / "old.wav"
+    path.write_bytes(wav())
+    arrived_at = time.time() - 3600.0
+    monkeypatch.setattr(ProbeResult, "age_seconds", 3600.0)
+    station = Station(inbox_dir, min_age_seconds=7200.0)
+    station.run(10)
+    assert station.state.oldest_settling_at == pytest.approx(arrived_at, abs=30)
+    os.utime(path)  # it came before it was touched
+    station.run(10)
+    assert station.state.oldest_settling_at == pytest.approx(arrived_at, abs=30)
+    station.run(7200)
+    (job,) = station.queue.taken
+    assert job.received_at == pytest.approx(arrived_at, abs=30)
+    station.close()
+
+
 def _append(path):
     with path.open("ab") as file:
         file.write(bytes(8))

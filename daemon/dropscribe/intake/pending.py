@@ -55,7 +55,8 @@ class Entry:
     snapshot: FileSnapshot | None = None  # Of the last look, or None before the first
     deadline: float = 0.0  # Monotonic time of the next look; 0 while none is planned
     is_fresh: bool = True  # A hint came since the last look, so that a change is expected
-    first_seen_at: float = field(default_factory=time.time)  # Unix seconds
+    # Unix seconds when it was noticed; of a file that was found at rest, its last change before that.
+    received_at: float = field(default_factory=time.time)
     seen: Seen = Seen.FOUND
     cause: Cause = Cause.FIRST_LOOK
     needed_seconds: float = 0.0  # Quiet time that the file needs, where :attr:`cause` is a quiet time
@@ -70,6 +71,7 @@ class Entry:
         if result.snapshot != self.snapshot:
             if self.snapshot is None:  # the first look may come long after the file was noticed
                 self.age_seconds = max(0.0, result.age_seconds - (now - self.changed_at))
+                self.received_at -= self.age_seconds
             else:
                 self.changed_at, self.age_seconds = now, 0.0
                 if not self.is_fresh:
@@ -209,7 +211,7 @@ class InboxState:
     found_without_hint: int = 0  # Files found by a listing without a hint, after the first listing
     overflows: int = 0  # How often hints were lost
     file_system: str = ""  # "ext4", "nfs4", …; "" until it is known
-    oldest_settling_at: float | None = None  # Unix seconds when the oldest waiting file was first seen
+    oldest_settling_at: float | None = None  # ``received_at`` of the oldest waiting file
 
 
 def take_snapshot(scanner: Scanner) -> InboxState:
@@ -237,5 +239,5 @@ def take_snapshot(scanner: Scanner) -> InboxState:
         found_without_hint=scanner.found_without_hint,
         overflows=scanner.overflows,
         file_system=mount.name if mount else "",
-        oldest_settling_at=min((entry.first_seen_at for entry in entries.values()), default=None),
+        oldest_settling_at=min((entry.received_at for entry in entries.values()), default=None),
     )

@@ -152,7 +152,7 @@ class Settler:
             self._context.rule.name,
             path,
             result.snapshot,
-            entry.first_seen_at,
+            entry.received_at,
             incomplete=verdict.incomplete,
             stable_inodes=result.mount.stable_inodes,
         )

@@ -56,7 +56,7 @@ class TranscriptFacts:
     params: Mapping[str, Any]  # of the config; an empty list stands for a removed one
     folder: str | None  # the rule's name; None outside any folder
     attempts: int  # attempts that counted, this one included
-    received_at: float  # when intake first saw the file, Unix seconds
+    received_at: float  # as ``NewJob.received_at``
     transcribed_at: float  # when the answer was whole, Unix seconds
     elapsed_seconds: float  # from the first byte sent to the whole answer
     refusals: Sequence[tuple[str, str]] = ()  # (provider, code) of earlier refusals, in order

@@ -31,7 +31,7 @@ _ENDED_STEPS = {
 
 def steps_of(record: JobRecord) -> Iterator[tuple[float, str, str]]:
     """The record of a job as a time line: time (Unix seconds), sentence and tone of each step."""
-    yield record.received_at, "It was seen in the inbox and settled.", ""
+    yield record.received_at, "It arrived in the inbox.", ""
     for attempt in record.tries:
         yield attempt.at, *_attempt_words(attempt)
     if record.ended_at is not None:

@@ -37,19 +37,19 @@ def job_after(attempts, ambiguous, spent_seconds):
 @pytest.mark.parametrize(
     ("error", "job", "verdict"),
     [
-        (TemporaryFailure("http_500"), job_after(1, 0, 1.0), (5.0, False)),
-        (TemporaryFailure("http_500"), job_after(3, 0, 30.0), (20.0, False)),
-        (TemporaryFailure("http_429", retry_after_seconds=90.0), job_after(1, 0, 1.0), (90.0, False)),
-        (TemporaryFailure("http_429", retry_after_seconds=1.0), job_after(1, 0, 1.0), (5.0, False)),
-        (TemporaryFailure("http_429", retry_after_seconds=1e9), job_after(1, 0, 1.0), (3600.0, False)),
+        (TemporaryFailure("http_500"), job_after(1, 0, 1.0), (5.0, "")),
+        (TemporaryFailure("http_500"), job_after(3, 0, 30.0), (20.0, "")),
+        (TemporaryFailure("http_429", retry_after_seconds=90.0), job_after(1, 0, 1.0), (90.0, "")),
+        (TemporaryFailure("http_429", retry_after_seconds=1.0), job_after(1, 0, 1.0), (5.0, "")),
+        (TemporaryFailure("http_429", retry_after_seconds=1e9), job_after(1, 0, 1.0), (3600.0, "")),
         (
             TemporaryFailure("http_429", retry_after_seconds=90.0, slows_provider=True),
             job_after(1, 0, 1.0),
-            (5.0, False),
+            (5.0, ""),
         ),
-        (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0 - 10), (10.0, False)),
+        (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0 - 10), (10.0, "")),
         (TemporaryFailure("http_500"), job_after(99, 0, 5 * 86400.0), GiveUp("gave_up")),
-        (AmbiguousFailure("no_answer"), job_after(1, 0, 1.0), (5.0, True)),
+        (AmbiguousFailure("no_answer"), job_after(1, 0, 1.0), (5.0, "p")),
         (AmbiguousFailure("no_answer"), job_after(3, 2, 1.0), GiveUp("no_answer")),
         (AudioRejected("too_long"), job_after(1, 0, 1.0), GiveUp("too_long")),
         (RuleRejected("bad_param"), job_after(1, 0, 1.0), PutOnHold(ScopeKind.FOLDER)),
@@ -57,9 +57,9 @@ def job_after(attempts, ambiguous, spent_seconds):
     ],
 )
 def test_the_verdict_follows_the_kind_of_the_error(error, job, verdict):
-    """Time is for temporary failures, tries for ambiguous ones; account trouble never ends a file."""
+    """Time is for temporary failures, tries at one provider for ambiguous ones; account trouble ends none."""
     found = decide_after(error, job, AttemptEnd(0.0), LIMITS, jitter=1.0)
-    assert ((found.after_seconds, found.attempt.ambiguous) if isinstance(found, Retry) else found) == verdict
+    assert ((found.after_seconds, found.assigned_provider) if isinstance(found, Retry) else found) == verdict
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))

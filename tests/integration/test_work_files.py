@@ -162,14 +162,14 @@ async def test_a_good_answer_after_bad_ones_is_counted(tmp_path):
 
 
 async def test_ambiguous_failures_end_after_max_ambiguous(tmp_path):
-    """A file whose answer never comes is not paid for without end."""
+    """A file whose answer never comes is not paid for without end; each attempt is counted, the last too."""
     script = ScriptedProvider([AmbiguousFailure("no_answer", "cut off")] * 9)
     async with House(make_config(tmp_path, retry={"max_ambiguous": 2}), {"main": script}) as house:
         await house.drop("call.wav")
         await house.rest()
         stats = await house.stats()
 
-    assert len(script.calls) == 2
+    assert (len(script.calls), stats.maybe_paid_twice) == (2, 2)
     assert read_json(tmp_path / "failed/call.error.json")["code"] == "no_answer"
     assert stats.failed == 1
 

@@ -86,7 +86,7 @@ class NewJob:
     folder: str  # the rule's name
     path: bytes  # relative to the rule's inbox
     snapshot: FileSnapshot  # as it was when it settled
-    # Unix seconds when intake first saw the file; of one that was at rest by then, its last change before that.
+    # Unix seconds when intake first saw the file; of one that was at rest, its last change before that.
     received_at: float
     incomplete: bool = False  # its own header says that data is missing (→ warning ``incomplete_audio``)
     stable_inodes: bool = True  # False on FUSE and network file systems, where inode numbers may change

@@ -6,7 +6,7 @@ Every exponential backoff of the daemon that counts failures uses :func:`backoff
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import (
@@ -100,10 +100,10 @@ def decide_after(
         wait_seconds = max(wait_seconds, min(asked_seconds, LONGEST_RETRY_AFTER_SECONDS))
     else:  # the last attempt is made when the time is up, not up to an hour earlier
         wait_seconds = min(wait_seconds, left_seconds)
-    attempt, spent_seconds = replace(ended, ambiguous=is_ambiguous), ended.seconds + wait_seconds
+    spent_seconds = ended.seconds + wait_seconds
     # After an ambiguous attempt a file stays with its provider: it may have been paid for there.
     provider = job.provider if is_ambiguous else ""
-    return Retry(wait_seconds, error.code, error.reason, attempt, spent_seconds, provider)
+    return Retry(wait_seconds, error.code, error.reason, ended, spent_seconds, provider)
 
 
 def crash_wait_seconds(limits: RetryLimits, crashes: int) -> float:

@@ -247,7 +247,13 @@ class Attempts:
 
     async def _failed(self, claim: Claim, failure: ProviderError, seconds: float) -> Outcome:
         reached("answered")
-        ended = AttemptEnd(seconds, failure.status, failure.code, failure.reason)
+        ended = AttemptEnd(
+            seconds,
+            failure.status,
+            failure.code,
+            failure.reason,
+            ambiguous=isinstance(failure, AmbiguousFailure),
+        )
         self.reporter.attempt_ended(claim.job, ended)
         return await self.failures.outcome_of(claim, failure, ended)
 

@@ -176,6 +176,9 @@ def end_attempt(db: Connection, job: Job, ended: AttemptEnd | None) -> None:
         f" WHERE {_RUNNING}",
         (ended.seconds, ended.status, ended.code, ended.reason, ended.counted, ended.refused, job.id),
     )
+    if ended.ambiguous:
+        db.execute("UPDATE jobs SET ambiguous = ambiguous + 1 WHERE id = ?", (job.id,))
+        increment_count(db, job.folder, MAYBE_PAID_TWICE)
 
 
 def read_recent_starts(db: Connection, since: float) -> list[tuple[str, float]]:

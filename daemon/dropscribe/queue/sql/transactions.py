@@ -75,17 +75,16 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry, *, crashes: i
         job,
         JobState.QUEUED,
         "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?, attempts = ?,"
-        " ambiguous = ambiguous + ?, internal_errors = internal_errors + ?, crashes = ?,"
-        " code = ?, reason = ?",
+        " internal_errors = internal_errors + ?, crashes = ?, code = ?, reason = ?",
         (
             *(due_at, retry.assigned_provider, retry.spent_seconds),
             # Counted here: the database refuses a sum that it cannot hold, and one row would end each start.
-            *(max(0, job.attempts - (not ended.counted)), int(ended.ambiguous), int(ended.internal)),
+            *(max(0, job.attempts - (not ended.counted)), int(ended.internal)),
             *(min(crashes, _MOST_CRASHES), retry.code, retry.reason),
         ),
     )
     rows.end_attempt(db, job, retry.attempt)
-    if ended.ambiguous or crashes:
+    if crashes:
         rows.increment_count(db, job.folder, rows.MAYBE_PAID_TWICE)
 
 

@@ -330,8 +330,11 @@ async def test_a_proxy_that_falls_silent_is_not_waited_for_without_end(tmp_path,
     server_tls, client_tls = certified(tmp_path)
     monkeypatch.setattr(connections, "trusted", lambda: client_tls)
 
-    def ended_unseen(_):
+    async def ended_unseen(*_, **__):
+        monkeypatch.setattr(Stream, "write", write)  # of the next connection
         raise httpcore.ConnectionNotAvailable
+
+    write = Stream.write
 
     async def proxy(reader, writer):
         await (reader.read() if tunnel.heads else tunnel(reader, writer))
@@ -346,7 +349,7 @@ async def test_a_proxy_that_falls_silent_is_not_waited_for_without_end(tmp_path,
         url = f"https://localhost:{port}/"
         assert (await _posted(transport, url)).body == b"{}"
         monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
-        monkeypatch.setattr(Stream, "_begin_request", ended_unseen)
+        monkeypatch.setattr(Stream, "write", ended_unseen)
         with pytest.raises(TemporaryFailure) as raised:
             await asyncio.wait_for(_posted(transport, url), 10)
     assert raised.value.code == "timeout"

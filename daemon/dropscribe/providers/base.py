@@ -35,7 +35,6 @@ class Transcriber(Protocol):
             ProviderUnusable: Key, credit, endpoint, model; says nothing about the file.
             AudioChanged: The file shrank while it was being sent.
         """
-        ...
 
 
 class Provider(Transcriber, Protocol):
@@ -46,11 +45,9 @@ class Provider(Transcriber, Protocol):
 
         Returns the result in a few words, for ``check --online``; raises as :meth:`transcribe`.
         """
-        ...
 
     async def close(self) -> None:
         """Close connections and unload models. Safe to call twice."""
-        ...
 
 
 class LinkProvider(Protocol):
@@ -58,7 +55,6 @@ class LinkProvider(Protocol):
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
         """Have the audio at *url* fetched and transcribed, once; raises as :meth:`Provider.transcribe`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +71,18 @@ class JobProvider(Provider, Protocol):
 
     async def start_job(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> str:
         """Upload *audio* and create a job; returns the job's id. Raises as :meth:`Provider.transcribe`."""
-        ...
 
     def poll_seconds(self, age_seconds: float) -> float:
         """The wait before the next poll of a job that is *age_seconds* old."""
-        ...
 
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
         """Ask for the result of a job; sends no audio.
 
         Raises ProviderError if the job is over without one: it failed, or the provider does not know it.
         """
-        ...
 
     async def delete_job(self, job_id: str) -> None:
         """Delete a job and its audio at the provider; a job that is gone already is no error.
 
         Raises ProviderError if it could not be deleted now.
         """
-        ...

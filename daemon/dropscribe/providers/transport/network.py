@@ -132,7 +132,10 @@ class Stream(httpcore.AsyncNetworkStream):
         # The head goes alone: if the server has just closed, that is seen before the body is sent whole.
         is_further = self._is_answer_read
         if is_further:
-            self._begin_request()
+            self._take_in()
+            if self._unread or self._is_over:  # bytes beyond the last answer, or its end
+                raise httpcore.ConnectionNotAvailable
+            self._expect_answer()
         rest = memoryview(buffer)
         while rest:
             if not is_further:
@@ -141,13 +144,6 @@ class Stream(httpcore.AsyncNetworkStream):
                     raise httpcore.WriteError("the server answered or closed before the request was sent")
             piece, rest, is_further = rest[:PIECE_BYTES], rest[PIECE_BYTES:], False
             await self._send(self._encrypted(piece), timeout)
-
-    def _begin_request(self) -> None:
-        """Begin another request, unless bytes have arrived since the last answer."""
-        self._take_in()
-        if self._unread or self._is_over:
-            raise httpcore.ConnectionNotAvailable
-        self._expect_answer()
 
     def _expect_answer(self) -> None:
         self._answer, self._is_answer_read = _Answer(), False

@@ -30,7 +30,7 @@
     if (busy) { again = true; return; }
     busy = true;
     try {
-      const answer = await fetch(location.href, { headers: { "X-Requested-With": "refresh" } });
+      const answer = await fetch(location.href);
       if (answer.ok && !answer.redirected) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         version = fresh.documentElement.dataset.version;

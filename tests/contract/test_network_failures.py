@@ -161,15 +161,15 @@ async def test_nobody_there_is_temporary(bench, host):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "reason"),
+    ("scheme", "connect_seconds", "reason"),
     [
-        ("http", "no whole answer within 0.5 s"),
-        ("https", "no TLS handshake with 127.0.0.1 within 0.3 s; the port may not speak https"),
+        ("http", 30.0, "no whole answer within 0.5 s"),
+        ("https", 2.0, "no TLS handshake with 127.0.0.1 within 2 s; the port may not speak https"),
     ],
 )
-async def test_a_server_that_says_nothing_is_named(bench, monkeypatch, scheme, reason):
+async def test_a_server_that_says_nothing_is_named(bench, monkeypatch, scheme, connect_seconds, reason):
     """The reason tells a handshake that does not come from an answer that does not."""
-    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(http, "CONNECT_SECONDS", connect_seconds)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/v1"
         error = await failure_of(bench.provider(url=url, timeout_seconds=0.5), bench.audio())

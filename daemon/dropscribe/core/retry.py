@@ -92,10 +92,9 @@ def decide_after(
         return GiveUp("gave_up")
     wait_seconds = retry_wait_seconds(limits, job.attempts, jitter)
     asked_seconds = None
+    # Where the provider is paused instead, another one of a list may take the file meanwhile.
     if isinstance(error, TemporaryFailure) and not error.slows_provider:
-        asked_seconds = (
-            error.retry_after_seconds
-        )  # else its provider is paused: another one may take the file
+        asked_seconds = error.retry_after_seconds
     if asked_seconds is not None:
         wait_seconds = max(wait_seconds, min(asked_seconds, LONGEST_RETRY_AFTER_SECONDS))
     else:  # the last attempt is made when the time is up, not up to an hour earlier

@@ -56,7 +56,7 @@ class Pause:
 
     def is_long_at(self, now: float) -> bool:
         """Whether it lasts, and is so long in all that other providers of a list take its files meanwhile."""
-        return self.until > now and self.until - self.since >= LONG_PAUSE_SECONDS
+        return self.until > now and self.until - self.since > LONG_PAUSE_SECONDS
 
 
 def probes_at(hold: Hold, pause: Pause | None) -> float:
@@ -72,7 +72,7 @@ REOPENED = "writer"
 
 STUCK = "publishing"  # Cause to close a folder whose places refuse its files
 HANGS = "hangs"  # Cause to close a folder whose disk does not answer
-LONG_PAUSE_SECONDS = 60.0
+LONG_PAUSE_SECONDS = 120.0  # a limit per minute asks for less
 LONGEST_PAUSE_SECONDS = 3600.0
 
 

@@ -61,6 +61,32 @@ def test_a_rule_renamed_while_nothing_runs_takes_over_its_files(site, vendor):
     assert status["folders"]["renamed"]["deferred"] == 1
 
 
+def test_why_knows_the_files_of_a_rule_that_has_left_the_config(site, vendor, tmp_path):
+    """One that waits, one that is done, and none that the queue has never seen."""
+    emulator, _till = vendor
+    done = site.drop("done.wav")
+    assert site.run_once() == 0
+    emulator.fail(Fault(status=503, headers={"Retry-After": "600"}))
+    waiting, new = site.drop("waiting.wav", b"other audio"), site.drop("sub/new.wav", b"new audio")
+    new.rename(tmp_path / "new.wav")
+    assert site.run_once() == 75
+    (tmp_path / "new.wav").rename(new)
+    config = site.config()
+    config["folders"] = {"others": config["folders"]["calls"] | {"inbox": str(tmp_path / "others/inbox")}}
+    (tmp_path / "others/inbox").mkdir(parents=True)
+    site.write_config(json.dumps(config))
+    told = site.ask("why", str(waiting))
+    assert (told["folder"], told["state"], len(told["attempts"])) == ("calls", "unavailable", 1)
+    assert told["words"] == [
+        "its folder calls is not in the config any more: it waits until the folder is there again"
+    ]
+    assert told["remedy"] == "add the folder calls again"
+    assert site.ask("why", str(new))["state"] == "unknown"
+    told = site.ask("why", str(site.done / done.name))
+    assert told["state"] == "done"
+    assert told["words"][0] == "its folder calls is not in the config any more"
+
+
 def test_a_start_that_fails_after_a_rename_can_be_undone(site, vendor):
     """The rows have the new name already; the old name takes them back."""
     emulator, _till = vendor

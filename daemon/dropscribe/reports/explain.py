@@ -19,6 +19,7 @@ from dropscribe.files.beneath import closing, open_root
 from dropscribe.intake.pending import FIRST_LOOK_WORDS
 from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
+from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.queue_reader import NOT_MOUNTED
@@ -56,6 +57,8 @@ class Explanation:
 def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None, Explanation]:
     """Explain *file* by the first rule that knows it, else by the innermost rule."""
     places = find_places(config, file)
+    if not places and (removed := _explain_removed(config, os.path.abspath(file), view)):
+        return None, removed
     if not places:
         inboxes = ", ".join(str(rule.inbox) for rule in config.folders.values())
         known = f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
@@ -70,6 +73,24 @@ def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None,
         doubts = doubts_about(place.rule, record.filed_here)
         explanation.words += [WARNING_WORDS.get(doubt, doubt) for doubt in doubts]
     return place, explanation
+
+
+def _explain_removed(config: Config, file: bytes, view: QueueView) -> Explanation | None:
+    """Explain a file of a rule that has left the config; None if the queue does not know it."""
+    if view.db is None:
+        return None
+    records = read_filed(view.db, file)
+    for folder, inbox in read_inboxes(view.db).items():
+        if file.startswith(root := os.fsencode(inbox) + b"/"):
+            records += read_records(view.db, folder, file.removeprefix(root))
+    record = next((record for record in records if record.folder not in config.folders), None)
+    if record is None:
+        return None
+    words = f"its folder {record.folder} is not in the config any more"
+    if not record.state.is_live:
+        return Explanation(record.state, [words, *_ended_words(record, view.now)], record=record)
+    waits = [f"{words}: it waits until the folder is there again", *_paid_words(record)]
+    return Explanation("unavailable", waits, f"add the folder {record.folder} again", record)
 
 
 def _explain_inbox(place: Place, view: QueueView) -> Explanation:

@@ -44,7 +44,7 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
     return {
         "schema": "dropscribe.why/1",
         "file": path_text(os.path.abspath(file)),
-        "folder": place.rule.name if place else None,
+        "folder": place.rule.name if place else record and record.folder,
         "in": place.part if place else None,
         "state": explanation.state,
         "words": explanation.words,

@@ -204,8 +204,7 @@ def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
     """
     # Text of any bytes; valid_text() would make two inboxes one.
     inboxes = {name: inbox.encode("utf-8", "backslashreplace").decode() for name, inbox in inboxes.items()}
-    found = db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?", (len(_INBOX), _INBOX))
-    stored = {name.removeprefix(_INBOX): inbox for name, inbox in found.fetchall()}
+    stored = read_inboxes(db)
     new = {inbox: name for name, inbox in inboxes.items() if stored.get(name) != inbox}
     renamed = {old: new[inbox] for old, inbox in stored.items() if old not in inboxes and inbox in new}
     for old in renamed:
@@ -213,6 +212,12 @@ def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
     for name, inbox in inboxes.items():
         upsert(db, "facts", "name", {"name": _INBOX + name, "value": inbox})
     return renamed
+
+
+def read_inboxes(db: Connection) -> dict[str, str]:
+    """Rule → its inbox as :func:`note_inboxes` stored it, of all rules that ever were; not in a cluster."""
+    found = db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ?", (len(_INBOX), _INBOX))
+    return {name.removeprefix(_INBOX): inbox for name, inbox in found.fetchall()}
 
 
 def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.budget import Budget, Limit
@@ -127,6 +128,25 @@ async def test_a_remote_job_of_a_removed_provider_goes_to_the_rules_own(tmp_path
     assert vendor.uploads == [b"call.wav"] * 2
     assert vendor.polls == []
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
+async def test_a_start_tells_of_the_files_at_a_provider_that_has_left_the_config(tmp_path, vendor):
+    """Or has another name: the log has a line for each file that is sent again, and it is counted."""
+    vendor.steps = [AtProvider("v-1", HOUR)]
+    old = {"old": ProviderConfig(name="old", type="openai", concurrency=1)}
+    async with House(make_config(tmp_path, providers=old), {"old": ScriptedProvider()}) as house:
+        await house.drop("call.wav")
+
+        async def is_at_provider():
+            return (await house.stats()).at_provider == 1
+
+        await house.until(is_at_provider)
+    with capture_logs() as lines:
+        async with House(make_config(tmp_path), {"main": ScriptedProvider()}) as house:
+            await house.until(lambda: house.listener.files)
+            assert (await house.stats()).maybe_paid_twice == 1
+    told = [line for line in lines if line["event"] == "job.provider_removed"]
+    assert [(line["path"], line["provider"]) for line in told] == [(b"call.wav", "old")]
 
 
 async def test_no_more_jobs_are_given_to_a_provider_than_it_may_have(tmp_path, vendor):

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import structlog
-
 from dropscribe.core.budget import day_of, stops_of
 from dropscribe.core.errors import StoreUnusable
 from dropscribe.core.model import ScopeKind
@@ -22,7 +20,7 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.embedded.dispatcher import EmbeddedDispatcher
 from dropscribe.queue.intake import ClusterIntake, EmbeddedIntake
-from dropscribe.queue.job_runner import JobRunner
+from dropscribe.queue.job_runner import JobRunner, log_abandoned
 from dropscribe.queue.model import REOPENED
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import (
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.embedded.store import Store
     from dropscribe.queue.model import AttemptJob, Plan, PublishJob, Stats
     from dropscribe.queue.sql.database import Connection
-
-log = structlog.get_logger()
 
 
 class Engine:
@@ -90,8 +86,7 @@ class Engine:
     async def clear_stale_assignments(self) -> None:
         """Free the jobs assigned to a provider that their folder's list no longer has; after a replan."""
         plan, now = self._admission.plan, self.now()
-        for job in await self.database.do(lambda db: transactions.clear_stale_assignments(db, plan, now)):
-            log.warning("job.provider_removed", folder=job.folder, path=job.path, provider=job.provider)
+        log_abandoned(await self.database.do(lambda db: transactions.clear_stale_assignments(db, plan, now)))
         await self._admission.recount_at_provider()
         self.signals.wake.set()
 

@@ -101,3 +101,9 @@ def log_interrupted(jobs: Sequence[Job]) -> None:
     """Log one line for each requeued job: its attempt may have been paid for."""
     for job in jobs:
         log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
+
+
+def log_abandoned(jobs: Sequence[Job]) -> None:
+    """Log one line for each job that was at a provider which has left the config: it is sent again."""
+    for job in jobs:
+        log.warning("job.provider_removed", folder=job.folder, path=job.path, provider=job.provider)

@@ -18,7 +18,7 @@ import structlog
 
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import model
-from dropscribe.queue.job_runner import log_interrupted
+from dropscribe.queue.job_runner import log_abandoned, log_interrupted
 from dropscribe.queue.sql import transactions
 from dropscribe.queue.sql.database import upsert
 
@@ -109,13 +109,15 @@ def session_name(node: str) -> str:
 async def recover_own(admission: Admission, node: str) -> None:
     """Requeue the jobs of an earlier process of this node; called at the start."""
 
-    def work(db: Connection) -> list[Job]:
+    def work(db: Connection) -> tuple[list[Job], list[Job]]:
         plan, now = admission.plan, admission.database.now()
-        transactions.clear_stale_assignments(db, plan, now)
+        abandoned = transactions.clear_stale_assignments(db, plan, now)
         delete_lost_tickets(db)
-        return _take_back(db, node, plan.retry, now)
+        return _take_back(db, node, plan.retry, now), abandoned
 
-    log_interrupted(await admission.database.do(work))
+    cut_off, abandoned = await admission.database.do(work)
+    log_interrupted(cut_off)
+    log_abandoned(abandoned)
     reached("recovered")
 
 

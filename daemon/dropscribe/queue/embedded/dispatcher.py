@@ -16,7 +16,7 @@ from dropscribe.core.model import ResultStored, Retry
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded.store import trouble_of_disk
-from dropscribe.queue.job_runner import log_interrupted
+from dropscribe.queue.job_runner import log_abandoned, log_interrupted
 from dropscribe.queue.model import POLLING_SLOTS
 from dropscribe.queue.sql import claims, hold_rows, rows, transactions
 
@@ -112,20 +112,21 @@ class EmbeddedDispatcher:
     async def _recover(self) -> None:
         admission = self._admission
 
-        def work(db: Connection) -> list[Job]:
-            cut_off = transactions.recover(db, admission.plan, self._database.now())
+        def work(db: Connection) -> tuple[list[Job], list[Job]]:
+            requeued = transactions.recover(db, admission.plan, self._database.now())
             # Probed at once: the restart may follow a new key or a repair, which the rows do not know.
             holds = [replace(hold, next_probe_at=self._database.now()) for hold in hold_rows.read_holds(db)]
             admission.holds.replace_holds(holds)
             admission.rates.recall(db)
             admission.in_flight.at_provider = rows.read_at_provider(db, admission.plan.chains)
-            return cut_off
+            return requeued
 
-        cut_off = await self._database.database.do(work)
+        cut_off, abandoned = await self._database.database.do(work)
         self._has_recovered = True
         reached("recovered")
         self._signals.news.set()  # the holds, pauses and rate limits of the run before
         log_interrupted(cut_off)
+        log_abandoned(abandoned)
 
     def _note_clock(self) -> None:
         """Notice a clock that was set back, by its distance to the monotonic one."""

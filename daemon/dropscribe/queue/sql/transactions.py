@@ -124,9 +124,12 @@ def requeue_all_interrupted(
     return cut_off
 
 
-def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
-    """Requeue the jobs that the end of the daemon interrupted; returns them."""
-    clear_stale_assignments(db, plan, now)
+def recover(db: Connection, plan: Plan, now: float) -> tuple[list[Job], list[Job]]:
+    """Requeue the jobs that the end of the daemon interrupted; returns them.
+
+    Returns also those on which a provider was working that has left the config.
+    """
+    abandoned = clear_stale_assignments(db, plan, now)
     cut_off = requeue_all_interrupted(db, plan.retry, now)
     # The restart may follow a new key or a repair: polls that failed are tried at once, as held ones are.
     put_off = f"{rows.AT_PROVIDER} AND code <> '' AND due_at > ?"
@@ -134,7 +137,7 @@ def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
     # After a clock was set back, no job waits for a time by the old clock.
     latest = now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds)
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {rows.LIVE} AND due_at > ?", (latest, latest))
-    return cut_off
+    return cut_off, abandoned
 
 
 _WAITS = {

@@ -25,6 +25,7 @@ from dropscribe.app.housekeeping import Housekeeping
 from dropscribe.cli.commands.status import render_status
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
+from dropscribe.core.text.printing import utc_text
 from dropscribe.files.audio import Progress
 from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports.explain import explain
@@ -37,7 +38,7 @@ from dropscribe.web.file_views import turns_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
-from dropscribe.web.views import iso_time, progress_of
+from dropscribe.web.views import progress_of
 from support.pages import Site, serving
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 from support.waiting import until
@@ -127,7 +128,7 @@ async def test_the_overview_shows_a_pause_with_its_end(scene):
             text = await page_of(site, "/")
     assert "Provider main is paused: it asked for fewer requests" in text
     assert 'action="/providers/main/try"' in text
-    assert f'the next one goes <time datetime="{iso_time(until)}' in text
+    assert f'the next one goes <time datetime="{utc_text(until)}' in text
     assert f"; the next request goes {moment_words(until)}" in text
     assert '<span class="tag warn">paused</span>' in text
 

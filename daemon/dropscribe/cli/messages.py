@@ -20,7 +20,7 @@ from dropscribe.core.errors import (
     StoreError,
     StoreInUse,
 )
-from dropscribe.reports.wording import clock_words, one_line, printable, show_path
+from dropscribe.reports.wording import clock_words, printable, printable_line, show_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def _words_and_code(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 - one
     match error:
         case StoreError(path=path, reason=reason, remedy=remedy):
             code = exit_codes.IN_USE if isinstance(error, StoreInUse) else exit_codes.IO_ERROR
-            return f"{one_line(path)}: {reason}" + (f"\n  {remedy}" if remedy else ""), code
+            return f"{printable_line(path)}: {reason}" + (f"\n  {remedy}" if remedy else ""), code
         case ListenError(address=address, reason=reason):
             return f"http.listen {address}: {reason}", exit_codes.IO_ERROR
         case AudioError(path=path, reason=reason):

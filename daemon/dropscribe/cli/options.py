@@ -15,7 +15,7 @@ from dropscribe.config.running import is_edited, load_running_config
 from dropscribe.core.errors import ConfigError, Problem
 from dropscribe.core.text.printing import did_you_mean
 from dropscribe.reports.queue_reader import is_running_here
-from dropscribe.reports.wording import one_line
+from dropscribe.reports.wording import printable_line
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +34,7 @@ def read_config(options: argparse.Namespace, *, acts: bool = True, keys_needed: 
     """
     config = load_config(find_config(options.config), keys_needed=keys_needed)[0]
     if acts and sys.stderr.isatty():
-        say(f"config: {one_line(str(config.path))}")
+        say(f"config: {printable_line(str(config.path))}")
     return config
 
 
@@ -60,7 +60,7 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
         return written
     state = "was edited since" if written else "cannot be used as it is now ('dropscribe check' tells why)"
     runs = "runs" if is_up else "last ran"
-    say(f"{one_line(str(path))} {state}; this is from the config that dropscribe {runs} on")
+    say(f"{printable_line(str(path))} {state}; this is from the config that dropscribe {runs} on")
     return running
 
 

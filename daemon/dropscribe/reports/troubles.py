@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.reports.wording import one_line, plural, time_words, unix_time
+from dropscribe.reports.wording import plural, printable_line, time_words, unix_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def troubles_of(document: Mapping[str, Any], now: float) -> Iterator[Trouble]:
     """Everything that is wrong, the most important first; *now*: Unix seconds."""
     if document["trouble"]:
         by = "" if document["nodes"] is None else " by this node"
-        yield Trouble(f"{one_line(document['trouble'])}: nothing is sent{by} meanwhile")
+        yield Trouble(f"{printable_line(document['trouble'])}: nothing is sent{by} meanwhile")
     for node in document["nodes"] or ():
         if node["silent"]:
             beat = time_words(unix_time(node["last_beat"]), now)
@@ -64,18 +64,18 @@ def troubles_of(document: Mapping[str, Any], now: float) -> Iterator[Trouble]:
 
 def _folder_troubles(name: str, folder: Mapping[str, Any], now: float) -> Iterator[Trouble]:
     if not folder["available"]:
-        reason = one_line(folder["reason"] or "it is not there")
+        reason = printable_line(folder["reason"] or "it is not there")
         yield Trouble(f"folder {name}: its inbox is unavailable: {reason}")
     elif folder["reason"]:
-        yield Trouble(f"folder {name} takes nothing new: {one_line(folder['reason'])}")
+        yield Trouble(f"folder {name} takes nothing new: {printable_line(folder['reason'])}")
     if folder["hold"]:
         yield _held(Scope(ScopeKind.FOLDER, name), folder["hold"], now)
     for path in folder["idle_writers"]:
         words = "stays open for writing and is not written to; 'why FILE' tells more"
-        yield Trouble(f"folder {name}: {one_line(path)} {words}")
+        yield Trouble(f"folder {name}: {printable_line(path)} {words}")
     if folder["stuck"]:
         one = "one of them" if folder["stuck"] > 1 else "because"
-        files, reason = plural(folder["stuck"], "file"), one_line(folder["stuck_reason"] or "")
+        files, reason = plural(folder["stuck"], "file"), printable_line(folder["stuck_reason"] or "")
         yield Trouble(f"folder {name}: {files} cannot be moved; {one}: {reason}")
     for key, noun, words in _FILE_TROUBLES:
         if folder[key]:
@@ -84,7 +84,7 @@ def _folder_troubles(name: str, folder: Mapping[str, Any], now: float) -> Iterat
 
 
 def _held(scope: Scope, hold: Mapping[str, Any], now: float) -> Trouble:
-    who, reason = f"{scope.kind} {scope.name} is held", one_line(hold["reason"])
+    who, reason = f"{scope.kind} {scope.name} is held", printable_line(hold["reason"])
     if hold["code"] == BUDGET_CODE:  # which no try ends
         return Trouble(f"{who}: {reason}")
     words, since, next_at = f"{who}: {reason}", unix_time(hold["since"]), unix_time(hold["next_probe"])

@@ -47,7 +47,7 @@ def wrap(text: str, width: int, indent: str = "") -> str:
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> str:
     """A table with *numbers* set to the right; on a terminal the last column is wrapped between words."""
     width = terminal_width()
-    cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    cells = [[printable_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
     to_right = [name in numbers for name in head]
 
@@ -79,13 +79,13 @@ def render_facts(facts: Sequence[tuple[str, str]]) -> str:
     room = max(terminal_width() - len(indent), _NARROWEST)
     lines = []
     for name, words in facts:
-        text = "\n".join(wrap(one_line(line), room) for line in words.split("\n"))
+        text = "\n".join(wrap(printable_line(line), room) for line in words.split("\n"))
         lines.append(f"{_padded(name, width)}{_GAP}{text}".replace("\n", "\n" + indent).rstrip())
     return "\n".join(lines)
 
 
-def one_line(text: str) -> str:
-    """*text* without anything that a terminal would obey, on one line."""
+def printable_line(text: str) -> str:
+    """*text* on one line, with everything escaped that a terminal would obey."""
     return printable(text, keep="")
 
 
@@ -101,7 +101,7 @@ def _letter_width(letter: str) -> int:
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """*text* with all escaped that a terminal would obey or that cannot be encoded, except *keep*."""
+    """*text* with everything escaped that a terminal would obey or cannot encode, except *keep*."""
     if text.isprintable():
         return text  # nearly every cell of a table of 100,000 files
     return escape_text(_ODD_BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text), keep)
@@ -109,7 +109,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 def show_path(path: bytes) -> str:
     """A path for people, on one line."""
-    return one_line(path_text(path))
+    return printable_line(path_text(path))
 
 
 def plural(number: int, word: str) -> str:

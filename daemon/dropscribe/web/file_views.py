@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
-from dropscribe.reports.wording import bytes_words, clock_words, one_line
+from dropscribe.reports.wording import bytes_words, clock_words, printable_line
 from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in, split_runs
 
@@ -41,7 +41,7 @@ def steps_of(record: JobRecord) -> Iterator[tuple[float, str, str]]:
 def _attempt_words(attempt: Attempt) -> tuple[str, str]:
     took = "" if attempt.seconds is None else f" after {attempt.seconds:.1f} s"
     if attempt.code:
-        reason = f": {one_line(attempt.reason)}" if attempt.reason not in {"", attempt.code} else ""
+        reason = f": {printable_line(attempt.reason)}" if attempt.reason not in {"", attempt.code} else ""
         status = f" (HTTP {attempt.status})" if attempt.status else ""
         return f"{attempt.provider}: {attempt.code}{reason}{status}{took}.", "bad"
     if took:
@@ -101,7 +101,7 @@ def _word(word: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gap_words(missing: Mapping[str, Any]) -> str:
     start, end = (clock_words(float(missing.get(key) or 0.0)) for key in ("start", "end"))
-    return one_line(f"{start} to {end} is missing: {missing.get('code') or 'not transcribed'}")
+    return printable_line(f"{start} to {end} is missing: {missing.get('code') or 'not transcribed'}")
 
 
 def facts_of(document: Mapping[str, Any], size_bytes: int) -> list[tuple[str, str]]:
@@ -117,7 +117,7 @@ def facts_of(document: Mapping[str, Any], size_bytes: int) -> list[tuple[str, st
         "Speakers": ", ".join(str(name) for name in document.get("speakers") or ()),
         "Recorded": document.get("recorded_at"),
     }
-    return [(name, one_line(str(value))) for name, value in facts.items() if value]
+    return [(name, printable_line(str(value))) for name, value in facts.items() if value]
 
 
 def warnings_of(document: Mapping[str, Any]) -> list[str]:

@@ -17,13 +17,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dropscribe.core.errors import StoreBusy
-from dropscribe.core.text.printing import escape_deceptive, path_text
+from dropscribe.core.text.printing import escape_deceptive, path_text, utc_text
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.reports.wording import clock_words, moment_words
 from dropscribe.web.guard import COOKIE
 from dropscribe.web.reading import FileDetails, read_details, read_job
-from dropscribe.web.views import iso_time, pieces_of
+from dropscribe.web.views import pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -146,10 +146,10 @@ class Site:
         )
         self._templates.filters |= {
             "clock": clock_words,
-            "iso_time": iso_time,
             "local_time": moment_words,
             "path_text": path_text,
             "pieces": pieces_of,
+            "utc_text": utc_text,
         }
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dropscribe.core.text.printing import amount_words, duration_words, path_text
@@ -14,8 +13,8 @@ from dropscribe.reports.wording import (
     clock_words,
     moment_words,
     next_request_at,
-    one_line,
     plural,
+    printable_line,
     provider_word,
     reason_words,
     unix_time,
@@ -36,11 +35,6 @@ _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
 )
 
 
-def iso_time(unix_seconds: float) -> str:
-    """A time as programs read it, for the attribute of a ``<time>`` element."""
-    return datetime.fromtimestamp(unix_seconds, UTC).isoformat()
-
-
 class Row(NamedTuple):
     """One file in a list; it has no id before it has a job."""
 
@@ -57,7 +51,7 @@ class Row(NamedTuple):
 
 def file_row(job: ListedFile, state: ListedState, now: float, sending: AudioFile | None = None) -> Row:
     """The row of one job; *sending* is its recording, where an attempt is made now."""
-    words = ": ".join(part for part in (state.code, one_line(state.reason)) if part)
+    words = ": ".join(part for part in (state.code, printable_line(state.reason)) if part)
     if state.word == "deferred":
         words = f"tried again in {duration_words(job.due_at - now)}" + (f" ({words})" if words else "")
     words, percent = reason_words(job, words), None
@@ -71,7 +65,7 @@ def inbox_row(folder: str, path: str, reason: str) -> Row:
     """The row of a file of an inbox that has no job yet, or of a folder there that cannot be listed."""
     is_blocked = reason.startswith((BLOCKED_WORDS, UNLISTABLE_WORDS))
     state, tone = ("blocked", "bad") if is_blocked else ("settling", "")
-    return Row(None, path, folder, state, tone, one_line(reason))
+    return Row(None, path, folder, state, tone, printable_line(reason))
 
 
 def progress_of(progress: Progress) -> tuple[str, int | None]:
@@ -142,7 +136,7 @@ def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:
 def _provider(name: str, provider: Mapping[str, Any], now: float) -> dict[str, Any]:
     state, words = provider_word(provider), f"{provider['in_flight']} in flight"
     if state == "held":
-        words = one_line(provider["reason"] or "")
+        words = printable_line(provider["reason"] or "")
     elif state == "paused":
         words += f"; the next request goes {moment_words(unix_time(provider['paused_until']))}"
     elif next_at := next_request_at(provider, now):

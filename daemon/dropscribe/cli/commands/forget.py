@@ -23,7 +23,7 @@ from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
 from dropscribe.reports.queue_reader import write_queue_once
 from dropscribe.reports.timed_calls import ask_disk
-from dropscribe.reports.wording import one_line, plural
+from dropscribe.reports.wording import plural, printable_line
 
 if TYPE_CHECKING:
     import argparse
@@ -45,9 +45,9 @@ def execute(options: argparse.Namespace) -> int:
         count = write_queue_once(config, partial(result_cache.forget, sha256=digest)) or 0
         count += Spool(config.state_dir).forget(digest)
         if count:
-            sys.stdout.write(f"{one_line(recording)}: {plural(count, 'answer')} forgotten\n")
+            sys.stdout.write(f"{printable_line(recording)}: {plural(count, 'answer')} forgotten\n")
         else:
-            say(f"dropscribe: {one_line(recording)}: no answer of it is stored")
+            say(f"dropscribe: {printable_line(recording)}: no answer of it is stored")
             code = exit_codes.IO_ERROR
     return code
 

@@ -23,7 +23,14 @@ from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.inbox_reader import unavailable_reason, unsettled_words, walk_inbox
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
-from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table, time_words
+from dropscribe.reports.wording import (
+    bytes_words,
+    clock_words,
+    plural,
+    printable_line,
+    render_table,
+    time_words,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -169,7 +176,7 @@ def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], planner: 
     for name, folder in folders.items():
         yield f"{name}: {config.folders[name].inbox}"
         if folder["reason"]:
-            yield f"  {'' if folder['available'] else 'unavailable: '}{one_line(folder['reason'])}\n"
+            yield f"  {'' if folder['available'] else 'unavailable: '}{printable_line(folder['reason'])}\n"
         else:
             yield (_files_table(folder["files"]) if folder["files"] else "  the inbox is empty") + "\n"
     if folders:

@@ -14,7 +14,7 @@ from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import is_there
-from dropscribe.reports.wording import moment_words, one_line, render_facts, render_table, show_path
+from dropscribe.reports.wording import moment_words, printable_line, render_facts, render_table, show_path
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +64,7 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:
     """The explanation as text for people."""
     record = explanation.record
-    sentences = map(one_line, explanation.words)  # names of files are in them
+    sentences = map(printable_line, explanation.words)  # names of files are in them
     facts = [
         ("rule", place and f"{place.rule.name} ({place.part} {place.rule.paths[place.part]})"),
         ("state", "\n".join([explanation.state.replace("_", " "), *sentences])),

@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 
 from dropscribe.files.audio import open_beneath
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, FolderHangs
+from dropscribe.providers.formats import media_type
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,14 +25,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 256 * 1024
 READ_SECONDS = 30.0  # How long one block may take to read from a slow disk
 
-_MEDIA_TYPES = {
-    **dict.fromkeys((".wav", ".w64", ".rf64"), "audio/wav"),
-    **dict.fromkeys((".mp3", ".mpga", ".mpa"), "audio/mpeg"),
-    **dict.fromkeys((".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".3gp", ".3ga"), "audio/mp4"),
-    **dict.fromkeys((".ogg", ".oga", ".opus"), "audio/ogg"),
-    **dict.fromkeys((".webm", ".weba"), "audio/webm"),
-    **dict.fromkeys((".aac", ".adts"), "audio/aac"),
-    ".flac": "audio/flac",
+_SIDECAR_TYPES = {
     ".json": "application/json",
     ".txt": "text/plain; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
@@ -70,11 +64,12 @@ async def send_file(
     """
     file, size_bytes = await calls.make(HANG_SECONDS, _open, root, path)
     name = os.path.basename(path).decode("utf-8", "replace")
+    suffix = os.path.splitext(name)[1].lower()
     shown = "attachment" if download else "inline"
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Disposition": f"{shown}; filename*=UTF-8''{quote(name, safe='')}",
-        "Content-Type": _MEDIA_TYPES.get(os.path.splitext(name)[1].lower(), "application/octet-stream"),
+        "Content-Type": _SIDECAR_TYPES.get(suffix) or media_type(suffix, head=b""),
     }
     # It counts for a GET alone, and never with If-Range, because no answer has a validator that could be
     # in it (RFC 9110, 13.1.5 and 14.2).

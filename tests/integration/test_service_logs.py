@@ -16,10 +16,10 @@ import pytest
 import structlog
 
 from dropscribe.core.model import JobState
-from dropscribe.service import log_lines
+from dropscribe.service import logs
 from dropscribe.service.logs import Redactor, _LibraryBridge, configure_logging
 
-SOURCE = str(Path(log_lines.__file__).parents[2])
+SOURCE = str(Path(logs.__file__).parents[2])
 CANARY = 'sk-canary "quoted\\slash" ü'
 EVIL_NAME = b"call\n2026-01-01 level=info event=job.done \x1b[2J\xff\xe2\x80\xae.wav"
 
@@ -247,7 +247,7 @@ def parse_entry(data: bytes) -> dict[str, bytes]:
 
 def test_journal_fields(journald, tmp_path):
     """An event arrives as native fields under our own prefix, its message readable by itself."""
-    writer = log_lines.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
+    writer = logs.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
     writer.write(
         {"event": "file.done", "level": "warning", "timestamp": "t", "folder": "calls", "n-o.x": [1]}
     )
@@ -263,7 +263,7 @@ def test_journal_fields(journald, tmp_path):
 
 def test_journal_traceback_and_evil_names(journald, tmp_path):
     """A traceback keeps its lines; a name cannot add one, nor a field of its own."""
-    writer = log_lines.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
+    writer = logs.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
     path = "a\nPRIORITY=0\nb\udcff"
     writer.write({"event": "e.x", "level": "error", "path": path, "exception": "Trace\n  line\n"})
     entry = receive_entry(journald)
@@ -275,7 +275,7 @@ def test_journal_traceback_and_evil_names(journald, tmp_path):
 def test_a_huge_entry_goes_to_the_stream(journald, tmp_path):
     """No datagram can hold it; journald reads the stream too."""
     fallback = io.StringIO()
-    writer = log_lines.JournalWriter(fallback, str(tmp_path / "journal"))
+    writer = logs.JournalWriter(fallback, str(tmp_path / "journal"))
     writer.write({"event": "e.x", "level": "error", "reason": "x" * 700_000})
     assert fallback.getvalue() == f"<3>e.x reason={'x' * 700_000}\n"
 
@@ -283,7 +283,7 @@ def test_a_huge_entry_goes_to_the_stream(journald, tmp_path):
 def test_without_journald_the_line_goes_to_the_stream(tmp_path):
     """The fallback has the priority where journald and the kernel read it: at the line's start."""
     fallback = io.StringIO()
-    writer = log_lines.JournalWriter(fallback, str(tmp_path / "nobody"))
+    writer = logs.JournalWriter(fallback, str(tmp_path / "nobody"))
     writer.write({"event": "e.x", "level": "error", "exception": "Trace"})
     assert fallback.getvalue() == "<3>e.x\n<3>    Trace\n"
 
@@ -293,10 +293,10 @@ def test_the_journal_is_recognised_by_device_and_inode(tmp_path):
     with (tmp_path / "stderr").open("w") as stream:
         status = os.fstat(stream.fileno())
         mine = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-        assert log_lines.is_journal(stream, mine)
-        assert not log_lines.is_journal(stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
-        assert not log_lines.is_journal(stream, {})
-    assert not log_lines.is_journal(io.StringIO(), mine)
+        assert logs.is_journal(stream, mine)
+        assert not logs.is_journal(stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
+        assert not logs.is_journal(stream, {})
+    assert not logs.is_journal(io.StringIO(), mine)
 
 
 def test_names_of_fields_are_cleaned_once(monkeypatch):

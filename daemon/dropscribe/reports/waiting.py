@@ -10,7 +10,7 @@ from dropscribe.core.routing import BACKLOG, provider_for
 from dropscribe.queue.model import NOT_MOVABLE, probes_at
 from dropscribe.queue.sql.history import count_before
 from dropscribe.queue.sql.stats import read_current_pauses
-from dropscribe.reports.wording import plural, time_words
+from dropscribe.reports.wording import SHORT_WAIT_SECONDS, plural, time_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.history import JobRecord, ListedFile
     from dropscribe.reports.queue_reader import QueueView
 
-_SHORT_WAIT_SECONDS = 3.0  # Shorter waits for a rate limit are not worth a sentence
 _LONGEST_WAIT_SECONDS = 366 * 86_400.0
 """A rate limit may be so low that its next request is beyond all calendars."""
 
@@ -91,7 +90,7 @@ def _provider_words(provider: str, pause: Pause | None, view: QueueView) -> list
         until = time_words(pause.until, view.now)
         return [f"provider {provider} is paused: it asked for fewer requests; the next one goes {until}"]
     wait_seconds = view.next_starts().get(provider, 0.0) - view.now
-    if wait_seconds <= _SHORT_WAIT_SECONDS:
+    if wait_seconds < SHORT_WAIT_SECONDS:
         return []
     next_at = time_words(view.now + min(wait_seconds, _LONGEST_WAIT_SECONDS), view.now)
     return [f"the rate limit of provider {provider} (requests_per_minute) allows its next request {next_at}"]

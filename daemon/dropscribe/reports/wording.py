@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.history import ListedFile
 
 _GAP = "  "
-_SHORT_WAIT_SECONDS = 2.0  # a shorter wait for a provider's rate limit is not told
+SHORT_WAIT_SECONDS = 2.0  # a shorter wait for a provider's rate limit is not told
 _NARROWEST = 20
 _ODD_BYTE = re.compile("[\udc80-\udcff]")  # as os.fsdecode writes a byte that is not UTF-8
 
@@ -161,7 +161,7 @@ def provider_word(provider: Mapping[str, Any]) -> str:
 def next_request_at(provider: Mapping[str, Any], now: float) -> float | None:
     """Unix seconds until which the rate limit of a provider stops its next request; None for a short wait."""
     next_at = unix_time(provider["next_request"]) if provider["next_request"] else 0.0
-    return next_at if next_at - now >= _SHORT_WAIT_SECONDS else None
+    return next_at if next_at - now >= SHORT_WAIT_SECONDS else None
 
 
 def reason_words(job: ListedFile, reason: str) -> str:

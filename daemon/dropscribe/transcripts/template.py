@@ -31,17 +31,13 @@ OUTPUT_CHARACTERS = 16 << 20
 FAILED = 3  # Exit code for a template that cannot be rendered
 
 
-class TemplateOutputTooLong(Exception):
-    """Raised when a template writes more than any transcript needs."""
-
-
 def render_template(source: str, document: Mapping[str, Any], audio: str) -> str:
     """The text that the template *source* makes of a ``dropscribe.transcript/1`` document.
 
     A template has ``transcript`` (the document without ``raw``), ``audio`` (the recording's name in
     ``done``), ``title``, ``paragraphs`` (``text``, ``start``, ``speaker``) and ``warnings`` (sentences), and
-    the filters ``clock`` and ``markdown``. Raises TemplateError where it is wrong, or names something that is
-    not there, and TemplateOutputTooLong.
+    the filters ``clock`` and ``markdown``. Raises TemplateError where it is wrong, names something that is
+    not there, or writes more than any transcript needs.
     """
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -60,7 +56,7 @@ def render_template(source: str, document: Mapping[str, Any], audio: str) -> str
         parts.append(part)
         length += len(part)
         if length > OUTPUT_CHARACTERS:
-            raise TemplateOutputTooLong(f"it writes more than {OUTPUT_CHARACTERS} characters")
+            raise TemplateError(f"it writes more than {OUTPUT_CHARACTERS} characters")
     return "".join(parts).rstrip("\n") + "\n"
 
 

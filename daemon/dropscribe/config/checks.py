@@ -11,7 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
-from dropscribe.config.document import Place
+from dropscribe.config.document import SectionPlace
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import OUTPUT_FORMATS, as_glob
@@ -21,8 +21,7 @@ from dropscribe.core.text.printing import did_you_mean
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dropscribe.config.document import Document
-    from dropscribe.config.document import Path as KeyPath
+    from dropscribe.config.document import Document, KeyPath
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.core.budget import Budget
 
@@ -79,7 +78,7 @@ def _check_provider_names(document: Document) -> None:
 def _check_providers(config: Config, document: Document) -> None:
     """Report a max_duration for which no rule cuts, and a budget of money without a price."""
     for name, provider in config.providers.items():
-        place = Place(document, ("providers", name))
+        place = SectionPlace(document, ("providers", name))
         users = [rule for rule in config.folders.values() if name in rule.providers]
         if provider.max_duration_seconds is not None and all(rule.prepare == "never" for rule in users):
             hint = "set prepare: when_needed in the rule"
@@ -87,7 +86,7 @@ def _check_providers(config: Config, document: Document) -> None:
         _check_budget(place, provider.budget, [provider])
 
 
-def _check_budget(place: Place, budget: Budget | None, providers: list[ProviderConfig]) -> None:
+def _check_budget(place: SectionPlace, budget: Budget | None, providers: list[ProviderConfig]) -> None:
     unpriced = ", ".join(each.name for each in providers if each.price_per_minute is None)
     if budget and budget.is_money and unpriced:
         message = f"a budget in money needs the price_per_minute of {unpriced}"
@@ -112,7 +111,7 @@ def _check_shared_defaults(rules: list[_RuleChecks]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _RuleChecks(Place):
+class _RuleChecks(SectionPlace):
     """The checks of one rule against the rest of the config."""
 
     rule: FolderRule

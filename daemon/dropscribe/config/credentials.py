@@ -19,8 +19,7 @@ from dropscribe.core.text.printing import shell_word
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.document import Document
-    from dropscribe.config.document import Path as KeyPath
+    from dropscribe.config.document import Document, KeyPath
     from dropscribe.config.keys import SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
 

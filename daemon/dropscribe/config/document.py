@@ -10,7 +10,7 @@ import functools
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.find import absolute_path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
-Path = tuple[str | int, ...]  # the position of a value: ("folders", "calls", "outputs", 1)
+KeyPath = tuple[str | int, ...]  # the position of a value: ("folders", "calls", "outputs", 1)
 _SECRET: Any = object()  # placeholder of a secret until it is left out
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
 _OPEN_NAMES = frozenset(
@@ -38,7 +38,7 @@ UNSET = "the environment variable"  # the beginning of the message about a varia
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """*path* as text: ``folders.calls.outputs[1]``."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return "".join(parts).removeprefix(".")
@@ -55,7 +55,7 @@ def is_secret_name(name: str) -> bool:
     return bool(near or _SECRET_NAME.search(name))
 
 
-def is_secret_path(path: Path, text: str) -> bool:
+def is_secret_path(path: KeyPath, text: str) -> bool:
     """Whether the value at *path* may be a secret; *text* is the value, or its line.
 
     The names of providers and rules are the user's own and are ignored. A heartbeat's url is a key in
@@ -109,7 +109,7 @@ class Document:
         file: str,
         environ: Mapping[str, str],
         *,
-        folder: FilePath = FilePath(),
+        folder: Path = Path(),
         status: os.stat_result | None = None,
     ) -> None:
         """Parse *text*, which *file* names in problems and whose relative paths begin at *folder*.
@@ -122,11 +122,11 @@ class Document:
         self.folder = folder
         self.status = status  # the file's; None for text in memory
         self.problems: list[Problem] = []
-        self.variables: dict[Path, tuple[str, ...]] = {}  # those that were put into a value with ``${…}``
-        self._flawed: set[Path] = set()
-        self._flawed_below: set[Path] = set()
+        self.variables: dict[KeyPath, tuple[str, ...]] = {}  # those that were put into a value with ``${…}``
+        self._flawed: set[KeyPath] = set()
+        self._flawed_below: set[KeyPath] = set()
         self._lines = [*split_lines(text), ""]  # an empty value may be positioned after the last line
-        self._places: dict[Path, tuple[Span | None, Node]] = {}
+        self._places: dict[KeyPath, tuple[Span | None, Node]] = {}
         self._secrets: defaultdict[int, set[Span]] = defaultdict(set)  # by line
         try:
             root, flaws = parse_yaml(text)
@@ -144,7 +144,7 @@ class Document:
         self.problems += [self._at(flaw.span, flaw.message, flaw.hint) for flaw in flaws]
 
     def report(
-        self, path: Path, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
+        self, path: KeyPath, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
     ) -> None:
         """Add a problem at *path*, or at the nearest enclosing value that is in the file."""
         self._flawed.add(path)
@@ -157,16 +157,16 @@ class Document:
         span = key if key is not None and is_key_meant else node.span
         self.problems.append(self._at(span, message, hint, dotted(path), warning=warning))
 
-    def refuse(self, path: Path, value: object, said: str, hint: str = "") -> None:
+    def refuse(self, path: KeyPath, value: object, said: str, hint: str = "") -> None:
         """Report a problem of the *value* at *path*, unless one was reported there already."""
         if path not in self._flawed:
             self.report(path, f"{self.shown(path, value)} {said}", hint)
 
-    def item_path(self, path: Path, index: int) -> Path:
+    def item_path(self, path: KeyPath, index: int) -> KeyPath:
         """The position of item *index* of the list at *path*; *path* itself if it is one value alone."""
         return (*path, index) if (*path, index) in self._places else path
 
-    def absolute(self, text: str) -> FilePath:
+    def absolute(self, text: str) -> Path:
         """The path *text* in the file as an absolute path."""
         return absolute_path(text, self.folder, self.environ)
 
@@ -178,17 +178,17 @@ class Document:
         self.report(path, problem.message, problem.hint, warning=problem.warning)
         return self.problems.pop()
 
-    def has_problem_below(self, path: Path) -> bool:
+    def has_problem_below(self, path: KeyPath) -> bool:
         """Whether something was reported at *path* or inside it."""
         return path in self._flawed_below
 
-    def line_of(self, path: Path) -> int:
+    def line_of(self, path: KeyPath) -> int:
         """The line of the key at *path*, or 0."""
         key, node = self._places.get(path, (None, None))
         span = key or (node and node.span)
         return span.line if span else 0
 
-    def shown(self, path: Path, value: object) -> str:
+    def shown(self, path: KeyPath, value: object) -> str:
         """*value* as a message may quote it: never a secret or the value of a variable."""
         if is_secret_path(path, str(value)):
             return "the value"
@@ -201,7 +201,7 @@ class Document:
         word = str(value).lower() if isinstance(value, bool) else str(value)
         return f"'{word}'" if len(word) <= 60 else f"'{word[:60]}…'"
 
-    def without_secrets(self, path: Path, value: Any) -> Any:
+    def without_secrets(self, path: KeyPath, value: Any) -> Any:
         """The *value* of the document at *path* without the secrets that are written out.
 
         A secret that is a reference (``${NAME}``) stays one; other references are replaced by their values.
@@ -219,7 +219,7 @@ class Document:
             return _SECRET
         return value.replace("${", "$${") if isinstance(value, str) else value
 
-    def _data_of(self, path: Path, key: Span | None, node: Node) -> Any:
+    def _data_of(self, path: KeyPath, key: Span | None, node: Node) -> Any:
         if len(self._places) > MAX_NODES:
             where = key or node.span
             raise ConfigError((self._at(where, f"more than {MAX_NODES} values, counting aliases"),))
@@ -269,11 +269,11 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SectionPlace:
     """A section of a document, to report problems of its keys."""
 
     document: Document
-    path: Path  # its place in the document
+    path: KeyPath  # its place in the document
 
     def report(
         self, name: str, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
@@ -300,7 +300,7 @@ def _without_passwords(text: str) -> str:
 def _masked_by_guess(lines: list[str], number: int) -> str:
     """Line *number* of a text that is not YAML; masked behind or below a key whose value may be secret."""
     line = lines[number - 1]
-    path: Path = tuple(_keys_above(lines, number))[::-1]
+    path: KeyPath = tuple(_keys_above(lines, number))[::-1]
     if path and (path[0] == "hooks" or is_secret_path(path, line)):
         return "*" * len(line)
     for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from dropscribe.config.credentials import find_named
 from dropscribe.config.disk_reads import read_small_text
-from dropscribe.config.document import Place
+from dropscribe.config.document import SectionPlace
 from dropscribe.config.notation.field_types import PATH, SECRET, FieldType, type_of
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.document import Document, Path
+    from dropscribe.config.document import Document, KeyPath
     from dropscribe.config.sections.provider import ProviderConfig
 
 REQUIRED: Any = dataclasses.MISSING  # the default of a key that the file must have
@@ -96,7 +96,7 @@ class Section:
     __slots__ = ()
 
     @classmethod
-    def keys_for(cls, path: Path, data: object, reader: Reader) -> Mapping[str, Key] | None:  # noqa: ARG003
+    def keys_for(cls, path: KeyPath, data: object, reader: Reader) -> Mapping[str, Key] | None:  # noqa: ARG003
         """The keys that are valid for the *data* at *path*; None if the data is refused, and reported."""
         return keys_of(cls)
 
@@ -107,7 +107,7 @@ class Section:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SectionRead(Place):
+class SectionRead(SectionPlace):
     """A section after its keys have been read."""
 
     data: Any  # the section's raw value in the file
@@ -123,7 +123,7 @@ class Reader:
         # Rules come after providers: sections are read in the order of the fields of Config.
         self.providers: dict[str, ProviderConfig] = {}
 
-    def section(self, path: Path, data: object, keys: Mapping[str, Key]) -> dict[str, Any] | None:
+    def section(self, path: KeyPath, data: object, keys: Mapping[str, Key]) -> dict[str, Any] | None:
         """The values of *keys* in *data*, the value at *path*, that are given and right, by attribute.
 
         None where it is no mapping, or a key that it must have is missing or refused.
@@ -141,7 +141,7 @@ class Reader:
             return None
         return {name: value for name, value in found.items() if value is not MISSING}
 
-    def value(self, kind: FieldType, path: Path, value: object) -> Any:
+    def value(self, kind: FieldType, path: KeyPath, value: object) -> Any:
         """*value* as *kind* reads it, or MISSING where it was refused."""
         if kind.section is not None:
             keys = kind.section.keys_for(path, value, self)
@@ -159,7 +159,7 @@ class Reader:
             return MISSING
         return self.document.absolute(parsed) if kind.is_path else parsed
 
-    def _key(self, path: Path, data: Mapping[str, Any], about: Key) -> Any:
+    def _key(self, path: KeyPath, data: Mapping[str, Any], about: Key) -> Any:
         if about.type is SECRET:
             given = {name: data[name] for name in about.names if data.get(name) is not None}
             secret = find_named(given, about.name, path, self.document)
@@ -177,7 +177,7 @@ class Reader:
             return MISSING
         return self.value(about.type, here, value)
 
-    def _words_and_file(self, path: Path, data: Mapping[str, Any], about: Key) -> Any:
+    def _words_and_file(self, path: KeyPath, data: Mapping[str, Any], about: Key) -> Any:
         """The written words and those in a file, one on each line."""
         of_words, of_file = about.names
         words, file = data.get(of_words), data.get(of_file)
@@ -195,7 +195,7 @@ class Reader:
         lines = (line.strip() for line in text.splitlines())
         return tuple(dict.fromkeys([*found, *(line for line in lines if line and not line.startswith("#"))]))
 
-    def _list(self, kind: FieldType, of: FieldType, path: Path, value: object) -> Any:
+    def _list(self, kind: FieldType, of: FieldType, path: KeyPath, value: object) -> Any:
         if kind.is_argv and not isinstance(value, list):
             hint = "write [/usr/bin/program, argument]; no shell is used"
             self.document.refuse(path, value, "is not a list of arguments", hint)
@@ -209,7 +209,7 @@ class Reader:
             return MISSING
         return tuple(found if kind.is_argv else dict.fromkeys(found))
 
-    def _mapping(self, names: FieldType, of: FieldType, path: Path, value: object) -> Any:
+    def _mapping(self, names: FieldType, of: FieldType, path: KeyPath, value: object) -> Any:
         if not isinstance(value, dict):
             hint = "write names with their values below it, indented"
             self.document.refuse(path, value, "must be a mapping", hint)

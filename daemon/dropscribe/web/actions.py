@@ -22,7 +22,7 @@ from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.reports.timed_calls import ANSWER_SECONDS, ask_disk
-from dropscribe.web.file_views import sha256_of
+from dropscribe.web.file_views import digest_in
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
 from dropscribe.web.reading import PAGE_ROWS, id_of, place_of, unavailable_reason
 from dropscribe.web.site import Refused, Site
@@ -143,7 +143,7 @@ async def try_held(site: Site, request: Request) -> Response:
 async def forget(site: Site, request: Request) -> Response:
     """Delete the stored answers of a file's recording and of its pieces."""
     async with asyncio.timeout(FORM_SECONDS), site.file_found(request) as found:
-        digest, job_id = sha256_of(found.document), found.record.id
+        digest, job_id = digest_in(found.document), found.record.id
     if not digest:
         raise Refused
     config = site.config

@@ -125,7 +125,7 @@ def warnings_of(document: Mapping[str, Any]) -> list[str]:
     return [WARNING_WORDS.get(str(name), str(name)) for name in document.get("warnings") or ()]
 
 
-def sha256_of(document: Mapping[str, Any]) -> str:
+def digest_in(document: Mapping[str, Any]) -> str:
     """The digest of the recording; "" where its transcript does not name one."""
     source = document.get("source")
     digest = source.get("sha256") if isinstance(source, dict) else None

@@ -139,7 +139,7 @@ def _transcript(document: Mapping[str, Any], size_bytes: int) -> dict[str, Any]:
     """The parts of a transcript that the page shows; none of one that another program has broken."""
     try:
         return {
-            "can_forget": bool(file_views.sha256_of(document)),
+            "can_forget": bool(file_views.digest_in(document)),
             "warnings": file_views.warnings_of(document),
             "turns": file_views.turns_of(document) if document else None,
             "facts": file_views.facts_of(document, size_bytes),

@@ -15,7 +15,7 @@ from dropscribe.core.text.printing import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dropscribe.config.document import Document, Path
+    from dropscribe.config.document import Document, KeyPath
     from dropscribe.config.keys import SectionRead
     from dropscribe.core.requests.params import ParamValue
 
@@ -31,7 +31,7 @@ class Target(NamedTuple):
     own: Mapping[str, ParamValue]  # parameters that its preset sends; `language: auto` returns to them
 
 
-def written_params(read: SectionRead) -> Iterator[tuple[str, Path, ParamChanges]]:
+def written_params(read: SectionRead) -> Iterator[tuple[str, KeyPath, ParamChanges]]:
     """The rule's own parameters for each of its providers, by name, with their place in the file.
 
     They are keyed by provider if the file lists its providers.
@@ -48,7 +48,7 @@ def written_params(read: SectionRead) -> Iterator[tuple[str, Path, ParamChanges]
 
 
 def layered_params(
-    read: SectionRead, target: Target, below: Mapping[str, ParamValue], written: ParamChanges, path: Path
+    read: SectionRead, target: Target, below: Mapping[str, ParamValue], written: ParamChanges, path: KeyPath
 ) -> dict[str, ParamValue]:
     """The parameters of a section as *target* gets them; reports what it does not take.
 
@@ -76,7 +76,7 @@ def layered_params(
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def _check_local_params(values: Mapping[str, Any], path: Path, document: Document) -> None:
+def _check_local_params(values: Mapping[str, Any], path: KeyPath, document: Document) -> None:
     """Report parameters and values that the embedded engine does not take."""
     for name, value in values.items():
         if name not in LOCAL_PARAMS:

@@ -27,7 +27,7 @@ from dropscribe.core.requests.params import FIXED_PARAMS, WHISPER_MODELS, ParamV
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
-    from dropscribe.config.document import Path
+    from dropscribe.config.document import KeyPath
     from dropscribe.config.sections.provider_types import ProviderFacts
 
 LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."
@@ -177,7 +177,7 @@ class ProviderConfig(Section):
     )
 
     @classmethod
-    def keys_for(cls, path: Path, data: object, reader: Reader) -> Mapping[str, Key] | None:
+    def keys_for(cls, path: KeyPath, data: object, reader: Reader) -> Mapping[str, Key] | None:
         """The keys of its type."""
         if not isinstance(data, dict):
             return {}

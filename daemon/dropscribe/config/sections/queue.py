@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from dropscribe.config.document import Place
+from dropscribe.config.document import SectionPlace
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import MISSING, REQUIRED, Section, SectionRead, key, keys_of
 from dropscribe.config.notation import field_types as t
@@ -109,7 +109,7 @@ class QueueConfig(Section):
 
 def check_queue(config: Config, document: Document) -> None:
     """Report the rules that this node leaves to others, and a node without any rule."""
-    queue, place = config.queue, Place(document, ("queue",))
+    queue, place = config.queue, SectionPlace(document, ("queue",))
     if queue is None or place.has_problem_in("roots"):
         return
     left = [rule for rule in config.folders.values() if not queue.serves(rule)]

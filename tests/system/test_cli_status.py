@@ -225,6 +225,20 @@ def test_why_a_name_is_not_taken(scene, capsys, name, words):
     assert words in assert_words[1]
 
 
+def test_why_says_that_a_provider_may_have_no_more_files(tmp_path, capsys):
+    """With a budget, a file that the provider does not finish keeps the others waiting for a day."""
+    budget = CONFIG.replace("0.006", "0.006\n    concurrency: 1\n    budget: {per_day: 5.00}")
+    scene = Scene(tmp_path, budget)
+    file = scene.drop("b.wav")
+    with scene.queue() as store:
+        add_job(store, scene, "b.wav")
+        assert state_of(scene, capsys, file)[1] == "it is the next in the queue"
+        add_job(store, scene, "a.wav", state="transcribing", provider="main", remote_id="1", remote_at=1e9)
+        state, words = state_of(scene, capsys, file)
+    assert state == "queued"
+    assert words.startswith("provider main has 1 file, and may have no more at once, because of a budget;")
+
+
 def test_why_says_which_attempt_was_answered(scene, capsys):
     """One that found a limit reached sent nothing."""
     file = scene.drop("a.wav")

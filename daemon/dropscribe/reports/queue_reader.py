@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, QueueConfig
     from dropscribe.core.model import Hold, Scope
-    from dropscribe.queue.model import NodeStats
+    from dropscribe.queue.model import NodeStats, Plan
     from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
@@ -57,6 +57,7 @@ class QueueView:
     is_here: bool  # Whether a daemon has this config's state directory
     live: dict[str, Any]  # The status file of this machine's daemon; {} if there is none
     now: float  # Unix seconds by the queue's clock
+    plan: Plan  # Of the config
     holds: Mapping[Scope, Hold]  # Everything that is held now, spent budgets included
     nodes: Sequence[NodeStats] | None = None  # Of the cluster; None for this machine's own queue
     ahead_seconds: float = 0.0  # How far the queue's clock is ahead of this machine's
@@ -145,7 +146,8 @@ def _own_view(config: Config) -> Iterator[QueueView]:
         now, live = time.time(), read_live(state_dir)
         if running and (full := store.trouble_of_disk(state_dir)):
             live["trouble"] = f"{full.reason}: {full.path}"  # the daemon may have no room to write so
-        yield QueueView(db, running, running, live, now, _read_holds(db, config, now))
+        plan = build_plan(config)
+        yield QueueView(db, running, running, live, now, plan, _read_holds(db, plan, now))
 
 
 @contextlib.contextmanager
@@ -176,24 +178,24 @@ def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
     with open_cluster(queue) as db:
         ahead_seconds = read_ahead_seconds(db) if db else 0.0
         now = time.time() + ahead_seconds
-        nodes = read_nodes(db) if db else []
+        nodes, plan = read_nodes(db) if db else [], build_plan(config)
         yield QueueView(
             db=db,
             is_running=is_here or any(not node.is_silent(now) for node in nodes),
             is_here=is_here,
             live=read_live(config.state_dir),
             now=now,
-            holds=_read_holds(db, config, now),
+            plan=plan,
+            holds=_read_holds(db, plan, now),
             nodes=nodes,
             ahead_seconds=ahead_seconds,
             not_mounted=frozenset(name for name, rule in config.folders.items() if not queue.serves(rule)),
         )
 
 
-def _read_holds(db: Connection | None, config: Config, now: float) -> dict[Scope, Hold]:
+def _read_holds(db: Connection | None, plan: Plan, now: float) -> dict[Scope, Hold]:
     if db is None:
         return {}
-    plan = build_plan(config)
     stops = stops_of(read_accounts(db, plan.budgets, plan.zone, now))
     return {hold.scope: hold for hold in [*stops, *read_holds(db)]}
 

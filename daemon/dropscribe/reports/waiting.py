@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
-from dropscribe.queue.model import NOT_MOVABLE, probes_at
+from dropscribe.queue.model import MOST_REMOTE_JOBS, NOT_MOVABLE, probes_at
 from dropscribe.queue.sql.history import count_before
+from dropscribe.queue.sql.rows import read_at_provider
 from dropscribe.queue.sql.stats import read_current_pauses
 from dropscribe.reports.wording import SHORT_WAIT_SECONDS, plural, time_words
 
@@ -99,12 +100,28 @@ def _provider_words(provider: str, pause: Pause | None, view: QueueView) -> list
 def _turn_words(record: JobRecord, provider: str | None, view: QueueView) -> str:
     if view.is_running and not view.has_running("work"):
         return "no node that works runs: all have the role watch"
+    if provider and (full_words := _full_words(provider, view)):
+        return full_words
     before = count_before(view.db, record) if view.db else 0
     if not before and provider and view.is_running and view.nodes is not None:
         return f"its turn has come: provider {provider} gets it as soon as a slot is free, on any node"
     go = "goes" if before == 1 else "go"
     where = f"{plural(before, 'file')} of its folder {go} first" if before else "it is the next in the queue"
     return where if view.is_running else f"{where}, when dropscribe is started"
+
+
+def _full_words(provider: str, view: QueueView) -> str:
+    """Says that the provider has all the files that it may work on by itself; "" where it may have more."""
+    limits = view.plan.providers.get(provider)
+    at_provider = read_at_provider(view.db, view.plan.chains) if view.db else {}
+    files = sum(name == provider for name in at_provider.values())
+    if limits is None or files < limits.remote_jobs:
+        return ""
+    why = ", because of a budget" if limits.remote_jobs < MOST_REMOTE_JOBS else ""
+    return (
+        f"provider {provider} has {plural(files, 'file')}, and may have no more at once{why};"
+        " the next one goes when one of them is answered or given up, within a day"
+    )
 
 
 def holds_on(pin: str, rule: FolderRule, view: QueueView) -> list[Hold]:

@@ -611,6 +611,15 @@ async def test_a_full_disk_leaves_the_file_waiting(house_of, tmp_path, monkeypat
     assert len(provider.heard) == 1
 
 
+def test_a_piece_that_is_longer_than_it_may_be_leaves_room_for_the_queue(tmp_path, monkeypatch):
+    """The disk was checked for less: what a worker sends must not fill it."""
+    with Spool(tmp_path).new_piece(10) as piece:
+        piece.write(b"x" * 10)
+        monkeypatch.setattr("dropscribe.media.spool.SPARE_BYTES", 2**62)
+        with pytest.raises(OSError, match="no room"):
+            piece.write(b"x")
+
+
 @needs_speech
 @pytest.mark.parametrize(
     ("suffix", "written", "told"),

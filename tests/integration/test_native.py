@@ -398,7 +398,7 @@ class TakenOver:
         yield from self.told
 
 
-@pytest.mark.parametrize("body", [{}, {"at": "0"}, {"at": 2**70}])
+@pytest.mark.parametrize("body", [{}, {"at": "0"}, {"at": 2**40}, {"at": 2**70}])
 def test_content_for_no_place_is_no_usable_answer(tmp_path, monkeypatch, body):
     """What a worker says is checked like a stranger's words."""
     worker = TakenOver(Message("write", body, b"x"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import stat
 import tempfile
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from dropscribe.files.beneath import closing, open_root, sync
 from dropscribe.transcripts.model import Transcript, parse_transcript
@@ -24,12 +25,33 @@ from dropscribe.transcripts.model import Transcript, parse_transcript
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from _typeshed import ReadableBuffer
+
 # Disk space that the spool leaves free: the queue is on the same disk and must be able to store results.
 SPARE_BYTES = 64 * 2**20
 # A piece's answer is kept this long for the other pieces; longer than any sensible `give_up_after`.
 KEPT_SECONDS = 30 * 86400.0
 # The same after all pieces are answered: long enough for a restart after a crash at that moment.
 WHOLE_SECONDS = 600.0
+
+
+class _Piece(io.BufferedRandom):
+    """A piece's file, which leaves room for the queue however long the piece becomes."""
+
+    def __init__(self, raw: io.FileIO, folder: str) -> None:
+        super().__init__(raw)
+        self._folder = folder
+
+    def write(self, content: ReadableBuffer) -> int:
+        """See the base class; OSError (ENOSPC) where there is no room."""
+        _require_room(self._folder, memoryview(content).nbytes)
+        return super().write(content)
+
+
+def _require_room(folder: str, count: int) -> None:
+    room = os.statvfs(folder)
+    if room.f_bavail * room.f_frsize < count + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, f"no room in {folder} for {count} bytes")
 
 
 class Spool:
@@ -63,12 +85,10 @@ class Spool:
         Raises OSError (ENOSPC) where *most_bytes* would not leave room for the queue.
         """
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        room = os.statvfs(self._folder)
-        if room.f_bavail * room.f_frsize < most_bytes + SPARE_BYTES:
-            raise OSError(errno.ENOSPC, f"no room in {self._folder} for {most_bytes} bytes")
-        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the sender closes it
-        os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR)
-        return cast("BinaryIO", file)
+        _require_room(self._folder, most_bytes)
+        raw = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - the sender closes it
+        os.fchmod(raw.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+        return _Piece(raw, self._folder)
 
     def read_answer(self, sha256: str, key: str) -> Transcript | None:
         """The answer to one piece of the recording, if it has been paid for."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from dropscribe.core.budget import longest_plausible_seconds
 from dropscribe.core.errors import AudioRejected, ProviderError
 from dropscribe.native.process import Cancellation, WorkerBug, WorkerPool
 from dropscribe.native.recording import (
@@ -116,12 +117,15 @@ class Decoder:
         stops early.
         """
         order = {**asdict(source), **asdict(form), "cuts": cuts, "skipped": list(skipped)}
+        longest_seconds = longest_plausible_seconds(os.fstat(self.descriptor).st_size)
         file: BinaryIO | None = None
         try:
             for message in self._call("encode", order):
                 if message.kind == "write":
                     file = file or make_file()
                     with _checked():
+                        if message.body["at"] + len(message.payload) > form.most_bytes(longest_seconds):
+                            raise ValueError("more than any recording of its size has")
                         file.seek(message.body["at"])
                         file.write(message.payload)
                         file.flush()  # the sender reads through another descriptor

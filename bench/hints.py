@@ -1,4 +1,4 @@
-"""What decided where hints come from: watchdog's public API beside inotify itself, behind one seam."""
+"""Compares two sources of hints behind one interface: watchdog's public API and inotify itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon costs while nothing happens: memory, and a deep tree of folders."""
+"""The cost of an idle daemon: memory, and a deep tree of folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page costs: memory and CPU of open pages, a backlog's drain beside them, and each page's time.
+"""The cost of the page: memory and CPU of open pages, a backlog's drain beside them, and each page's time.
 
 python bench/run.py --only page
 """
@@ -33,7 +33,7 @@ WAITING, HISTORY, INDEXED = 100_000, 1_000_000, 20_000
 FOUND_FILES = 20
 """On one page of a search."""
 ASKED = 7
-"""How often each page is asked for; the median counts."""
+"""The number of requests for each page; the median counts."""
 
 
 @dataclass

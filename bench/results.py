@@ -1,4 +1,4 @@
-"""What was measured: pairs in turn, medians, rows of the table."""
+"""Results: pairs of runs in turn, medians, rows of the table."""
 
 from __future__ import annotations
 

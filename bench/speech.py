@@ -1,4 +1,4 @@
-"""How well and how fast the embedded engine hears: word errors, word times, real-time factor, memory.
+"""Accuracy and speed of the embedded engine: word errors, word times, real-time factor, memory.
 
     python bench/speech.py FOLDER [--model tiny.en] [--minutes 10] [--vocabulary Dashwood]
 

@@ -1,4 +1,4 @@
-"""What every test gets: a clean environment, and asyncio's loop without surprises."""
+"""Fixtures of every test: a clean environment, and a predictable asyncio loop."""
 
 from __future__ import annotations
 

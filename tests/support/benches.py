@@ -136,15 +136,15 @@ class Bench:
         self.emulator.vendors.text = text
 
     def fail(self, *faults: Fault | None) -> None:
-        """Set what the next requests are answered; None is what is documented."""
+        """Set the answers to the next requests; None is the documented one."""
         self.emulator.fail(*(EmulatorFault(**asdict(each)) if each else None for each in faults))
 
     def request_count(self) -> int:
-        """How many requests the emulator has received."""
+        """The number of requests that the emulator has received."""
         return len(self.emulator.requests)
 
     def times_received(self, content: bytes) -> int:
-        """How many requests had the audio *content*, whole and unchanged."""
+        """The number of requests with the audio *content*, whole and unchanged."""
         digest = hashlib.sha256(content).hexdigest()
         return sum(request.audio_sha256 == digest for request in self.emulator.requests)
 

@@ -1,4 +1,4 @@
-"""The emulator as a vendor with a till: what was paid for, what is refused, and bad weather."""
+"""The emulator as a vendor that counts paid answers, refuses some audio, and delays or fails at random."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class Till(Vendors):
     """Counts each answer that was paid for by the digest of its audio.
 
-    Paid is what was received whole and not answered with a 503, whether the answer was ever read or not.
+    An answer is paid for if the audio was received whole and the status is not 503, read or not.
 
     Attributes:
-        refused: Digests of what is answered with "not audio".
+        refused: Digests of audio that is answered with 415.
     """
 
     def __init__(self) -> None:

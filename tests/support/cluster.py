@@ -65,7 +65,7 @@ class Node:
         url, dsn: As this node reaches the vendor and the database.
         queue: Keys laid over the config's ``queue``.
         prefix: A command that the node is started by: ``ip netns exec NAME``.
-        ahead_seconds: How far its clock is wrong.
+        ahead_seconds: The error of its clock.
     """
 
     cluster: Cluster
@@ -290,7 +290,7 @@ class Cluster:
         return [line for node in self.nodes for line in node.logged(event)]
 
     def _tails(self) -> str:
-        """What may tell why it goes no further: the live rows, their tickets, the logs' ends."""
+        """The live rows, their tickets and the ends of the logs, for a trial that makes no progress."""
         ends: list[str] = []
         with contextlib.suppress(psycopg.Error):
             ends += map(str, self.ask(f"SELECT {_TOLD} FROM jobs WHERE {LIVE} ORDER BY id LIMIT 20"))

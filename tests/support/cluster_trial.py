@@ -31,7 +31,7 @@ class ClusterReport(Report):
 
     Attributes:
         most_at_once: Of the requests that the vendor had under way.
-        outages: How often the database was away.
+        outages: The number of times that the database was away.
     """
 
     nodes: int = 0

@@ -42,7 +42,7 @@ class Process:
     """One run of the command.
 
     Attributes:
-        log_path: Where its standard error goes, one JSON object a line.
+        log_path: The file of its standard error, one JSON object a line.
     """
 
     def __init__(self, arguments: list[str], environment: dict[str, str], log_path: Path) -> None:
@@ -64,7 +64,7 @@ class Process:
         return self._process.poll() is None
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged so far; lines that are no JSON (warnings of the config) as {"text": …}."""
+        """Its log lines so far; lines that are no JSON (warnings of the config) as {"text": …}."""
         return [_parsed(line) for line in self.log_path.read_text("utf-8", "replace").splitlines()]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
@@ -212,7 +212,7 @@ class Installation:
             return process.wait()
 
     def ask(self, *arguments: str) -> Any:
-        """What another command says in JSON."""
+        """The JSON output of another command."""
         done = subprocess.run(
             [*COMMAND, *arguments, "--json", "-c", str(self.config_path)],
             env=_environment(),

@@ -84,4 +84,4 @@ DESCRIBED = {
     ("POST", "/inference"): whisper_cpp,
     ("POST", "/transcript"): vosk,
 }
-"""What answers a request, by its method and path."""
+"""The function that answers a request, by its method and path."""

@@ -1,4 +1,4 @@
-"""Reads documents as a reader who types what they print."""
+"""Extracts code blocks and sections from the documentation, to run and compare them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _ODD_TIMES_NS = (
 
 
 class InboxSite(Protocol):
-    """Where files are dropped; *root* is on the file system of the inbox."""
+    """The installation into which files are dropped; *root* is on the file system of the inbox."""
 
     root: Path
 
@@ -73,7 +73,7 @@ class Dropper:
     Three files in a row share a folder and a stem, and so the names of their sidecars.
 
     Attributes:
-        dropped: What was dropped, by its path below the inbox.
+        dropped: The dropped files, by their path below the inbox.
     """
 
     def __init__(self, trial: Trial, site: InboxSite, till: Till) -> None:

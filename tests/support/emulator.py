@@ -1,12 +1,12 @@
-"""A provider that can misbehave: the documented contracts of the vendors on a real socket.
+"""A server that answers as the vendors document it, on a real socket, and can misbehave.
 
 Strict about what the vendors document (method, path, key, content type, parameters); each answer
 holds the size and the digest of the audio that was received, so that a test can prove which audio a
-sidecar belongs to. What request N does can be scripted.
+sidecar belongs to. The answers to the next requests can be scripted.
 
 As a program, ``python emulator.py --port 0`` prints its URL as its first line; ``--delay`` makes it slow.
-``GET /_requests`` lists what was received, ``/_count`` says how many; ``POST /_script`` with a list of
-faults sets what the next requests do.
+``GET /_requests`` lists the requests received, ``/_count`` gives their number; ``POST /_script`` with a list of
+faults sets the behaviour for the next requests.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found",
 
 @dataclass
 class Fault:
-    """What one request does instead of the documented answer.
+    """Behaviour for one request in place of the documented answer.
 
     Attributes:
         status, body, headers: The answer to give; a body that is neither a string nor bytes is sent as JSON.
@@ -79,11 +79,11 @@ class Emulator:
 
     Attributes:
         url: "http://127.0.0.1:PORT".
-        requests: What was received, oldest first.
-        script: What the next requests do; None or nothing left means what is documented.
-        vendors: What the documented answers come from.
+        requests: The requests received, oldest first.
+        script: The faults of the next requests; None, or an empty script, means the documented answer.
+        vendors: The source of the documented answers.
         delay_seconds: Before every answer that nothing is scripted for.
-        began_at: When each request's head came, by the monotonic clock.
+        began_at: The arrival of each request's head, by the monotonic clock.
         most_at_once: Requests under way at one time, at most; one whose client has hung up is under way
             no more.
     """
@@ -117,7 +117,7 @@ class Emulator:
         self._thread.join()
 
     def fail(self, *faults: Fault | None) -> None:
-        """Set what the next requests do, after what is set already."""
+        """Script the next requests, after those that are scripted already."""
         self.script.extend(faults)
 
     def _run(self) -> None:

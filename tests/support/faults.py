@@ -1,5 +1,5 @@
-"""Faults at the system call: errno where the house touches users' files, and real file systems that are
-full, read-only or elsewhere.
+"""Faults at the system call: errno where the code touches users' files, and real file systems that are
+full, read-only or other mounts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CALLS = frozenset(
     {"open", "write", "pread", "fsync", "link", "unlink", "rename", "mkdir", "symlink", "rmdir"}
     | {"stat", "lstat", "fstat", "utime", "fchown", "fchmod", "renameat2"}
 )
-"""What may fail, by the name that the house calls it by."""
+"""The system calls that may fail, by their names in ``os`` and ``renameat2``."""
 
 
 class _FaultyOs:
@@ -133,8 +133,8 @@ WAYS = {
     "bare": {"renameat2": errno.EINVAL, "link": errno.EPERM},
     "plainest": {"renameat2": errno.EINVAL, "link": errno.EPERM, "symlink": errno.EPERM},
 }
-"""How a file gets to done: by renameat2; copied; on a file system without RENAME_NOREPLACE; and on one that
-has no links either; and on one without symbolic links."""
+"""The ways of a file to done, by the calls that fail: by renameat2; copied; on a file system without
+RENAME_NOREPLACE; on one that has no links either; on one without symbolic links."""
 
 
 def mount(*arguments):
@@ -205,7 +205,7 @@ def run_as_nobody(root, steps):
         pytest.skip("becoming another user needs root")
     if not all(folder.stat().st_mode & 0o001 for folder in Path(dropscribe.__file__).parents):
         pytest.skip("another user cannot read the program here: it lies below a private folder")
-    # Whatever is imported late is imported now: the child may not be able to read it.
+    # The child may not be able to read modules that are imported late.
     for module in pkgutil.walk_packages(dropscribe.__path__, "dropscribe."):
         if not module.name.startswith(("dropscribe.native", "dropscribe.__main__")):
             importlib.import_module(module.name)

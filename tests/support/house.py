@@ -1,4 +1,4 @@
-"""The rooms from the queue to the files, joined as the daemon joins them, without intake."""
+"""The daemon's parts from the queue to the files, joined as the daemon joins them, without intake."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from dropscribe.queue.sql import intake_queries
 from support.scripted import ScriptedProvider
 
 CLUSTER_DSN: list[str] = []
-"""Set by a test's fixture: every house that it builds is a node on this database."""
+"""Set by a test's fixture: every House that it builds is a node on this database."""
 
 
 class Listener:
-    """Records what the work tells the rest of the house."""
+    """Records the events that the pipeline reports."""
 
     def __init__(self):
         self.attempts, self.files, self.holds, self.releases, self.warned = [], [], [], [], []
@@ -60,7 +60,7 @@ class Listener:
 
 
 class Lookout:
-    """Records what the work tells the intake."""
+    """Records the calls of the pipeline to the intake."""
 
     def __init__(self):
         self.looked, self.late_changes = [], []

@@ -1,7 +1,5 @@
 """An inbox on a real folder with a queue in memory, driven by a manual clock or by its own thread."""
 
-# the queue's double has the seam's arguments
-
 from __future__ import annotations
 
 import contextlib

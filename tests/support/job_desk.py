@@ -1,4 +1,4 @@
-"""What an emulated vendor with jobs has: uploads and jobs."""
+"""The uploads and jobs of an emulated vendor with jobs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class VendorJob:
 
 @dataclass
 class JobDesk:
-    """What was uploaded to the vendors with jobs, and which jobs they have.
+    """The uploads and jobs of the vendors with jobs.
 
     Attributes:
         polls: Polls that find a new job still in work.
-        failure: Why new jobs fail; "" lets them succeed.
+        failure: The reason with which new jobs fail; "" lets them succeed.
         refusal: Status and body with which a creation is refused, or None.
-        uploads: What can be made a job of, by id: the text that is heard, and the audio's digest.
+        uploads: Uploads on which a job can be made, by id: the text that is heard, and the audio's digest.
         created: Every job that was ever created, oldest first: each is paid for.
     """
 

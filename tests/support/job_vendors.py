@@ -268,7 +268,7 @@ def _speechmatics_error(status: int, error: str, detail: str | None = None) -> R
 
 
 GLADIA = "/gladia"
-"""Where the emulator has Gladia, one of whose paths is also AssemblyAI's."""
+"""The prefix of Gladia's paths at the emulator: one of them is also AssemblyAI's."""
 GLADIA_TYPES: dict[str, type] = {
     "audio_url": str,
     "model": str,
@@ -366,4 +366,4 @@ JOB_CONTRACTS = {
     "/v1/files": soniox,
     "/v1/transcriptions": soniox,
 }
-"""What answers a request, by the beginning of its path."""
+"""The function that answers a request, by the beginning of its path."""

@@ -31,10 +31,10 @@ CONCURRENCY = 4
 
 @dataclass(frozen=True)
 class Trial:
-    """What to do.
+    """The settings of one trial.
 
     Attributes:
-        share_refused: Of the files, what the vendor calls no audio.
+        share_refused: Of the files, those that the vendor refuses as no audio.
         share_equal: Of the groups of three files: half have equal bytes, half equal words in different bytes.
         share_older_bytes: Of these groups: the first file has the bytes of a file that was dropped before.
         share_odd_names, share_odd_times: Of the groups, and of the files.
@@ -60,7 +60,7 @@ class Trial:
 
 
 class Site(Protocol):
-    """Where files are dropped and looked for: one installation, or a cluster's share."""
+    """The folders of a trial: of one installation, or of a cluster's share."""
 
     root: Path
 
@@ -79,7 +79,7 @@ class Site(Protocol):
 
 @dataclass
 class Report:
-    """What came of it; every list but the figures must be empty.
+    """The result of a trial; every list must be empty.
 
     Attributes:
         interrupted: Attempts that the store counts as maybe paid twice.
@@ -105,7 +105,7 @@ class Report:
     unnamed: list[str] = field(default_factory=list)
 
     def breaches(self) -> dict[str, Any]:
-        """What broke the promise; {} when it held."""
+        """The broken promises; {} if all were kept."""
         found = {key: value for key, value in asdict(self).items() if isinstance(value, list) and value}
         if self.exit_code not in {0, 3}:
             found["exit_code"] = self.exit_code
@@ -115,10 +115,10 @@ class Report:
 
 
 def run_trial(trial: Trial, root: Path, filed: Path | None = None) -> Report:
-    """Do it below *root*, which is empty and on a local file system.
+    """Run *trial* below *root*, which is empty and on a local file system.
 
     Args:
-        filed: Where done and failed stand; default: in *root*.
+        filed: The folder with done and failed; default: *root*.
     """
     began = time.monotonic()
     emulator, till = billing_emulator()
@@ -246,7 +246,7 @@ def _look_at_audio(
 
 
 def _told_path(path: Path, folder: Path, is_failed: bool) -> str:
-    """Where the file came from, as its sidecar says; "" where it says too little."""
+    """The file's path in its inbox, from its sidecar; "" if that does not hold it."""
     if not is_failed:
         document = json.loads(path.with_suffix(".json").read_text("utf-8"))
         return str(document["source"]["path"])
@@ -290,7 +290,7 @@ def look_for_names(site: Site, dropped: Mapping[str, Dropped], till: Till, repor
 
 
 def told(site: Site, *arguments: str) -> Any:
-    """What a command says in JSON, run in this process: hundreds of them would take minutes otherwise."""
+    """The JSON output of a command, run in this process: hundreds of processes would take minutes."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         code = main([*arguments, "--json", "-c", str(site.config_path)])

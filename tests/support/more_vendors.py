@@ -198,4 +198,4 @@ CONTRACTS = {
     ("POST", WHISPER_ASR_PATH): whisper_asr,
     ("GET", "/openapi.json"): whisper_asr,
 }
-"""What answers a request, by its method and path."""
+"""The function that answers a request, by its method and path."""

@@ -63,7 +63,7 @@ class Site:
         return b""
 
     async def status(self) -> dict[str, Any]:
-        """What ``status --json`` says of the scene."""
+        """The object of ``status --json`` for the scene."""
         self.asked += 1
         import io
         from contextlib import redirect_stdout

@@ -51,7 +51,7 @@ def why_no_postgres() -> str | None:
 
 @cache
 def _folder_of_binaries() -> Path | None:
-    """Where both initdb and postgres are: PATH, what pg_config says, Debian's newest."""
+    """The folder with both initdb and postgres: in PATH, by pg_config, or Debian's newest."""
     found = shutil.which("initdb")
     candidates = [Path(found).parent] if found else []
     if config := shutil.which("pg_config"):
@@ -92,7 +92,7 @@ class Postgres:
 
     @property
     def log(self) -> str:
-        """What the server has said so far."""
+        """The server's log so far."""
         return (self._directory / "server.log").read_text("utf-8", "replace")
 
     def start(self, directory: Path) -> None:
@@ -226,7 +226,7 @@ class Postgres:
 
 
 def _ordinary_user() -> pwd.struct_passwd:
-    """Who the server runs as where the tests are root, which it refuses to be."""
+    """The user of the server if the tests run as root: it refuses to run as root."""
     try:
         return pwd.getpwnam("postgres")
     except KeyError:

@@ -25,7 +25,7 @@ class Received:
 
 
 class Refused(Exception):
-    """The contract is broken: what the vendor answers then."""
+    """Raised for a request that breaks the vendor's contract, with the vendor's answer."""
 
     def __init__(self, status: int, body: Any) -> None:
         super().__init__(status)

@@ -1,4 +1,4 @@
-"""Somebody elsewhere who is told things by POST: a real HTTP server on the loopback."""
+"""A receiver of webhooks and pings: a real HTTP server on the loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Receiver:
     """Answers with the next of ``statuses``, then with 204; use it as a context manager.
 
     Attributes:
-        told: What came, oldest first.
+        told: The requests received, oldest first.
     """
 
     def __init__(self) -> None:
@@ -64,5 +64,5 @@ class Receiver:
 
     @property
     def events(self) -> list[str]:
-        """What happened, by name."""
+        """The names of the events in the requests."""
         return [told.json["event"] for told in self.told]

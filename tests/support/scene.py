@@ -82,7 +82,7 @@ class Scene:
             store.close()
 
     def write_live(self, next_starts=None, **folder) -> None:
-        """What a running daemon writes of the rule ``calls``, and of starts that a rate limit delays."""
+        """Write live.json as a daemon does: the rule ``calls``, and starts that a rate limit delays."""
         state = {
             "available": True,
             "reason": None,
@@ -96,7 +96,7 @@ class Scene:
 
 
 def json_of(scene, capsys, *arguments) -> dict:
-    """What the command prints with --json; the scene may be a node of a cluster."""
+    """The command's output with --json; the scene may be a node of a cluster."""
     scene.run(*arguments, "--json")
     return json.loads(capsys.readouterr().out)
 

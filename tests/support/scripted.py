@@ -1,4 +1,4 @@
-"""A provider that follows a script: element N is what attempt N does."""
+"""A provider that follows a script: element N is the result of attempt N."""
 
 from __future__ import annotations
 

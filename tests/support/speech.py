@@ -27,7 +27,7 @@ needs_speech = pytest.mark.skipif(not SPEECH.is_dir(), reason="no recordings in 
 
 
 def references() -> dict[str, str]:
-    """What is said in each clip, by file name, as the recordings' manifest has it."""
+    """The words of each clip, by file name, from the recordings' manifest."""
     rows = (line.strip("| \n").split(" | ") for line in (SPEECH / "MANIFEST.md").read_text().splitlines())
     return {Path(row[0]).name: row[-1] for row in rows if row[0].startswith("clips/")}
 

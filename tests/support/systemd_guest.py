@@ -1,5 +1,7 @@
-"""What runs inside the booted machine of test_systemd_real.py: it lives through the service's life
-with systemctl, as an admin would, and writes down what it saw; the test outside judges.
+"""The program inside the booted machine of test_systemd_real.py.
+
+It starts, reloads, breaks and stops the service with systemctl, as an admin would, and records the results,
+which the test outside compares.
 
 Run by the machine's own /usr/bin/python3; the standard library alone.
 """

@@ -76,10 +76,10 @@ class Vendors:
     """The vendors behind one key.
 
     Attributes:
-        key: What they take.
-        text: What they "hear"; None derives it from the audio.
+        key: The key that they accept.
+        text: The text that they "hear"; None derives it from the audio.
         takes_url: Whether the OpenAI path takes a field ``url`` in place of the file, as Groq does.
-        words: What they "hear" in audio of a digest.
+        words: The words that they "hear", by the digest of the audio.
         desk: The uploads and jobs of the vendors with jobs.
     """
 
@@ -279,7 +279,7 @@ def _openai_error(status: int, message: str, param: str | None, code: str | None
 
 
 def heard_text(size_bytes: int, sha256: str) -> str:
-    """What the vendors hear in audio of that size and digest."""
+    """The text that the vendors hear in audio of that size and digest."""
     return f"Heard {size_bytes} bytes with digest {sha256[:16]}."
 
 

@@ -19,7 +19,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """Skips the wait for the next timer, or for an inbox's next look, while no thread works.
 
     Attributes:
-        skipped_seconds: How far its clock is ahead of the real one.
+        skipped_seconds: The lead of its clock over the real one.
     """
 
     def __init__(self):

@@ -15,7 +15,7 @@ class Whole:
     """A running daemon; open with ``async with``.
 
     Args:
-        monkeypatch: So that inboxes that are away are looked for often.
+        monkeypatch: Shortens the time between two looks for an inbox that is away.
         scripts: By provider name; all good where it is left out.
     """
 

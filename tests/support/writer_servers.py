@@ -80,7 +80,7 @@ def ssh_server(folder: Path) -> Iterator[int]:
 
 
 def ssh_options(folder: Path) -> list[str]:
-    """What ``ssh``, ``scp`` and ``sftp`` need for the server of that folder, besides the port."""
+    """The options of ``ssh``, ``scp`` and ``sftp`` for the server of that folder, besides the port."""
     options = ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
     return [
         "-F",

@@ -46,7 +46,7 @@ _LINE = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Pace:
-    """How long it takes.
+    """The pauses and lengths of the writers' recordings.
 
     Attributes:
         pause_seconds: Between a transfer that broke off and its second half.
@@ -59,10 +59,10 @@ class Pace:
 
 @dataclass
 class Bench:
-    """What one writer works with.
+    """The folders and servers of one writer.
 
     Attributes:
-        inbox: Where its recordings must arrive.
+        inbox: The folder that its recordings must reach.
         spool: A folder of its own on the same file system.
         share: The folder that smbd serves; *inbox* is below it.
         keys: The folder of sshd's keys.
@@ -105,7 +105,7 @@ class Writer:
 
     Attributes:
         drop: Drops them all.
-        programs: What it needs besides ffmpeg.
+        programs: The programs that it needs besides ffmpeg.
         rule: Keys of its folder rule.
         warned: Whether its recordings must have the warning ``incomplete_audio``; None: some may.
         is_hole: Whether torn recordings are documented: neither format nor name tells that more is to come.

@@ -40,7 +40,7 @@ _MOST_SECONDS = 300.0  # that a recording waits after its writer has ended
 
 @dataclass
 class Figures:
-    """What became of one writer's recordings.
+    """The counts of one writer's recordings.
 
     Attributes:
         files: Recordings dropped.
@@ -63,7 +63,7 @@ class Figures:
     missing: list[str]
 
     def breaches(self, writer: Writer) -> list[str]:
-        """What is not as the documents promise."""
+        """The figures that differ from the documented ones."""
         found = [f"not filed: {', '.join(self.missing)}"] if self.missing else []
         if not writer.is_hole and (self.torn or self.sent_twice):
             found.append(f"{self.torn} torn, {self.sent_twice} sent twice")
@@ -83,7 +83,7 @@ class Stand:
     done: Path
 
     def figures(self, waited: dict[str, int]) -> Figures:
-        """What became of its recordings, once nothing is left in the inbox."""
+        """The counts of its recordings, once the inbox is empty."""
         expected = self.bench.expected
         whole = [(name, digest) for name, digest in self._filed() if expected.get(name, "") in {None, digest}]
         times = Counter(name for name, _ in whole)

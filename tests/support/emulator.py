@@ -5,8 +5,8 @@ holds the size and the digest of the audio that was received, so that a test can
 sidecar belongs to. The answers to the next requests can be scripted.
 
 As a program, ``python emulator.py --port 0`` prints its URL as its first line; ``--delay`` makes it slow.
-``GET /_requests`` lists the requests received, ``/_count`` gives their number; ``POST /_script`` with a list of
-faults sets the behaviour for the next requests.
+``GET /_requests`` lists the requests received, ``/_count`` gives their number; ``POST /_script`` with a list
+of faults sets the behaviour for the next requests.
 """
 
 from __future__ import annotations

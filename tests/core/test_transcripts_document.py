@@ -125,6 +125,20 @@ def test_json_has_a_line_for_each_key_and_each_word():
     assert any(line.startswith(b'  "source": {"file": ') for line in lines)
 
 
+@example(["}, {", "},\n{", ",\n"])
+@given(st.lists(st.text(st.sampled_from('{}[],:"\\\n ab'), max_size=8), min_size=1, max_size=6))
+def test_a_word_s_line_is_json_whatever_the_word_is(words):
+    """Braces, commas and line breaks within a word neither begin nor end a line."""
+    document = transcript_document(Transcript("", words=tuple(map(Word, words))), facts())
+
+    lines = RENDERERS["json"](document).decode().splitlines()
+
+    begin = lines.index('  "words": [') + 1
+    written = [json.loads(line.removesuffix(",")) for line in lines[begin : begin + len(words)]]
+    assert written == document["words"]
+    assert lines[begin + len(words)] == "  ],"
+
+
 def test_error_document_has_the_keys_of_the_contract():
     """The error file has exactly the contract's keys, attempts oldest first."""
     attempts = [Attempt(1.5, "mine", 0.1, 400, "http_400", "no", counted=True), Attempt(9.0, "mine")]

@@ -143,19 +143,17 @@ def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> s
 
 def _is_short(*parts: Any) -> bool:
     """Whether a document of these JSON values is built and rendered within a millisecond or two."""
-    left, waiting = _SHORT_VALUES, list(parts)
-    while waiting and left > 0:
-        value = waiting.pop()
-        left -= 1
-        kind = type(value)  # of short documents hundreds of values are looked at, for each file
-        if kind is str or kind is bytes:
-            left -= len(value) // _CHARACTERS_OF_A_VALUE
-        elif kind in _CONTAINERS:
-            if len(value) > left:
-                return False
-            waiting += value  # of a mapping the keys, which may be long too
-            if kind is dict:
-                waiting += value.values()
+    left: int = _SHORT_VALUES
+    waiting: list[Any] = [parts]
+    while waiting and (left := left - len(waiting[-1])) > 0:
+        for value in waiting.pop():
+            kind = type(value)  # of short documents hundreds of values are looked at, for each file
+            if kind is str or kind is bytes:
+                left -= len(value) // _CHARACTERS_OF_A_VALUE
+            elif kind in _CONTAINERS:
+                waiting.append(value)  # of a mapping the keys, which may be long too
+                if kind is dict:
+                    waiting.append(value.values())
     return left > 0
 
 

@@ -212,7 +212,7 @@ async def test_files_without_a_job_are_shown_with_the_reason(scene):
             away = await page_of(site, "/")
     for text in (front, listed):
         assert "may not be read: owner nobody, mode 0600; chmod g+r &lt;it&gt;" in text
-        rows = [text.index(name) for name in (">a/locked.wav<", ">b<", ">new.wav<", ">queued.wav</a>")]
+        rows = [text.index(name) for name in (">a/locked.wav<", ">b<", ">new.wav<", ">queued.wav<")]
         assert rows == sorted(rows)
         assert text.count(">blocked</span>") == 2
     assert "a/locked.wav" in named
@@ -265,6 +265,30 @@ async def test_a_file_has_its_story_transcript_and_downloads(scene):
     assert (sidecar.status_code, sidecar.text) == (200, "Hello there. Goodbye.\n")
     assert sidecar.headers["content-disposition"] == "attachment; filename*=UTF-8''call.txt"
     assert missing.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("language", "texts", "shown", "tag"),
+    [
+        ("de", ["Um", "20", "Uhr."], "Um 20 Uhr.", "de"),
+        ("zh", ["我们", "明天", "去", "IBM", "开会。"], "我们明天去 IBM 开会。", "zh"),
+        ("ar", ["مرحبا", "يا", "صديقي"], "مرحبا يا صديقي", "ar"),
+        (None, ["hello"], "hello", ""),
+        ('en" onclick="x', ["hello"], "hello", ""),
+    ],
+)
+async def test_the_text_of_a_transcript_is_shown_as_it_is_written(scene, language, texts, shown, tag):
+    """All words, also those without a time; spaces where their script has them; direction and language."""
+    words = [{"word": text, "start": 0.5 * n or None, "end": None} for n, text in enumerate(texts)]
+    words = words if len(words) > 1 else [{**words[0], "start": 0.5}]
+    with scene.queue() as store:
+        job_id = add_done(scene, store, language=language, words=words, segments=[])
+        async with serving(scene) as site:
+            text = await page_of(site, f"/files/{job_id}")
+    (paragraph,) = re.findall(r'<p dir="auto" lang="([^"]*)">(.*?)</p>', text)
+    assert (paragraph[0], re.sub("<[^>]*>", "", paragraph[1])) == (tag, shown)
+    timed = [word for word in words if word["start"]]
+    assert text.count("data-start") == len(timed) + 1  # and the button that plays from there
 
 
 async def test_a_long_transcript_holds_up_nothing(scene, monkeypatch):

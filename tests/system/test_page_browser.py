@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.server
 import json
 import shutil
 import socket
 import subprocess
 import tarfile
+import threading
 import urllib.request
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +20,9 @@ from support.browser import browsing, missing_browser, show_in
 from support.daemon_process import Installation, wait_until
 from support.emulator import Emulator, Fault
 from support.scene import wav_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,6 +60,12 @@ def listed(driver) -> list[tuple[str, str]]:
     return [(name, state) for name, state in driver.execute_script(script)]
 
 
+def follow_link(driver, text: str) -> None:
+    """Open the link's page. A live update may replace the link between the look for it and a click."""
+    find = "return [...document.querySelectorAll('a')].find((link) => link.innerText === arguments[0]).href"
+    driver.get(driver.execute_script(find, text))
+
+
 def until_shown(driver, words: str) -> None:
     """Wait until the open page shows *words*, without loading it again."""
     wait_until(lambda: words in text_of(driver), f"the page to show {words!r}")
@@ -71,7 +84,7 @@ def test_a_recording_passes_through_an_open_page(site, tmp_path):
         wait_until(lambda: listed(driver) == [("meeting.wav", "done")], "the file to be done")
         assert driver.execute_script("return window.here"), "the page was loaded again"
 
-        driver.find_element("link text", "meeting.wav").click()
+        follow_link(driver, "meeting.wav")
         assert "was transcribed" in text_of(driver)
         audio = driver.find_element("tag name", "audio")
         wait_until(lambda: audio.get_property("readyState") >= 1, "the recording's length")
@@ -83,10 +96,34 @@ def test_a_recording_passes_through_an_open_page(site, tmp_path):
         wait_until(lambda: "now" in words[-1].get_attribute("class"), "the word to be marked")
 
 
-def test_a_page_shows_what_happened_while_it_had_no_connection(tmp_path, emulator):
-    """The daemon was started again meanwhile, and nothing changes after that."""
+@contextlib.contextmanager
+def gateway(port: int) -> Iterator[threading.Event]:
+    """A proxy whose server is away: it answers 502. The event is set once it was asked for changes."""
+    asked = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(502)
+            if self.path.startswith("/events"):
+                asked.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("has_proxy", [False, True], ids=["refused", "502"])
+def test_a_page_shows_what_happened_while_it_had_no_connection(tmp_path, emulator, has_proxy):
+    """The daemon was started again meanwhile, behind a proxy too, and nothing changes after that."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
     installation = Installation(tmp_path / "root", emulator.url, extra={"http": {"listen": address}})
     with browsing() as driver:
         with installation.start_ready() as process:
@@ -94,6 +131,9 @@ def test_a_page_shows_what_happened_while_it_had_no_connection(tmp_path, emulato
             driver.get(f"http://{address}/")
             process.until(lambda: driver.find_elements("css selector", ".dot.live"), "the stream")
             process.stop()
+        if has_proxy:
+            with gateway(port) as asked:
+                assert asked.wait(30)
         installation.drop("call.wav", wav_bytes(1))
         assert installation.run_once() == 0
         with installation.start_ready():
@@ -120,7 +160,7 @@ def test_the_page_of_a_file_shows_its_transcript_once_it_is_there(site, emulator
     with browsing() as driver:
         driver.get(f"{address}/folders/calls")
         wait_until(lambda: driver.find_elements("link text", "call.wav"), "the file")
-        driver.find_element("link text", "call.wav").click()
+        follow_link(driver, "call.wav")
         until_shown(driver, "It is with")
         wait_until(lambda: driver.find_elements("css selector", ".transcript .w"), "the transcript")
         assert "It was filed with its transcripts." in text_of(driver)
@@ -152,7 +192,7 @@ def test_a_page_of_an_ended_file_keeps_no_connection(site):
     opened = "return performance.getEntriesByType('resource').filter(e => e.name.includes('/events')).length"
     with browsing() as driver:
         driver.get(f"{address}/folders/calls")
-        driver.find_element("link text", "call.wav").click()
+        follow_link(driver, "call.wav")
         wait_until(lambda: "was transcribed" in text_of(driver), "the file's page")
         assert driver.find_elements("css selector", "[data-live=ended]")
         assert driver.execute_script(opened) == 0
@@ -215,7 +255,7 @@ def test_a_failed_file_is_retried(site, emulator):
     wait_until(lambda: installation.status()["failed"] == 1, "the failure")
     with browsing() as driver:
         driver.get(f"{address}/folders/calls?state=failed")
-        driver.find_element("link text", "call.wav").click()
+        follow_link(driver, "call.wav")
         assert press(driver, "Retry")
         until_shown(driver, "Back in the inbox")
     wait_until(lambda: installation.status()["done"] == 1, "the second try")

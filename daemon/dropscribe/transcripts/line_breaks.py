@@ -39,7 +39,7 @@ class Piece(NamedTuple):
 def pieces_of(text: str, before: str = "") -> list[Piece]:
     """*text*, one line with single spaces, in its pieces; *before* is the text that it follows."""
     pieces, start = [], 0
-    joint = _joint(before, text)
+    joint = joint_of(before, text)
     for match in _BREAK.finditer(text):
         pieces.append(Piece(joint, text[start : match.start()]))
         start, joint = match.end(), match.group()
@@ -49,10 +49,11 @@ def pieces_of(text: str, before: str = "") -> list[Piece]:
 def joined(texts: Iterable[str]) -> str:
     """*texts*, which are stripped and not empty, as one, with spaces where their script has them."""
     pairs = pairwise(["", *texts])
-    return "".join(_joint(before, text) + text for before, text in pairs).removeprefix(" ")
+    return "".join(joint_of(before, text) + text for before, text in pairs).removeprefix(" ")
 
 
-def _joint(before: str, text: str) -> str:
+def joint_of(before: str, text: str) -> str:
+    """What their script has between two texts that follow each other: a space or nothing."""
     return "" if _WITHOUT_SPACE.fullmatch(before[-1:] + text[:1]) else " "
 
 

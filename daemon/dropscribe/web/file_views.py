@@ -7,11 +7,13 @@ ArithmeticError, AttributeError, TypeError and ValueError.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
 from dropscribe.reports.wording import bytes_words, clock_words, printable_line
 from dropscribe.transcripts.document import WARNING_WORDS
+from dropscribe.transcripts.line_breaks import joint_of
 from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in, split_runs
 
 if TYPE_CHECKING:
@@ -50,11 +52,10 @@ def _attempt_words(attempt: Attempt) -> tuple[str, str]:
 
 
 def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The transcript as paragraphs, from words where they are timed, else from segments, else its text."""
-    words = [word for word in objects_in(document, "words") if isinstance(word.get("start"), int | float)]
-    if words:
-        runs = split_runs(words, _begins_turn)
-        turns = [_turn(run[0], words=[_word(word) for word in run]) for run in runs]
+    """The transcript as paragraphs, from words where any is timed, else from segments, else its text."""
+    words = [word for word in objects_in(document, "words") if str(word.get("word") or "").strip()]
+    if any(_seconds(word, "start") is not None for word in words):
+        turns = [_turn(_first_timed(run), words=_words(run)) for run in split_runs(words, _begins_turn)]
     elif segments := objects_in(document, "segments"):
         turns = [_turn(segment, text=str(segment.get("text", "")).strip()) for segment in segments]
     else:
@@ -68,7 +69,7 @@ def _turn(
     item: Mapping[str, Any], *, text: str = "", words: Sequence[object] = (), gap: str = ""
 ) -> dict[str, Any]:
     """One paragraph, which begins with *item*: a turn, the words between two pauses, or a missing part."""
-    start = float(item["start"]) if isinstance(item.get("start"), int | float) else None
+    start = _seconds(item, "start")
     return {
         "start": start,
         "clock": "" if start is None else clock_words(start),  # which refuses what is no time
@@ -83,20 +84,38 @@ def _begins_turn(group: list[dict[str, Any]], word: dict[str, Any]) -> bool:
     last = group[-1]
     if word.get("speaker") != last.get("speaker"):
         return True
-    pause = word["start"] - (last.get("end") or last["start"])
+    start, end = _seconds(word, "start"), _seconds(last, "end") or _seconds(last, "start")
+    pause = 0.0 if start is None or end is None else start - end
     ends_sentence = str(last.get("word", "")).rstrip().endswith(SENTENCE_ENDS)
-    return ends_sentence and bool(pause >= PAUSE_SECONDS or len(group) >= _MOST_TURN_WORDS)
+    return ends_sentence and (pause >= PAUSE_SECONDS or len(group) >= _MOST_TURN_WORDS)
 
 
-def _word(word: Mapping[str, Any]) -> dict[str, Any]:
+def _first_timed(run: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next((word for word in run if _seconds(word, "start") is not None), run[0])
+
+
+def _words(run: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The words of one paragraph, each with the space before it that its script has."""
+    texts = [str(word["word"]).strip() for word in run]
+    joints = ["", *(joint_of(before, text) for before, text in pairwise(texts))]
+    return [_word(*parts) for parts in zip(run, joints, texts, strict=True)]
+
+
+def _word(word: Mapping[str, Any], joint: str, text: str) -> dict[str, Any]:
     confidence = word.get("confidence")
     share = float(confidence) if isinstance(confidence, int | float) else 1.0
     return {
-        "text": str(word.get("word", "")),
-        "start": float(word["start"]),
+        "joint": joint,
+        "text": text,
+        "start": _seconds(word, "start"),
         "unsure": share < _UNSURE,
         "percent": round(100 * share),
     }
+
+
+def _seconds(item: Mapping[str, Any], key: str) -> float | None:
+    value = item.get(key)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _gap_words(missing: Mapping[str, Any]) -> str:
@@ -118,6 +137,12 @@ def facts_of(document: Mapping[str, Any], size_bytes: int) -> list[tuple[str, st
         "Recorded": document.get("recorded_at"),
     }
     return [(name, printable_line(str(value))) for name, value in facts.items() if value]
+
+
+def language_of(document: Mapping[str, Any]) -> str:
+    """The transcript's language as a tag (BCP 47) for browsers and screen readers; "" where it is unknown."""
+    language = str(document.get("language") or "")
+    return language if re.fullmatch("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", language) else ""
 
 
 def warnings_of(document: Mapping[str, Any]) -> list[str]:

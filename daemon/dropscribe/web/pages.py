@@ -141,6 +141,7 @@ def _transcript(document: Mapping[str, Any], size_bytes: int) -> dict[str, Any]:
         return {
             "can_forget": bool(file_views.digest_in(document)),
             "warnings": file_views.warnings_of(document),
+            "language": file_views.language_of(document),
             "turns": file_views.turns_of(document) if document else None,
             "facts": file_views.facts_of(document, size_bytes),
         }

@@ -69,7 +69,12 @@
       source = new EventSource(`${root}/events?since=${version}`);
       source.addEventListener("change", refresh);
       source.addEventListener("open", () => showLive(true));
-      source.addEventListener("error", () => showLive(false));
+      source.addEventListener("error", (event) => {
+        showLive(false);
+        // The browser tries again by itself, except after an answer that is no stream: a proxy's while the
+        // daemon starts again, or that too many pages are open.
+        if (event.target.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
+      });
     }
     showLive(source?.readyState === EventSource.OPEN);
   }
@@ -82,7 +87,7 @@
   // Player -------------------------------------------------------------------------------------
   const audio = document.querySelector("audio");
   if (audio) {
-    const words = [...document.querySelectorAll(".w")];
+    const words = [...document.querySelectorAll(".w[data-start]")];
     const starts = words.map((word) => Number(word.dataset.start));
     let marked = null;
     const jump = (seconds) => { audio.currentTime = seconds; audio.play().catch(() => {}); };

@@ -136,6 +136,18 @@ def test_an_owner_that_was_taken_over_stops(inbox, network):
     station.close()
 
 
+def test_an_owner_looks_as_soon_as_its_machine_wakes_up(inbox, network, monkeypatch):
+    """The monotonic clock stood still while it slept: by that, no heartbeat is due yet."""
+    station = Station(inbox).run(100)
+    newcomer = Daemon(inbox)
+    assert newcomer.look(200) == ""
+    station.write("a.wav")
+    monkeypatch.setattr(owner_file, "_suspended_seconds", lambda: 200.0)
+    station.run(4)
+    assert (station.paths, station.state.available) == ([], False)
+    station.close()
+
+
 def test_of_two_newcomers_one_gets_it(inbox, other):
     """Both find the owner silent at the same instant: the next look tells them apart."""
     one, two = Daemon(inbox, "one"), Daemon(inbox, "two")

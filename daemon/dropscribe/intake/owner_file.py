@@ -91,6 +91,7 @@ class OwnerFile:
         Returns:
             Why the inbox is not ours, or "" if it is, or if it cannot be guarded at all.
         """
+        now += _suspended_seconds()  # in which another daemon may have taken it over
         beat_seconds = BEAT_SECONDS
         if self._token is not None:  # else it writes none, and only looks
             beat_seconds = backoff_seconds(FIRST_BEAT_SECONDS, self._record["beat"], BEAT_SECONDS)
@@ -181,6 +182,11 @@ class OwnerFile:
 
     def _rendered(self) -> bytes:
         return json.dumps(self._record).encode().ljust(_RECORD_BYTES - 1) + b"\n"
+
+
+def _suspended_seconds() -> float:
+    """Seconds since the start of the machine in which it slept; the monotonic clock leaves them out."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 def _read(folder: int) -> bytes | None:

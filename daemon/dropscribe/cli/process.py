@@ -44,12 +44,12 @@ class _Stream(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            with naming(STANDARD_OUTPUT):
-                return super().write(data)
-        except OSError:
-            if self.fileno() != _MESSAGES:
-                raise
-            return len(data)
+            return super().write(data)
+        except OSError as error:
+            if self.fileno() == _MESSAGES:
+                return len(data)
+            error.filename = STANDARD_OUTPUT
+            raise
 
 
 def prepare_standard_streams(*, is_own_process: bool) -> None:

@@ -46,13 +46,17 @@ class OwnFile:
     def __init__(self, name: FileName, hidden: bytes, sha256: str, can: Capabilities) -> None:
         self.name = name
         self._hidden = name.beside(hidden)
-        self._mark = name.beside(hidden + b".named")
         self._aside = hidden + b".away"
         self._sha256 = sha256
         self._key = (hidden, name.name)
         self._can = can
         self._is_named = False
         self._descriptor: int | None = None
+
+    @property
+    def _mark(self) -> FileName:
+        """The name of the mark that shows, where hard links do not work, that the file has been named."""
+        return self._hidden.beside(self._hidden.name + b".named")
 
     def is_placed(self) -> bool:
         """Whether the file at the final name is this one, named by this process or before a crash."""

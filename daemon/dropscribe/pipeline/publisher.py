@@ -121,9 +121,10 @@ class Publisher:
     async def _correct_names(self, claim: Claim) -> None:
         """Choose other names for a row with names outside its folders, and for a file renamed in flight."""
         job, rule, document = claim.job, claim.rule, content_of(claim.result)
-        names, own = claim.result.output_names, (os.fsencode(rule.done), os.fsencode(rule.failed))
+        names = claim.result.output_names
         # A row may have no names; that of a shared database may have a place outside its rule's folders.
-        if not names.audio or (claim.config.queue is not None and not is_within(names, own)):
+        is_own = claim.config.queue is None or is_within(names, [*map(os.fsencode, (rule.done, rule.failed))])
+        if not names.audio or not is_own:
             log.warning("file.place_refused", folder=job.folder, path=job.path)
             await self._rename(claim, document)
         old_path = None if is_error(document) else document["source"]["path"]

@@ -188,13 +188,13 @@ class Results:
 
     async def _companions(self, claim: Claim) -> list[FoundCompanion]:
         """The companions beside the recording; none where its folder does not answer."""
-        job, rule, inbox = claim.job, claim.rule, claim.inbox
+        job, rule = claim.job, claim.rule
         if not rule.companions:
             return []
 
         def find() -> list[FoundCompanion]:
             name = job.path.rpartition(b"/")[2]
-            with closing(open_folder_of(inbox, job.path)) as folder:
+            with closing(open_folder_of(claim.inbox, job.path)) as folder:
                 return find_companions(folder, name, rule.companions, rule.settle_seconds)
 
         try:

@@ -184,8 +184,8 @@ class Admission:
 
     def publications(self) -> int:
         """Publications under way that hold a slot: those in hanging folders hold none."""
-        hanging = self.folders.hanging
-        return sum(job.folder not in hanging for job in self.in_flight.publishing.values())
+        publishing, hanging = self.in_flight.publishing, self.folders.hanging
+        return sum(job.folder not in hanging for job in publishing.values()) if hanging else len(publishing)
 
     def is_busy(self) -> bool:
         """Whether anything is in flight, other than publications that hang."""

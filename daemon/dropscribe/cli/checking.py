@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pwd
+import shutil
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
@@ -199,8 +200,7 @@ def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     path, fail = config.state_dir, findings.errors.append
     place = _nearest(path)
     is_writable = _is_writable(place)
-    mount, room = mount_of(os.fsencode(place)), os.statvfs(place)
-    free_bytes = room.f_bavail * room.f_frsize
+    mount, free_bytes = mount_of(os.fsencode(place)), shutil.disk_usage(place).free
     try:
         require_proc()
     except OSError as error:

@@ -206,7 +206,7 @@ def sha256_of(descriptor: int) -> str:
     return digest.hexdigest()
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of *data* at the open file's position."""
     view = memoryview(data)
     while view:

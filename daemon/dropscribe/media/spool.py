@@ -49,8 +49,7 @@ class _Piece(io.BufferedRandom):
 
 
 def _require_room(folder: str, count: int) -> None:
-    room = os.statvfs(folder)
-    if room.f_bavail * room.f_frsize < count + SPARE_BYTES:
+    if shutil.disk_usage(folder).free < count + SPARE_BYTES:
         raise OSError(errno.ENOSPC, f"no room in {folder} for {count} bytes")
 
 

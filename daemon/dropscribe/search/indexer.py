@@ -8,6 +8,7 @@ waits without end for a file system.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -135,8 +136,7 @@ def index_of(config: Config, db: Connection) -> Iterator[TranscriptIndex]:
 
 
 def _require_room(config: Config) -> None:
-    disk = os.statvfs(config.state_dir)
-    if config.queue is None and disk.f_bavail * disk.f_frsize < FREE_BYTES:
+    if config.queue is None and shutil.disk_usage(config.state_dir).free < FREE_BYTES:
         path = str(config.state_dir / INDEX_NAME)
         raise StoreFull(path, "new transcripts are not indexed: the disk is nearly full", "make room on it")
 

@@ -24,6 +24,7 @@ from dropscribe.files.beneath import closing, open_listable_root, open_root, ope
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.mounts import probe_lease
 from dropscribe.files.moves import FileName, move_new
+from dropscribe.files.own_file import write_all
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, SLOWEST_BYTES_PER_SECOND, FolderHangs
 from dropscribe.web.site import Refused
 
@@ -174,9 +175,8 @@ class _Form:
         self._file = os.open(self._hidden, flags, _MODE, dir_fd=self._inbox)
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
-        view = memoryview(data)[start:end] if self._file >= 0 else memoryview(b"")
-        while view:
-            view = view[os.write(self._file, view) :]
+        if self._file >= 0:
+            write_all(self._file, memoryview(data)[start:end])
 
     def _end(self) -> None:
         if self._file < 0:

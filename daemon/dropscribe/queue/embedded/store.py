@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 import time
 from importlib import resources
@@ -227,8 +228,7 @@ def make_private_file(path: Path) -> None:
 
 def trouble_of_disk(state_dir: Path) -> StoreFull | None:
     """Reason why nothing may be paid for now, or None."""
-    disk = os.statvfs(state_dir)
-    if disk.f_bavail * disk.f_frsize >= STATE_RESERVE_BYTES:
+    if shutil.disk_usage(state_dir).free >= STATE_RESERVE_BYTES:
         return None
     return StoreFull(str(state_dir), "the disk of the state directory is full")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
 
-from dropscribe.cli.main import main
+from dropscribe.cli.main import build_parser, main
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from support.scene import add_attempt, add_hold, add_job
@@ -175,3 +176,15 @@ def test_an_empty_value_is_a_mistake(monkeypatch, tmp_path, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert capsys.readouterr().err.endswith(": the value is empty\n")
+
+
+def test_the_ages_in_the_help_are_accepted(capsys):
+    """Those that ``list --help`` gives as examples are ages that --since takes."""
+    main(["list", "--help"])
+    shown = re.search(r"--since AGE +files of the last ((?:\w+, )+)", capsys.readouterr().out)[1]
+    ages = shown.removesuffix(", ").split(", ")
+    assert [build_parser().parse_args(["list", "--since", age]).since for age in ages] == [
+        1800,
+        43200,
+        172800,
+    ]

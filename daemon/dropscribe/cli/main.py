@@ -111,7 +111,7 @@ _ARGUMENTS = {
         _argument("--done", help="files that were transcribed"),
         _argument("--suspect", help=_SUSPECT),
         _FOLDER,
-        _argument("--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"),
+        _argument("--since", metavar="AGE", type=_age_seconds, help="files of the last 30m, 12h, 2d, …"),
         _limit(100),
     ],
     "search": [_argument("words", nargs="+", metavar="WORDS", help=_WORDS), _FOLDER, _limit(20)],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dropscribe.core.model import Attempt
 from dropscribe.core.text.printing import utc_text
+from dropscribe.providers.build import BUILDERS
 from dropscribe.transcripts.document import error_document, transcript_document
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from dropscribe.transcripts.render import RENDERERS
@@ -38,6 +39,13 @@ def test_params_are_those_that_were_sent():
     given = replace(facts(), provider_type="openai", params={"response_format": [], "language": "de"})
     sent = transcript_document(Transcript("hi"), given)["provider"]["params"]
     assert sent == {"model": "whisper-1", "language": "de"}
+
+
+@pytest.mark.parametrize("kind", [*BUILDERS, "of-a-package"])
+def test_the_schema_takes_every_type(kind):
+    """A transcript of each provider is valid, also of a type that another package adds."""
+    given = replace(facts(), provider_type=kind)
+    _schema("transcript").validate(transcript_document(Transcript("hi"), given))
 
 
 def test_times_are_rounded_and_ids_given():

@@ -1,4 +1,4 @@
-"""A sidecar is never more open than its audio."""
+"""A sidecar or a copy is never more open than its audio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from dropscribe.files.mounts import ignore_sigio
 from dropscribe.publish.filing import publish
-from support.faults import run_as_nobody
+from support.faults import mounted, run_as_nobody
 from support.publications import publication_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
@@ -102,3 +102,45 @@ def test_what_a_folder_gives_to_new_files_is_not_given_to_a_sidecar(tmp_path, au
         ["getfacl", "-pc", str(tmp_path / "done/call.json")], capture_output=True, text=True, check=True
     )
     assert "daemon" not in told.stdout
+
+
+def list_of(path):
+    """The access control list of a file, as getfacl prints it."""
+    return subprocess.run(["getfacl", "-pcn", str(path)], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
+def test_a_copy_on_another_mount_has_the_list_and_the_attributes_of_the_audio(tmp_path, audio):
+    """As a rename keeps them: the mode alone would let the group read where its entry shuts it out.
+
+    The entries that the folder gives to new files are not for people without access to the audio.
+    """
+    audio.chmod(0o600)
+    (tmp_path / "disk/done").mkdir(parents=True)
+    for arguments in (["-m", "u:1234:r"], ["-d", "-m", "u:2345:rwx"]):
+        place = tmp_path / "disk/done" if "-d" in arguments else audio
+        if subprocess.run(["setfacl", *arguments, str(place)], capture_output=True, check=False).returncode:
+            pytest.skip("no access control lists here")
+    os.setxattr(audio, "user.origin", b"door 3")
+    expected = list_of(audio)
+    with mounted(tmp_path / "done", "--bind", tmp_path / "disk/done"):
+        publish(publication_of(audio, tmp_path / "done"))
+        assert not audio.exists()
+        assert list_of(tmp_path / "done/call.wav") == expected
+        assert os.getxattr(tmp_path / "done/call.wav", "user.origin") == b"door 3"
+        plain = audio.with_name("plain.wav")
+        plain.write_bytes(b"more")
+        plain.chmod(0o640)
+        publish(publication_of(plain, tmp_path / "done"))
+        assert "2345" not in list_of(tmp_path / "done/plain.wav")
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
+def test_a_copy_that_can_have_no_list_shuts_out_whom_the_list_does(tmp_path, audio):
+    """On a file system without lists the group's bits are those of its entry, not the mask."""
+    audio.chmod(0o600)
+    if subprocess.run(["setfacl", "-m", "u:1234:r", str(audio)], capture_output=True, check=False).returncode:
+        pytest.skip("no access control lists here")
+    with mounted(tmp_path / "done", "-t", "ramfs", "none"):
+        publish(publication_of(audio, tmp_path / "done"))
+        assert stat.S_IMODE((tmp_path / "done/call.wav").stat().st_mode) == 0o600

@@ -220,12 +220,12 @@ def start_writing(descriptor: int) -> None:
 
 
 def copy_audio(source: int, target: int) -> None:
-    """Copy the open *source* to the open, empty *target* with mode, times and, where allowed, owner."""
+    """Copy the open *source* to the open, empty *target* with times and permissions."""
     status, offset = os.fstat(source), 0
     while block := os.pread(source, _BLOCK_BYTES, offset):
         offset += len(block)
         write_all(target, block)
-    keep_permissions(target, status)
+    keep_permissions(source, target)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

@@ -1,9 +1,10 @@
-"""Owner and mode of the files that dropscribe makes, taken over from the audio.
+"""Owner, mode and attributes of the files that dropscribe makes, taken over from the audio.
 
-Guarantees: a sidecar is never more open than its audio. It has no execute bits and no write bits but its
-owner's, and group bits only if it has the audio's own group. If the audio has an access control list, the
-group bits come from its entries, because stat shows the list's mask instead. Whom the audio shuts out while
-all others may read it (its group, or an entry of its list) is shut out of the sidecar with all others.
+A copy of the audio has them all, with its access control list. Guarantees: a sidecar is never more open than
+its audio. It has no execute bits and no write bits but its owner's, and group bits only if it has the audio's
+own group. If the audio has an access control list, the group bits come from its entries, because stat shows
+the list's mask instead. Whom the audio shuts out while all others may read it (its group, or an entry of its
+list) is shut out of the sidecar with all others.
 """
 
 from __future__ import annotations
@@ -34,21 +35,47 @@ def may_act_as_owner() -> bool:
     return bool(int(found, 16) & _CAP_FOWNER)
 
 
-def keep_permissions(descriptor: int, audio: os.stat_result) -> None:
-    """Give an open copy of *audio* its owner, where allowed, and its mode.
+def keep_permissions(source: int, target: int) -> None:
+    """Give *target*, an open copy of the open *source*, its mode and, where allowed, owner and attributes.
 
-    A file that keeps our own owner never becomes set-user-ID: a program dropped under an audio's name would
-    run as us.
+    The attributes are the access control list and those of users. A copy that keeps our own owner never
+    becomes set-user-ID: a program dropped under an audio's name would run as us.
     """
-    found = _give_owner(descriptor, audio)
+    audio = os.fstat(source)
+    found = _give_owner(target, audio)
     is_owners = (found.st_uid, found.st_gid) == (audio.st_uid, audio.st_gid)
-    _give_mode(descriptor, found, stat.S_IMODE(audio.st_mode) & (0o7777 if is_owners else 0o777))
+    mode = stat.S_IMODE(audio.st_mode) & (0o7777 if is_owners else 0o777)
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(source):
+            if name.startswith("user."):
+                _give_attribute(target, name, os.getxattr(source, name))
+    _give_mode(target, os.fstat(target), mode & _give_list(source, target))
+
+
+def _give_attribute(descriptor: int, name: str, value: bytes) -> bool:
+    """Set an attribute; returns whether the file system could."""
+    try:
+        os.setxattr(descriptor, name, value)
+    except OSError:
+        return False
+    return True
+
+
+def _give_list(source: int, target: int) -> int:
+    """Give *target* the access control list of *source*, or none; returns the mode bits it may have then."""
+    try:
+        acl = os.getxattr(source, _ACL)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.removexattr(target, _ACL)  # from the default list of its folder
+        return 0o7777
+    return 0o7777 if _give_attribute(target, _ACL, acl) else 0o7000 | _limit_by_list(acl)
 
 
 def sidecar_mode(folder: int, name: bytes, audio: os.stat_result) -> int:
     """Mode of a sidecar, for the audio *name* in the open *folder*, which has the status *audio*."""
     mode = stat.S_IMODE(audio.st_mode) & 0o644
-    return mode & _limit_by_list(folder, name) if mode & 0o077 else mode
+    return mode & _limit_at(folder, name) if mode & 0o077 else mode
 
 
 def mode_of_empty(mode: int) -> int:
@@ -104,14 +131,19 @@ def _give_mode(descriptor: int, found: os.stat_result, mode: int) -> None:
             raise
 
 
-def _limit_by_list(folder: int, name: bytes) -> int:
-    """The mode bits that the access control list of a file leaves to a file without one."""
+def _limit_at(folder: int, name: bytes) -> int:
+    """The mode bits that the access control list of a file, if it has one, leaves to a file without."""
     try:
         # *name* is one component: no link is followed on the way.
         acl = os.getxattr(b"/proc/self/fd/%d/%s" % (folder, name), _ACL, follow_symlinks=False)
     except OSError as error:
         # Where the list cannot be read (rclone answers EIO) it may forbid all.
         return 0o777 if error.errno in _NO_ACL else 0o707
+    return _limit_by_list(acl)
+
+
+def _limit_by_list(acl: bytes) -> int:
+    """The mode bits that the access control list *acl* leaves to a file without one."""
     entries = list(_ACL_ENTRY.iter_unpack(acl[_ACL_HEADER_BYTES:]))
     rights: dict[int, int] = {tag: allowed for tag, allowed, _ in entries}
     mask = rights.get(_MASK, 7)

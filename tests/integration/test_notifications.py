@@ -237,6 +237,38 @@ async def test_what_happens_together_is_one_message(store, monkeypatch):
     assert second_at - first_at > 0.9
 
 
+async def tell_and_end(state_dir: Path, people: Recorder, path: str) -> None:
+    """A daemon's life: it starts, a file fails, and it ends."""
+    with contextlib.closing(Store(state_dir)) as store:
+        notifications = Notifications(store, [people])
+        async with running(notifications):
+            notifications.notify("failed", {**FAILED, "path": path})
+            await until(lambda: notifications.deliveries)
+        await notifications.close(10.0)
+
+
+async def test_the_batch_outlives_restarts(tmp_path, monkeypatch):
+    """A new daemon knows when the last message was, and so does its end: people get one in this time."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
+    first, second, third = (Recorder(batch_seconds=seconds) for seconds in (3600.0, 3600.0, 0.0))
+    await tell_and_end(tmp_path / "state", first, "1.wav")
+    assert len(first.sent) == 1
+    await tell_and_end(tmp_path / "state", second, "2.wav")
+    assert second.sent == []
+    await tell_and_end(tmp_path / "state", third, "3.wav")  # now its time has come
+    text = "".join(text for _, text in third.sent)
+    assert "1.wav" not in text
+    assert "2.wav" in text
+    assert "3.wav" in text
+
+
+def test_a_clock_set_back_does_not_stretch_the_batch():
+    """The last message may lie in the future by the new clock."""
+    now = time.time()
+    people = Recorder(batch_seconds=60.0)
+    assert people.not_before(now, now + 86400 * 365, now, is_last_chance=False) == now + 60
+
+
 async def test_a_notification_that_cannot_be_sent_ends_nothing(store, receiver):
     """A mistake in one recipient is a failed delivery; the other gets its notification."""
 
@@ -343,8 +375,8 @@ def test_the_quiet_hours_wait_for_the_morning():
     now = time.mktime((2026, 11, 21, 23, 0, 0, 0, 0, -1))
     morning = time.mktime((2026, 11, 22, 7, 0, 0, 0, 0, -1))
     people = Recorder(quiet_hours=(22 * 60, 7 * 60))
-    assert people.not_before(now - 5, now, is_last_chance=False) == morning
-    assert people.not_before(now - 5, now, is_last_chance=True) == morning
+    assert people.not_before(now - 5, 0.0, now, is_last_chance=False) == morning
+    assert people.not_before(now - 5, 0.0, now, is_last_chance=True) == morning
 
 
 @needs_apprise
@@ -427,7 +459,7 @@ async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeyp
     config, _ = parse_config(text, folder=tmp_path, environ={})
     (loop,) = _build_notifications(config, store)._loops
     now = datetime(2026, 11, 21, 21, 30, tzinfo=UTC).timestamp()
-    assert loop.recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
+    assert loop.recipient.not_before(now, 0.0, now, is_last_chance=False) == now + 8.5 * 3600
 
 
 @pytest.mark.slow

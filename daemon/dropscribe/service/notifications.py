@@ -50,10 +50,19 @@ class Recipient(ABC):
         """Whether it receives events of this name: done, failed, held, released, budget."""
         return event != "done"
 
-    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002
+    def not_before(
+        self,
+        due_at: float,
+        last_at: float,  # noqa: ARG002
+        now: float,  # noqa: ARG002
+        *,
+        is_last_chance: bool,  # noqa: ARG002
+    ) -> float:
         """When to deliver, at *now* or later, if the first notification was due at *due_at*.
 
-        With *is_last_chance* the daemon is about to end; batches are sent without waiting.
+        Args:
+            last_at: When the last message of a batch was sent; 0 if there was none.
+            is_last_chance: The daemon is about to end: no further events are waited for.
         """
         return due_at
 
@@ -176,11 +185,11 @@ class DeliveryLoop:
 
     async def _deliver_due(self) -> float:
         recipient = self.recipient
-        due_at = await self._store.do(lambda db: outbox.first_due(db, recipient.name))
+        due_at, last_at = await self._store.do(lambda db: outbox.first_due(db, recipient.name))
         if due_at is None:
             return math.inf
-        now = time.time()
-        begin_at = max(due_at, recipient.not_before(due_at, now, is_last_chance=self._is_last_chance))
+        now, is_last = time.time(), self._is_last_chance
+        begin_at = max(due_at, recipient.not_before(due_at, last_at, now, is_last_chance=is_last))
         if begin_at > now:
             return begin_at - now
         most = recipient.most_at_once
@@ -195,23 +204,22 @@ class DeliveryLoop:
         return math.inf if reason and self._is_last_chance else 0.0
 
     async def _settle(self, notifications: list[Notification], reason: str) -> None:
-        if not reason:
-            await self._store.do(lambda db: outbox.delete(db, notifications))
-            return
-        now = time.time()
-        too_old = [each for each in notifications if each.at < now - GIVE_UP_SECONDS]
-        again = [each for each in notifications if each not in too_old]
+        now, recipient = time.time(), self.recipient
+        ended = [each for each in notifications if not reason or each.at < now - GIVE_UP_SECONDS]
+        again = [each for each in notifications if each not in ended]
         tries = max(each.tries for each in notifications) + 1
         due_at = now + retry_seconds(tries, random.random())  # noqa: S311 - jitter, not a secret
 
         def write(db: sqlite3.Connection) -> None:
-            outbox.delete(db, too_old)
+            outbox.delete(db, ended)
             outbox.defer(db, again, due_at)
+            if recipient.most_at_once > 1:
+                outbox.note_message(db, recipient.name, now)
 
         await self._store.do(write)
-        fields = {"recipient": self.recipient.name.partition(":")[0], "reason": reason}
-        if too_old:
-            log.error("notification.given_up", **fields, count=len(too_old))
+        fields = {"recipient": recipient.name.partition(":")[0], "reason": reason}
+        if reason and ended:
+            log.error("notification.given_up", **fields, count=len(ended))
         if again:
             log.warning("notification.undelivered", **fields, tries=tries, next_try=utc_text(due_at))
 

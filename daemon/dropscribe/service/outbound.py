@@ -141,20 +141,19 @@ class AppriseNotifier(Recipient):
         self._batch_seconds = batch_seconds
         self._quiet_hours = quiet_hours
         self._zone = zone
-        self._sent_at = 0.0
         self.name = f"apprise:{_digest(url)}"
 
-    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
+    def not_before(self, due_at: float, last_at: float, now: float, *, is_last_chance: bool) -> float:
         """After the batch interval and outside the quiet hours."""
-        together_at = max(due_at + PROMPT_SECONDS, self._sent_at + self._batch_seconds)
-        begin_at = due_at if is_last_chance else together_at
+        prompt_at = due_at if is_last_chance else due_at + PROMPT_SECONDS
+        # The clock may have been set back since the last message.
+        begin_at = max(prompt_at, min(last_at, now) + self._batch_seconds if last_at else 0.0)
         if self._quiet_hours is None:
             return begin_at
         return quiet_until(max(begin_at, now), self._quiet_hours, self._zone)
 
     async def deliver(self, notifications: Sequence[Notification]) -> str:
         """Send one message about all *notifications*."""
-        self._sent_at = time.time()
         title, text = compose([json.loads(each.content) for each in notifications], socket.gethostname())
         return await asyncio.to_thread(self._send, title, text)
 

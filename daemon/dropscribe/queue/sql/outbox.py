@@ -1,7 +1,8 @@
 """Rows of the outbox: one for each notification that its recipient has not accepted yet.
 
 Guarantees: a notification stays until it is delivered, given up, or its recipient is gone from the config;
-at most MOST_WAITING rows wait for one recipient.
+at most MOST_WAITING rows wait for one recipient. ``facts`` holds the time of the last message to each
+recipient that gets many notifications in one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.queue.sql.database import marks
+from dropscribe.queue.sql.database import marks, upsert
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 10_000
 """Newer notifications of a recipient that does not accept them are dropped: it must not fill the disk."""
+
+
+_LAST_MESSAGE = "last_message:"  # In ``facts``, before a recipient's name: Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,11 @@ def read_due(db: sqlite3.Connection, recipient: str, now: float, most: int) -> l
     return [Notification(*row) for row in due]
 
 
-def first_due(db: sqlite3.Connection, recipient: str) -> float | None:
-    """Time at which the next notification is due; None if none waits."""
-    row = db.execute("SELECT min(due_at) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
-    return row[0]  # type: ignore[no-any-return]  # a REAL column
+def first_due(db: sqlite3.Connection, recipient: str) -> tuple[float | None, float]:
+    """When the next notification is due (None: none waits), and when the last message was noted (0: never)."""
+    (due_at,) = db.execute("SELECT min(due_at) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (_LAST_MESSAGE + recipient,)).fetchone()
+    return due_at, float(row[0]) if row else 0.0
 
 
 def delete(db: sqlite3.Connection, notifications: Iterable[Notification]) -> None:
@@ -72,11 +77,20 @@ def defer(db: sqlite3.Connection, notifications: Iterable[Notification], due_at:
     db.executemany("UPDATE outbox SET due_at = ?, tries = tries + 1 WHERE id = ?", rows)
 
 
+def note_message(db: sqlite3.Connection, recipient: str, now: float) -> None:
+    """Remember that a message was sent at *now*."""
+    upsert(db, "facts", "name", {"name": _LAST_MESSAGE + recipient, "value": str(now)})
+
+
 def begin(db: sqlite3.Connection, recipients: Collection[str], now: float, oldest_at: float) -> int:
     """Delete notifications to others than *recipients* or from before *oldest_at*; returns their number.
 
-    After a clock was set back, none waits for a time by the old clock.
+    The last messages to others are forgotten too. After a clock was set back, none waits for a time by the
+    old clock.
     """
     db.execute("UPDATE outbox SET due_at = min(due_at, ?), at = min(at, ?)", (now, now))
+    known = [_LAST_MESSAGE + recipient for recipient in recipients]
+    gone = f"DELETE FROM facts WHERE substr(name, 1, ?) = ? AND name NOT IN ({marks(known)})"
+    db.execute(gone, (len(_LAST_MESSAGE), _LAST_MESSAGE, *known))
     stale = f"DELETE FROM outbox WHERE recipient NOT IN ({marks(recipients)}) OR at < ?"
     return db.execute(stale, (*recipients, oldest_at)).rowcount

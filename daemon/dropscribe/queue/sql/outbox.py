@@ -60,7 +60,7 @@ def read_due(db: sqlite3.Connection, recipient: str, now: float, most: int) -> l
 
 
 def first_due(db: sqlite3.Connection, recipient: str) -> tuple[float | None, float]:
-    """When the next notification is due (None: none waits), and when the last message was noted (0: never)."""
+    """When the next notification is due (None: none waits), and the last message was noted (0: never)."""
     (due_at,) = db.execute("SELECT min(due_at) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
     row = db.execute("SELECT value FROM facts WHERE name = ?", (_LAST_MESSAGE + recipient,)).fetchone()
     return due_at, float(row[0]) if row else 0.0

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.app.monitoring import _build_notifications
+from dropscribe.app.monitoring import build_notifications
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.budget import Account, Limit, Period
@@ -457,7 +457,7 @@ async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeyp
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
     text = BASE + "  urls: ['json://localhost/']\n  quiet_hours: 22:00-07:00\ntime_zone: Europe/Berlin\n"
     config, _ = parse_config(text, folder=tmp_path, environ={})
-    (loop,) = _build_notifications(config, store)._loops
+    (loop,) = build_notifications(config, store)._loops
     now = datetime(2026, 11, 21, 21, 30, tzinfo=UTC).timestamp()
     assert loop.recipient.not_before(now, 0.0, now, is_last_chance=False) == now + 8.5 * 3600
 

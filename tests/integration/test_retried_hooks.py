@@ -10,7 +10,7 @@ import sys
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.app.monitoring import _build_hooks, _build_notifications
+from dropscribe.app.monitoring import build_hooks, build_notifications
 from dropscribe.config.load import parse_config
 from dropscribe.core.model import FileSnapshot, Job, JobState, OutputNames
 from dropscribe.queue.embedded.store import Store
@@ -94,9 +94,9 @@ async def test_a_command_that_fails_is_run_again(tmp_path):
     """With the same event, until it ends well; then never again."""
     out = tmp_path / "out"
     config = config_of(tmp_path, out, good_after=3)
-    assert _build_hooks(config) is None
+    assert build_hooks(config) is None
     with contextlib.closing(Store(tmp_path / "state")) as store, capture_logs() as lines:
-        notifications = _build_notifications(config, store)
+        notifications = build_notifications(config, store)
         async with running(notifications):
             Reporter(notifications=notifications).filed(*DONE)
             async with asyncio.timeout(20):
@@ -112,11 +112,11 @@ async def test_an_event_survives_the_daemon(tmp_path):
     out = tmp_path / "out"
     config = config_of(tmp_path, out, good_after=1)
     store = Store(tmp_path / "state")
-    Reporter(notifications=_build_notifications(config, store)).filed(*DONE)
+    Reporter(notifications=build_notifications(config, store)).filed(*DONE)
     store.close()
     assert events(out) == []
     with contextlib.closing(Store(tmp_path / "state")) as store:
-        async with running(_build_notifications(config, store)):
+        async with running(build_notifications(config, store)):
             await until(lambda: events(out))
     assert [event["event"] for event in events(out)] == ["done"]
 
@@ -127,7 +127,7 @@ async def test_a_command_gets_all_that_a_second_step_needs(tmp_path, retry):
     out = tmp_path / "out"
     config = config_of(tmp_path, out, good_after=1, retry=retry)
     with contextlib.closing(Store(tmp_path / "state")) as store:
-        hooks, notifications = _build_hooks(config), _build_notifications(config, store)
+        hooks, notifications = build_hooks(config), build_notifications(config, store)
         assert (hooks is None) == (notifications is not None) == (retry == "true")
         async with running(notifications) if notifications else contextlib.nullcontext():
             Reporter(hooks=hooks, notifications=notifications).filed(*DONE)

@@ -178,7 +178,6 @@ async def test_close_kills_what_still_runs(tmp_path):
 
 async def test_an_event_without_command_is_nothing():
     """No hook, no process."""
-    hooks = Hooks({"done": None}, 20)
-    hooks.notify("done", {})
+    hooks = Hooks({}, 20)
     hooks.notify("failed", {})
     assert await finish(hooks) == []

@@ -35,7 +35,7 @@ from dropscribe.reports.wording import moment_words
 from dropscribe.web import actions, guard, listener, routes, uploads
 from dropscribe.web import site as site_module
 from dropscribe.web.file_views import turns_of
-from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, _day_starts
+from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS, day_starts
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
 from dropscribe.web.views import progress_of
@@ -1052,7 +1052,7 @@ def test_the_days_of_the_chart_begin_at_midnight(monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
-        starts = _day_starts(datetime(2026, 4, 2, 12, tzinfo=ZoneInfo("Europe/Berlin")).timestamp())
+        starts = day_starts(datetime(2026, 4, 2, 12, tzinfo=ZoneInfo("Europe/Berlin")).timestamp())
         local = [time.localtime(start.timestamp()) for start in starts]
     finally:
         monkeypatch.undo()

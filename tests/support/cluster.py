@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
-from support.daemon_process import PULSE_PATH, Process, _environment, wait_until
+from support.daemon_process import PULSE_PATH, Process, environment_of, wait_until
 from support.vendors import KEY
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Node:
         skew = {"TEST_CLOCK_AHEAD": str(self.ahead_seconds)} if self.ahead_seconds else {}
         process = Process(
             [*self.prefix, sys.executable, "-c", _PROGRAM, "run", *options, "-c", str(self.config_path)],
-            {**_environment(), **quick, **skew},
+            {**environment_of(), **quick, **skew},
             self.folder / f"run-{len(self.processes)}.log",
         )
         self.processes.append(process)

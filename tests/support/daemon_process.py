@@ -192,7 +192,7 @@ class Installation:
         command = COMMAND if program is None else (sys.executable, "-c", program)
         return Process(
             [*command, "run", *options, "-c", str(config or self.config_path)],
-            _environment(crash_at),
+            environment_of(crash_at),
             self.root / f"run-{self.starts}.log",
         )
 
@@ -215,7 +215,7 @@ class Installation:
         """The JSON output of another command."""
         done = subprocess.run(
             [*COMMAND, *arguments, "--json", "-c", str(self.config_path)],
-            env=_environment(),
+            env=environment_of(),
             capture_output=True,
             timeout=60,
             check=False,
@@ -230,7 +230,7 @@ class Installation:
         return folder
 
 
-def _environment(crash_at: str = "") -> dict[str, str]:
+def environment_of(crash_at: str = "") -> dict[str, str]:
     named = {"DROPSCRIBE_CRASH_AT": crash_at} if crash_at else {}
     return {**os.environ, "PYTHONPATH": _SOURCES, **named}
 

@@ -9,8 +9,7 @@ import pytest
 
 from support.billing import billing_emulator
 from support.cluster import Cluster
-from support.daemon_process import COMMAND
-from support.daemon_process import _environment as environment
+from support.daemon_process import COMMAND, environment_of
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +67,7 @@ def test_a_file_is_found_at_each_nodes_own_path(cluster, tmp_path, monkeypatch):
 
     def why(node, path, prefix=()):
         call = [*prefix, *COMMAND, "why", str(path), "--json", "-c", str(node.config_path)]
-        ran = subprocess.run(call, env=environment(), capture_output=True, timeout=60, check=True)
+        ran = subprocess.run(call, env=environment_of(), capture_output=True, timeout=60, check=True)
         return json.loads(ran.stdout)
 
     here = why(cluster.nodes[0], cluster.done / "call.wav")

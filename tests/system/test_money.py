@@ -8,8 +8,7 @@ import subprocess
 import pytest
 
 from dropscribe.cli import exit_codes
-from support.daemon_process import COMMAND, Installation
-from support.daemon_process import _environment as environment
+from support.daemon_process import COMMAND, Installation, environment_of
 from support.house import digest, read_json
 
 pytestmark = pytest.mark.slow
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.slow
 def command(site: Installation, *words: str) -> str:
     """What a command says that has to succeed."""
     call = [*COMMAND, *words, "-c", str(site.config_path)]
-    ran = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(call, env=environment_of(), capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

@@ -50,7 +50,7 @@ class Monitoring:
         self._store = store
         self._report = report
         self._make_page_source = make_page_source
-        self.reporter = Reporter(None, _build_hooks(config), _build_notifications(config, store))
+        self.reporter = Reporter(None, build_hooks(config), build_notifications(config, store))
         self._count(config)
         self.observe_config(is_taken=True)
         self._listener: Listener | None = None
@@ -70,10 +70,10 @@ class Monitoring:
         if not (self._listener and config.http and self._listener.take_over(config.http)):
             self._listener = await self._moved_listener(config)
         if config.hooks != self._config.hooks:
-            self.reporter.hooks = _build_hooks(config)
+            self.reporter.hooks = build_hooks(config)
         if any(getattr(config, name) != getattr(self._config, name) for name in _RECIPIENT_KEYS):
             before = self.reporter.notifications
-            self.reporter.notifications = _build_notifications(config, self._store, before)
+            self.reporter.notifications = build_notifications(config, self._store, before)
         self._config = config
         self._restart.set()
 
@@ -167,21 +167,21 @@ class Monitoring:
         return metrics.render(await self._report.status()) if metrics else b""
 
 
-def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
-    """Hooks that are not retried; hooks that are retried are recipients of notifications."""
+def build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
+    """Runs the commands of `hooks`; None if `retry` is not *are_retried*: retried ones are recipients."""
     hooks = config.hooks
     if hooks is None or hooks.retry != are_retried:
         return None
     return Hooks(hooks.commands, hooks.timeout_seconds, secrets=config.secrets)
 
 
-def _build_notifications(
+def build_notifications(
     config: Config, store: Store, before: Notifications | None = None
 ) -> Notifications | None:
+    """All recipients of *config*, None without any; *before* are those of the config that it replaces."""
     recipients: list[Recipient] = []
-    if config.hooks and (hooks := _build_hooks(config, are_retried=True)):
-        commands = config.hooks.commands
-        recipients += [RetriedHook(hooks, event) for event in commands if commands[event]]
+    if hooks := build_hooks(config, are_retried=True):
+        recipients += [RetriedHook(hooks, event) for event in hooks.commands]
     if notify := config.notify:
         recipients += [
             AppriseNotifier(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)

@@ -60,16 +60,16 @@ def scrub_environment(environment: Mapping[str, str], secrets: Iterable[str]) ->
 
 
 class Hooks:
-    """Runs the *commands* of events: ``{"done": ("mail-me", "--done"), "failed": None, …}``."""
+    """Runs the *commands* of events: ``{"done": ("mail-me", "--done")}``."""
 
     def __init__(
         self,
-        commands: Mapping[str, tuple[str, ...] | None],
+        commands: Mapping[str, tuple[str, ...]],
         timeout_seconds: float,
         environment: Mapping[str, str] = os.environ,
         secrets: Iterable[str] = (),
     ) -> None:
-        self._commands = {event: command for event, command in commands.items() if command}
+        self.commands = commands
         self._timeout_seconds = timeout_seconds
         self._environment = scrub_environment(environment, secrets)
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
@@ -80,7 +80,7 @@ class Hooks:
 
         *payload* must be JSON values; the command reads it as one object with ``event`` first.
         """
-        if event not in self._commands:
+        if event not in self.commands:
             return
         if len(self._running) >= MOST_WAITING:
             log.warning("hook.dropped", hook=event, waiting=len(self._running))
@@ -102,13 +102,13 @@ class Hooks:
         """Run the command of *event* to its end; returns "" or the reason of its failure."""
         async with self._free:
             try:
-                return await self._finish(await self._start(self._commands[event], message))
+                return await self._finish(await self._start(self.commands[event], message))
             except (OSError, ValueError) as error:  # no such command, not executable, a NUL in it
                 return str(error)
 
     async def _run_once(self, event: str, message: bytes) -> None:
         if reason := await self.run(event, message):
-            log.warning("hook.failed", hook=event, command=self._commands[event][0], reason=reason)
+            log.warning("hook.failed", hook=event, command=self.commands[event][0], reason=reason)
 
     async def _start(self, command: tuple[str, ...], message: bytes) -> asyncio.subprocess.Process:
         # No pipe anywhere, so nothing can block on a command that does not read or write too much.

@@ -84,12 +84,12 @@ def read_lists(
             for job in read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS):
                 row_state = listed_state(job, config.folders[job.folder], view)
                 rows.append(views.file_row(job, row_state, view.now, sending.get(job.id)))
-        starts = _day_starts(view.now)
+        starts = day_starts(view.now)
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
         return lists, [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
 
 
-def _day_starts(now: float) -> list[datetime]:
+def day_starts(now: float) -> list[datetime]:
     """The local midnights of the last days, each at the offset of its own day."""
     today = datetime.fromtimestamp(now).astimezone().date()
     days = [today - timedelta(days=days) for days in reversed(range(CHART_DAYS))]

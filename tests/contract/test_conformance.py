@@ -16,6 +16,7 @@ from dropscribe.core.errors import (
 )
 from dropscribe.providers.conformance import CHECKS, JOB_CHECKS
 from dropscribe.providers.conformance.checks import attempt
+from dropscribe.providers.statuses import retry_after_seconds
 from support.benches import FORMS, failure_of
 from support.emulator import Fault
 from support.speech import SPEECH, needs_speech, references
@@ -136,6 +137,20 @@ async def test_retry_after_is_honoured_in_all_its_forms(bench, headers, low, hig
     bench.emulator.fail(Fault(status=429, body="{}", headers=headers()))
     error = await failure_of(bench.provider(), bench.audio())
     assert low <= error.retry_after_seconds <= high
+
+
+@pytest.mark.parametrize(
+    "date", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+)
+def test_an_http_date_is_in_utc_in_each_of_its_forms(monkeypatch, date):
+    """The obsolete forms too (RFC 9110), on a machine in another time zone."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert retry_after_seconds({"retry-after": date}, now=784111777.0 - 60.0) == 60.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("value", ["soon", "nan", "", "2m59.56s"])

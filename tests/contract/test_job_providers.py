@@ -336,3 +336,19 @@ async def test_assemblyai_answers_400_to_a_negative_balance(bench_of):
     words = "Your current account balance is negative. Please top up."
     bench.emulator.vendors.desk.refusal = (400, {"error": words})
     assert type(await failure_of(bench.provider().start_job(bench.audio(), {}))) is ProviderUnusable
+
+
+async def test_an_upload_to_assemblyai_that_failed_is_sent_again(bench_of):
+    """Its answer asks for that."""
+    bench = bench_of("assemblyai")
+    bench.emulator.fail(Fault(status=422, body={"error": "Upload failed, please try again"}))
+    assert type(await failure_of(bench.provider().start_job(bench.audio(), {}))) is TemporaryFailure
+
+
+async def test_a_failure_without_a_reason_says_so(bench_of):
+    """Its status, which is that of a success, is none."""
+    bench = bench_of("assemblyai")
+    provider, job_id = await started(bench)
+    bench.emulator.fail(Fault(body={"id": job_id, "status": "error", "error": None}))
+    error = await failure_of(provider.poll_job(job_id, {}))
+    assert (error.code, error.reason) == ("job_failed", "the provider gives no reason")

@@ -52,6 +52,8 @@ PULSE = [
     (500, {"error": "Internal server error"}, TemporaryFailure, "http_500", "Internal"),
     (500, {"error": {"code": "NoSuchKey"}}, TemporaryFailure, "NoSuchKey", "HTTP 500"),
     (400, {"code": "NoSuchKey", "message": "gone"}, TemporaryFailure, "NoSuchKey", "gone"),
+    (400, {"errors": "NoSuchKey", "status": "error"}, TemporaryFailure, "nosuchkey", "NoSuchKey"),
+    (404, {"error": "NoSuchKey: no such upload"}, TemporaryFailure, "nosuchkey", "NoSuchKey: no such upload"),
     (503, "", TemporaryFailure, "http_503", "HTTP 503"),
 ]
 RESON8 = [
@@ -74,6 +76,14 @@ def _openai_error(message, code=None, kind="invalid_request_error", param=None):
 
 def _deepgram(code, words):
     return {"err_code": code, "err_msg": words, "request_id": "dg-9"}
+
+
+def _deepgram_category(code):
+    return {"category": code, "message": "words", "details": "more", "request_id": "dg-9"}
+
+
+def _azure(code, inner):
+    return {"code": code, "message": "outer", "innerError": {"code": inner, "message": "inner"}}
 
 
 def _elevenlabs(code):
@@ -134,6 +144,7 @@ OPENAI = [
             (422, "insufficient_credits"),
         )
     ),
+    (400, {"error": "insufficient_quota"}, ProviderUnusable, "insufficient_quota", "insufficient_quota"),
     (400, {"error": "Your balance is negative."}, ProviderUnusable, "http_400", "Your balance"),
     (422, {"detail": "Insufficient balance"}, ProviderUnusable, "http_422", "Insufficient"),
     *((status, "<html>", AmbiguousFailure, f"http_{status}", "an HTML page") for status in (504, 522, 524)),
@@ -153,6 +164,14 @@ DEEPGRAM = [
         "failed to process",
     ),
     (400, _deepgram("REMOTE_CONTENT_ERROR", "gone"), AudioRejected, "REMOTE_CONTENT_ERROR", "gone"),
+    (
+        400,
+        _deepgram_category("INVALID_QUERY_PARAMETER"),
+        RuleRejected,
+        "INVALID_QUERY_PARAMETER",
+        "words: more",
+    ),
+    (400, _deepgram_category("INVALID_JSON"), AudioRejected, "INVALID_JSON", "words: more"),
     (401, _deepgram("INVALID_AUTH", "no"), ProviderUnusable, "INVALID_AUTH", "no"),
     (402, _deepgram("ASR_PAYMENT_REQUIRED", "no"), ProviderUnusable, "ASR_PAYMENT_REQUIRED", "no"),
     (403, _deepgram("INSUFFICIENT_PERMISSIONS", "no"), ProviderUnusable, "INSUFFICIENT_PERMISSIONS", "no"),
@@ -173,6 +192,9 @@ ELEVENLABS = [
 AZURE = [
     (400, {"error": {"code": "InvalidLocale", "message": "x"}}, RuleRejected, "InvalidLocale", "x"),
     (400, {"error": {"code": "InvalidRequest", "message": "x"}}, AudioRejected, "InvalidRequest", "x"),
+    (400, _azure("InvalidRequest", "InvalidLocale"), RuleRejected, "InvalidLocale", "inner"),
+    (400, _azure("InvalidRequest", "InvalidAudioFormat"), AudioRejected, "InvalidAudioFormat", "inner"),
+    (400, {"error": _azure("InvalidRequest", "InvalidLocale")}, RuleRejected, "InvalidLocale", "inner"),
     (401, {"error": {"code": "401", "message": "denied"}}, ProviderUnusable, "401", "denied"),
     (429, {"error": {"code": "429", "message": "slow"}}, TemporaryFailure, "429", "slow"),
 ]

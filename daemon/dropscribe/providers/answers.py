@@ -34,11 +34,20 @@ HAS_VALIDATION_ERRORS = "has:validation_errors[]"  # Gladia's and Soniox's list 
 HAS_ERRORS = "has:errors"  # Pulse's shape for audio that it cannot take
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_CODE_IN_MESSAGE = re.compile(
+    rf"({_WORD.pattern})(?::\s|$)"
+)  # "NoSuchKey: The specified key does not exist."
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGE = re.compile(rb"<(?:!doctype|\?xml|html|head|body|title|meta|script)\b", re.IGNORECASE)
 _MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
-_DETAIL_KEYS = ("detail", "validation_errors")  # keys that may have details beside the first of those
-_CODE_KEYS = ("code", "error_code", "err_code", "type", "status")
+_DETAIL_KEYS = (
+    "detail",
+    "details",
+    "validation_errors",
+)  # keys that may have details beside the first of those
+_OWN_CODE_KEYS = ("code", "error_code", "err_code", "category")  # Deepgram has the last two
+_CODE_KEYS = (*_OWN_CODE_KEYS, "type", "status")
+_INNER_KEYS = ("detail", "error", "innerError")  # Azure has the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,8 @@ class ErrorBody:
     """An error's body, read from any of the shapes in docs/design/providers.md."""
 
     code: str  # The provider's own word for it, or ""
-    # The ``has:…`` signs of its shape, then codes and types in lower case; tables match these.
+    # In lower case, and matched by tables: a code at the start of the message, the ``has:…`` signs of its
+    # shape, codes and types.
     signs: tuple[str, ...]
     message: str  # In the provider's words, not yet fit for a log
 
@@ -94,11 +104,13 @@ def error_of(parsed: Any) -> ErrorBody:
     """Error in a parsed body."""
     layers = _layers(parsed)
     codes = [word for layer in layers for word in _codes(layer)]
-    own = [word for layer in layers for word in _codes(layer, keys=_CODE_KEYS[:3])]
+    own = [word for layer in layers for word in _codes(layer, keys=_OWN_CODE_KEYS)]
     shapes = [shape for layer in layers for shape in _shapes(layer)]
     message = next((text for layer in layers if (text := _message(layer))), "")
     if not layers and isinstance(parsed, str):
         message = parsed
+    if first := _CODE_IN_MESSAGE.match(message):
+        shapes.insert(0, first[1].lower())
     signs = tuple(dict.fromkeys([*shapes, *(word.lower() for word in codes)]))
     return ErrorBody(own[0] if own else "", signs, message)
 
@@ -122,7 +134,7 @@ def _layers(parsed: Any) -> list[Mapping[str, Any]]:
         layer = found.pop()
         if isinstance(layer, Mapping):
             layers.append(layer)
-            found += [layer[key] for key in ("detail", "error") if isinstance(layer.get(key), Mapping)]
+            found += [layer[key] for key in _INNER_KEYS if isinstance(layer.get(key), Mapping)]
     return layers[::-1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import time
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,8 @@ class Classifier:
             facts[flag] = True
         if make is errors.TemporaryFailure:
             facts["retry_after_seconds"] = retry_after_seconds(answer.headers, time.time())
-        reason = message or f"HTTP {answer.status}"
+        unsaid = "the provider gives no reason" if answer.status // 100 == 2 else f"HTTP {answer.status}"
+        reason = message or unsaid
         if kind is Kind.UNUSABLE and answer.status in _REMEDIES:
             reason += f" ({_REMEDIES[answer.status]})"
         return make(self.redactor.reason(code), self.redactor.reason(reason), **facts)
@@ -221,6 +223,8 @@ def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
 
 def _until_date(text: str | None, now: float) -> float | None:
     try:
-        return parsedate_to_datetime(text or "").timestamp() - now
+        date = parsedate_to_datetime(text or "")
+        # The old form of an HTTP date names no zone; all of them are in UTC (RFC 9110).
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, OverflowError):
         return None

@@ -8,6 +8,7 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
 from dropscribe.providers.formats import OCTETS
 from dropscribe.providers.jobs import SERVER_ERROR, JobVendor
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
 
@@ -25,6 +26,8 @@ class AssemblyAI(JobVendor):
     media_type = OCTETS
     file_name = ("upload_url", "audio_url")
     jobs_path = "/v2/transcript"
+    # The second is of an upload.
+    errors = {(None, SERVER_ERROR): Kind.TEMPORARY, (None, "please try again"): Kind.TEMPORARY}
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """The error's text; after failures of its own servers AssemblyAI asks for the same file again."""

@@ -27,7 +27,7 @@ class Pulse(Vendor):
         (400, "language_not_enabled_in_region"): Kind.RULE,
         (400, HAS_DETAILS): Kind.RULE,
         (400, HAS_ERRORS): Kind.REJECTED,
-        (None, "nosuchkey"): Kind.TEMPORARY,
+        **{(status, "nosuchkey"): Kind.TEMPORARY for status in (400, None)},  # its storage lost the upload
     }
 
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:

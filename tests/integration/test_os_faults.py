@@ -9,11 +9,11 @@ import sqlite3
 
 import pytest
 
-from dropscribe.core.errors import StoreBusy, StoreUnusable
+from dropscribe.core.errors import StoreBusy, StoreFull, StoreUnusable
 from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded import store
-from dropscribe.queue.embedded.store import STATE_RESERVE_BYTES
+from dropscribe.queue.embedded.store import STATE_RESERVE_BYTES, Store
 from support.faults import WAYS, Faults, filled, tmpfs
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
@@ -354,3 +354,14 @@ async def test_a_full_state_directory_is_nothing_to_wait_for(tmp_path):
                 assert provider.paid == []
             assert await house.engine.can_go_on(60.0)
             await house.until(lambda: house.listener.files)
+
+
+def test_a_start_on_a_full_disk_says_so(tmp_path):
+    """Without a free block SQLite gets no shared memory for its file, which is an error of the disk to it."""
+    with tmpfs(tmp_path / "state", "2m"):
+        Store(tmp_path / "state").close()
+        with filled(tmp_path / "state"), pytest.raises(StoreFull) as caught:
+            Store(tmp_path / "state")
+        assert "full" in caught.value.reason
+        assert "make room" in caught.value.remedy
+        Store(tmp_path / "state").close()

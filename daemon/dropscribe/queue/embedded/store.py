@@ -277,8 +277,9 @@ _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 def store_error(path: Path, error: Exception) -> StoreError:
     """The error for people, with a remedy, of a failed call on the database at *path*."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StoreFull(str(path), str(error), "make room on the disk that holds state_dir")
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_disk_full(path.parent)):
+        reason = str(error) if code == sqlite3.SQLITE_FULL else f"the disk is full ({error})"
+        return StoreFull(str(path), reason, "make room on the disk that holds state_dir")
     if str(error).startswith(("no such column", "no such table")):
         return StoreUnusable(str(path), f"was made by an older dropscribe ({error})", _START_ONCE)
     if code in _LOCKED:
@@ -291,6 +292,13 @@ def store_error(path: Path, error: Exception) -> StoreError:
             "answers that were kept in it would be transcribed again",
         )
     return StoreError(str(path), str(error), "look at the disk and the permissions of state_dir")
+
+
+def _is_disk_full(state_dir: Path) -> bool:
+    """Without a free block SQLite cannot make its shared memory, and reports an error of the disk."""
+    with contextlib.suppress(OSError):
+        return trouble_of_disk(state_dir) is not None
+    return False
 
 
 @contextlib.contextmanager

@@ -85,6 +85,14 @@ def test_a_longest_duration_is_a_duration(written):
     assert problem.line == 1
 
 
+def test_a_longest_duration_below_the_shortest_piece_is_refused():
+    """Each longer recording would fail, once a rule cuts recordings."""
+    problem = problem_of("prepare: when_needed", "max_duration: 4.9s")
+    assert problem.path == "providers.p.max_duration"
+    assert "is below 5 s, the shortest piece" in problem.message
+    assert not parsed("prepare: when_needed", "max_duration: 5s")[1]
+
+
 def test_a_limit_that_no_rule_heeds_is_a_warning():
     """max_duration without prepare cuts nothing."""
     _, (warning, *rest) = parsed("", "max_duration: 10m")

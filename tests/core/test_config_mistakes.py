@@ -226,6 +226,39 @@ def test_a_format_of_subtitles_is_warned_of(tmp_path, kind, name, value):
 
 
 @pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("deepgram", "callback", "https://example.com/"),
+        ("elevenlabs", "webhook", "true"),
+        ("pulse", "webhook_url", "https://example.com/"),
+    ],
+)
+def test_a_parameter_that_sends_the_transcript_elsewhere_is_refused(tmp_path, kind, name, value):
+    """The answer would have no transcript, and each file would be paid for in vain."""
+    base = "providers: {l: {type: %s, api_key: k%s}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
+    params = f", params: {{{name}: '{value}'}}"
+    message = f"{name}: the transcript would go elsewhere, and not be in the answer"
+    assert said_of(base % (kind, params, ""), tmp_path) == [(f"providers.l.params.{name}", message)]
+    assert said_of(base % (kind, "", params), tmp_path) == [(f"folders.f.params.{name}", message)]
+    assert said_of(base % (kind, "", f", params: {{{name}: false}}"), tmp_path) == []
+
+
+def test_a_limit_that_no_recording_keeps_is_warned_of(tmp_path):
+    """25 are bytes, and were to be megabytes."""
+    text = BASE.replace("type: local", "type: local, max_upload: 25") % ""
+    said = [("providers.l.max_upload", "no recording is so small: all would fail unsent")]
+    assert said_of(text, tmp_path, warnings=True) == said
+
+
+def test_a_number_format_that_the_engine_does_not_know_is_refused(tmp_path):
+    """It would hold the provider with the first file."""
+    text = BASE.replace("type: local", "type: local, compute_type: int9") % ""
+    ((path, message),) = said_of(text, tmp_path)
+    assert path == "providers.l.compute_type"
+    assert message.startswith("'int9' is not one of auto, default, int8, ")
+
+
+@pytest.mark.parametrize(
     ("model", "hint"),
     [
         ("smal", "did you mean 'small'?"),

@@ -142,16 +142,6 @@ async def test_never_fails_the_file_unsent(house_of, tmp_path):
     assert provider.heard == []
 
 
-async def test_a_length_below_the_shortest_piece_is_named(house_of, tmp_path):
-    """The reason is max_duration, not a limit of bytes that the provider has not."""
-    content = write_wav(tmp_path / "x.wav", noise(8))
-    async with house_of(Listening(), prepare="when_needed", max_duration_seconds=4.0) as house:
-        await house.drop("call.wav", content)
-        await house.rest()
-        error = read_json(house.rule().failed / "call.error.json")
-    assert (error["code"], "max_duration" in error["reason"]) == ("too_large", True)
-
-
 async def test_always_saves_the_uplink(house_of, tmp_path):
     """`always` sends Opus; what is as small already is sent as it is."""
     provider = Listening()

@@ -5,6 +5,7 @@ Guarantees: bounded in time also if a folder's file system does not answer.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.document import SectionPlace
+from dropscribe.config.sections.provider import SHORTEST_PIECE_SECONDS
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import OUTPUT_FORMATS, as_glob
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from dropscribe.config.document import Document, KeyPath
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.core.budget import Budget
+
+_LEAST_UPLOAD_BYTES = 1000
 
 
 def check_config(config: Config, document: Document) -> None:
@@ -76,13 +80,19 @@ def _check_provider_names(document: Document) -> None:
 
 
 def _check_providers(config: Config, document: Document) -> None:
-    """Report a max_duration for which no rule cuts, and a budget of money without a price."""
+    """Report limits that no rule heeds or no recording keeps, and a budget of money without a price."""
     for name, provider in config.providers.items():
         place = SectionPlace(document, ("providers", name))
         users = [rule for rule in config.folders.values() if name in rule.providers]
         if provider.max_duration_seconds is not None and all(rule.prepare == "never" for rule in users):
             hint = "set prepare: when_needed in the rule"
             place.report("max_duration", "no rule cuts recordings for it", hint, on_key=True, warning=True)
+        elif (provider.max_duration_seconds or math.inf) < SHORTEST_PIECE_SECONDS:
+            message = f"is below {SHORTEST_PIECE_SECONDS:g} s, the shortest piece: longer files would fail"
+            place.report("max_duration", message, "write such as 10m")
+        if (provider.max_upload_bytes or math.inf) < _LEAST_UPLOAD_BYTES:
+            message = "no recording is so small: all would fail unsent"
+            place.report("max_upload", message, "write such as 25MB", warning=True)
         _check_budget(place, provider.budget, [provider])
 
 

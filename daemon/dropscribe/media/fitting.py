@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dropscribe.config.sections.provider import SHORTEST_PIECE_SECONDS
 from dropscribe.core.errors import AudioRejected
 from dropscribe.native.decoder import Format, Source
 
@@ -30,8 +31,6 @@ _TAKEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Type of provider → container → codecs; () is any. From the vendors' lists of formats.
 A type that is not here (the embedded engine) takes everything that can be decoded."""
 
-# Shorter pieces would split sentences: a `max_upload` that needs them is too small for the recording.
-SHORTEST_PIECE_SECONDS = 5.0
 SEARCH_SECONDS = 60.0  # Distance around its target within which a cut looks for a pause; less in short pieces
 _PAUSE_WINDOWS = 5  # a cut wants half a second of quiet: the gap inside a word's plosive is shorter
 
@@ -98,9 +97,6 @@ def decide_fit(
     by_size = math.inf if provider.max_upload_bytes is None else chosen.seconds_in(provider.max_upload_bytes)
     longest_seconds = min(by_size, provider.max_duration_seconds or math.inf)
     if longest_seconds < SHORTEST_PIECE_SECONDS:
-        if by_size > longest_seconds:
-            limit = f"{SHORTEST_PIECE_SECONDS:g} s, the shortest piece"
-            raise AudioRejected("too_large", f"max_duration of {provider.name} is below {limit}")
         raise too_large(provider, size_bytes)
     return Fit(chosen, longest_seconds, sources)
 

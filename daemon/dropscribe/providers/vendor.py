@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import AudioRejected, ProviderError, ProviderUnusable, RuleRejected
-from dropscribe.core.requests.params import effective_params
+from dropscribe.core.requests.params import AWAY_WORDS, effective_params
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.redaction import cleaned, redactor_of
@@ -181,8 +181,7 @@ class HttpProvider:
         sent = self.vendor.params(given)
         for name in self.vendor.away_params:
             if sent.get(name):
-                reason = f"{name}: the transcript would go elsewhere, and not be in the answer; remove it"
-                raise RuleRejected("asynchronous", reason)
+                raise RuleRejected("asynchronous", f"{name}: {AWAY_WORDS}; remove it")
         return sent
 
     def _check_size(self, audio: AudioFile) -> None:

@@ -8,7 +8,7 @@ from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import MISSING
 from dropscribe.config.notation.field_types import PARAMS
 from dropscribe.core.requests.languages import base_language
-from dropscribe.core.requests.params import LOCAL_PARAMS, local_param_problem
+from dropscribe.core.requests.params import AWAY_PARAMS, AWAY_WORDS, LOCAL_PARAMS, local_param_problem
 from dropscribe.core.requests.speech_hints import ParamChanges, SpeechHints, hint_params, ignored_hints
 from dropscribe.core.text.printing import did_you_mean
 
@@ -59,6 +59,8 @@ def layered_params(
     document, kind = read.document, target.kind
     if kind == "local":
         _check_local_params(written, path, document)
+    for name in filter(written.get, AWAY_PARAMS.get(kind, ())):
+        document.report((*path, name), f"{name}: {AWAY_WORDS}", "remove it", on_key=True)
     name = _FORMAT_PARAMS.get(kind, "")
     asked = written.get(name)
     if isinstance(asked, str) and asked in _SUBTITLE_FORMATS:

@@ -23,7 +23,7 @@ from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKe
 from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
 from dropscribe.config.sections.services import warn_of_plain_http
 from dropscribe.core.budget import Budget, Limit
-from dropscribe.core.requests.params import FIXED_PARAMS, WHISPER_MODELS, ParamValue
+from dropscribe.core.requests.params import COMPUTE_TYPES, FIXED_PARAMS, WHISPER_MODELS, ParamValue
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ BUDGET_WORDS = "Limits of the cost: `{per_day: 5.00, per_month: 600min}`, money 
 
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
 """Largest file at api.openai.com: its limit of 25 MiB is for the whole form."""
+
+SHORTEST_PIECE_SECONDS = 5.0
+"""Shorter pieces would split sentences: a limit that needs them is too low."""
 
 _PATHS = (".", "/", "~")  # beginnings of a model's directory; "OWNER/NAME" is a model of the hub
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -142,7 +145,11 @@ class ProviderConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = key(
         "The device of the model; `auto`: on a CUDA GPU if there is one.", default="auto"
     )
-    compute_type: str = key("CTranslate2's number format, such as `int8` or `float16`.", default="auto")
+    compute_type: str = key(
+        "CTranslate2's number format; `auto` is `int8` on the CPU.",
+        t.one_of(*COMPUTE_TYPES),
+        default="auto",
+    )
     cpu_threads: int = key("Threads of one transcription; 0: the engine chooses.", t.COUNT, default=0)
     idle_unload_seconds: float = key("After this time without a file the model leaves memory.", default=600.0)
     concurrency: int = key("Requests in flight at once.", default=1)

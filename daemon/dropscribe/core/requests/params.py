@@ -27,6 +27,11 @@ FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
 }
 """Defaults that depend on nothing else, by provider type."""
 
+AWAY_PARAMS = {"deepgram": ("callback",), "elevenlabs": ("webhook",), "pulse": ("webhook_url",)}
+"""Parameters by which a vendor sends the transcript elsewhere, and not in its answer, by provider type."""
+
+AWAY_WORDS = "the transcript would go elsewhere, and not be in the answer"
+
 _SPEECHMATICS_LANGUAGE = "transcription_config.language"
 _SPEECHMATICS_DETECTION: dict[str, ParamValue] = {
     _SPEECHMATICS_LANGUAGE: "auto",
@@ -79,6 +84,10 @@ _WHISPER_MODELS = (
 )
 WHISPER_MODELS = frozenset(_WHISPER_MODELS.split())
 """The names that faster-whisper knows; ``OWNER/NAME`` is a model of a hub."""
+
+_COMPUTE_TYPES = "auto default int8 int8_float32 int8_float16 int8_bfloat16 int16 float16 bfloat16 float32"
+COMPUTE_TYPES = tuple(_COMPUTE_TYPES.split())
+"""The names that CTranslate2 4.8 knows; which of them work depends on the processor and the card."""
 
 ENGINE_PARAMS: dict[str, type] = {
     name: kind

@@ -118,6 +118,8 @@ LEAKS = [
     f'providers:\n  api_key: "{CANARY}\n',
     f"providers:\n  - {{type: pulse, api_key: {CANARY}}}\n",
     f"providers:\n  - {{type: pulse, api_key: {{a: {CANARY}}}, x: 1}}\n",
+    f"providers:\n  - api_key:\n      {CANARY}: @x\n",
+    f"providers:\n  - - api_key:\n      - {CANARY}: @x\n",
 ]
 
 
@@ -127,6 +129,14 @@ def test_no_problem_shows_a_secret(text):
     problems = problems_of(text, {"KEY": CANARY})
     assert any(not problem.warning for problem in problems)
     assert CANARY not in "".join(map(str, problems)) + repr(problems)
+
+
+@pytest.mark.parametrize("dash", ["  - ", "- ", "- - "])
+def test_a_key_beside_a_secret_in_a_list_is_shown(dash):
+    """It is not below the secret, though it is further right than the dash before that."""
+    text = f"providers:\n{dash}api_key: {CANARY}\n{' ' * len(dash)}timeout: @x\n"
+    (problem,) = problems_of(text)
+    assert problem.source_line.strip() == "timeout: @x"
 
 
 def test_no_repr_shows_a_secret(tmp_path):

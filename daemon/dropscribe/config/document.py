@@ -35,7 +35,7 @@ _QUERY = re.compile(r"(://[^\s\"'?#]*\?)([^\s\"'#]+)")
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|[^}]*\}?)")
 UNSET = "the environment variable"  # the beginning of the message about a variable that is not set
-_KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
+_KEY_AT_START = re.compile(r"(\s*(?:- +)*)[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
 
 def dotted(path: KeyPath) -> str:
@@ -316,10 +316,10 @@ def _keys_above(lines: list[str], number: int) -> Iterator[str]:
     A line that begins with no key counts as indented below the key before it.
     """
     line = lines[number - 1]
-    depth = len(line) - len(line.lstrip()) if _KEY_AT_START.match(line) else len(line) + 1
+    key = _KEY_AT_START.match(line)
+    depth = len(key[1]) if key else len(line) + 1
     for above in reversed(lines[: number - 1]):
         key = _KEY_AT_START.match(above)
-        indent = len(above) - len(above.lstrip())
-        if key and indent < depth:
-            depth = indent
-            yield key[1]
+        if key and len(key[1]) < depth:
+            depth = len(key[1])
+            yield key[2]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import binascii
 import os
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from dropscribe.core.errors import ProviderUnusable
 from dropscribe.providers.transport.http_library import httpcore, httpx
@@ -18,7 +18,9 @@ from dropscribe.providers.transport.network import EarlyAnswerBackend
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+
+T = TypeVar("T")
 
 KEEPALIVE_SECONDS = 2.0
 """Shorter than common servers' 5 s: a connection that closes under an upload costs an attempt."""
@@ -63,9 +65,10 @@ class Connections:
         self._idle: list[httpcore.AsyncConnectionInterface] = []  # in the order of their last requests
         self._is_closed = False
 
-    @asynccontextmanager
-    async def response(self, target: Target, request: httpcore.Request) -> AsyncIterator[httpcore.Response]:
-        """Send *request* to *target*; its answer, to be read within the block.
+    async def exchange(
+        self, target: Target, request: httpcore.Request, read: Callable[[httpcore.Response], Awaitable[T]]
+    ) -> T:
+        """Send *request* to *target*; returns what *read* makes of its answer.
 
         Raises ProviderUnusable if the environment names a proxy or certificates that cannot be used.
         """
@@ -79,7 +82,7 @@ class Connections:
                 connection = pool.create_connection(origin)
                 response = await connection.handle_async_request(request)
             async with aclosing(response):
-                yield response
+                return await read(response)
         finally:
             await self._rest(connection)
 

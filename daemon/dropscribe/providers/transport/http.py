@@ -19,6 +19,7 @@ import ssl
 import zlib
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from dropscribe import __version__
@@ -83,14 +84,14 @@ class _Progress:
     def __init__(self, timeout_seconds: float | None, *, is_whole: bool) -> None:
         self.timeout_seconds = timeout_seconds
         self.is_answering = False
-        self.limit = asyncio.timeout(CONNECT_SECONDS)
+        self.limit = asyncio.timeout(None)
         self.host = self.awaited = ""
         self.is_whole = is_whole
         """Whether the system has taken the last byte: from then on the request may be paid for."""
 
     async def trace(self, event: str, details: Mapping[str, Any]) -> None:
         """Httpcore's trace extension."""
-        if event.endswith(".connect_tcp.started"):  # again where a connection that was kept has ended
+        if event.endswith(".connect_tcp.started"):  # not where a connection was kept, and is still there
             self.limit.reschedule(asyncio.get_running_loop().time() + CONNECT_SECONDS)
             self.host = details["host"]
             host = f"[{self.host}]" if ":" in self.host else self.host
@@ -113,7 +114,7 @@ class HttpTransport:
 
     def __init__(self, *, redactor: Redactor, headers: Mapping[str, str] | None = None) -> None:
         self._redactor = redactor
-        self._headers = {**_HEADERS, **(headers or {})}
+        self._headers = _by_name({**_HEADERS, **(headers or {})})
         self._connections = Connections()
 
     async def send(
@@ -135,10 +136,8 @@ class HttpTransport:
         try:
             async with progress.limit, aclosing(_body(upload, progress)) as body:
                 request = self._request(method, target, upload, body, progress)
-                async with self._connections.response(target, request) as response:
-                    if not reads_body:
-                        return Answer(response.status, {}, b"")
-                    return await _answer(response, progress)
+                read = partial(_answer, progress=progress, reads_body=reads_body)
+                return await self._connections.exchange(target, request, read)
         except TimeoutError as error:
             if not progress.limit.expired():
                 raise  # from the audio's file system
@@ -152,19 +151,17 @@ class HttpTransport:
     def _request(
         self, method: str, target: Target, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress
     ) -> httpcore.Request:
-        headers = {"host": ("Host", target.host)}
-        for given in (self._headers, upload.headers, target.login):
-            headers.update((name.lower(), (name, value)) for name, value in given.items())
+        headers = {"host": ("Host", target.host)} | self._headers
+        headers |= _by_name(upload.headers) | _by_name(target.login)
         if method != "GET":
             headers["content-length"] = ("Content-Length", str(upload.size_bytes))
         limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
-        return httpcore.Request(
-            method,
-            target.at,
-            headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in headers.values()],
-            content=body if upload.size_bytes else None,
-            extensions={"timeout": limits, "trace": progress.trace},
-        )
+        content = body if upload.size_bytes else None
+        extensions = {"timeout": limits, "trace": progress.trace}
+        request = httpcore.Request(method, target.at, content=content, extensions=extensions)
+        # Not by the constructor, which checks the type of each name and value.
+        request.headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.values()]
+        return request
 
     async def close(self) -> None:
         """Close the connections, also those in use when their requests end. Safe to call twice."""
@@ -180,6 +177,11 @@ class HttpTransport:
             )
         kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
         return kind(code, reason)
+
+
+def _by_name(headers: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """*headers* by their names in lower case, so that a later one replaces an earlier one."""
+    return {name.lower(): (name, value) for name, value in headers.items()}
 
 
 async def _body(upload: Upload, progress: _Progress) -> AsyncGenerator[bytes]:
@@ -207,7 +209,9 @@ async def _in_base64(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield binascii.b2a_base64(rest, newline=False)
 
 
-async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
+async def _answer(response: httpcore.Response, progress: _Progress, *, reads_body: bool) -> Answer:
+    if not reads_body:
+        return Answer(response.status, {}, b"")
     is_success = response.status // 100 == 2
     if is_success and not progress.is_whole:
         raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")

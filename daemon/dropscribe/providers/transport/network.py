@@ -275,8 +275,11 @@ class Stream(httpcore.AsyncNetworkStream):
         if is_writing:
             self._loop.add_writer(self._socket, self._wake)
         try:
-            async with asyncio.timeout(seconds):
+            if seconds is None:  # an answer is waited for without a limit, once a request
                 await self._waiter
+            else:
+                async with asyncio.timeout(seconds):
+                    await self._waiter
         except TimeoutError:
             raise error from None
         finally:

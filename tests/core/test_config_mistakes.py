@@ -157,10 +157,18 @@ def test_the_state_directory_takes_no_recordings(tmp_path):
     assert said_of(text, tmp_path) == [("folders.f.done", f"{tmp_path}/state is the state directory too")]
 
 
-def test_an_inbox_in_the_state_directory_is_a_warning(tmp_path):
-    """The daemon closes its state directory to other users, who then cannot drop a file."""
-    text = BASE.replace("inbox: in", "inbox: state/in") % "" + "state_dir: state\n"
-    said = [("folders.f.inbox", f"the inbox lies inside the state directory {tmp_path}/state")]
+@pytest.mark.parametrize(
+    ("paths", "inside"),
+    [
+        ("inbox: state/in", "inbox, done, failed"),
+        ("inbox: in, done: state/done", "done"),
+        ("inbox: in, done: done, failed: state/failed", "failed"),
+    ],
+)
+def test_a_folder_in_the_state_directory_is_a_warning(tmp_path, paths, inside):
+    """The daemon closes its state directory to other users, who then can neither drop files nor read any."""
+    text = BASE.replace("inbox: in", paths) % "" + "state_dir: state\n"
+    said = [(f"folders.f.{inside.split(',')[0]}", f"{inside}: inside the state directory {tmp_path}/state")]
     assert said_of(text, tmp_path, warnings=True) == said
 
 

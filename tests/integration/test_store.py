@@ -52,6 +52,20 @@ def test_a_state_directory_is_private(tmp_path):
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize(("content", "mode"), [([], 0o700), (["inbox"], 0o755)])
+def test_a_directory_of_other_files_keeps_its_mode(tmp_path, content, mode):
+    """``state_dir: /var/lib`` closed that directory to all other users; an empty one is the queue's alone."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o755)
+    for name in content:
+        (folder / name).mkdir()
+
+    Store(folder).close()
+
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+
+
 def test_damage_is_told_and_nothing_is_deleted(tmp_path):
     """A database that is none is refused with a remedy, and stays as it was."""
     (tmp_path / "queue.db").write_bytes(b"not a database at all, but long enough to look" * 50)

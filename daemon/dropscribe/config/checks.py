@@ -63,6 +63,10 @@ def _is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+def _is_below(path: str, folder: str) -> bool:
+    return path != folder and _is_inside(path, folder)
+
+
 def _check_provider_names(document: Document) -> None:
     """Report unknown providers by the names in the file: a provider with an invalid section is known."""
     known = document.data.get("providers") or {}
@@ -136,10 +140,11 @@ class _RuleChecks(SectionPlace):
         if _is_inside(state_dir, inbox):
             message = f"{self.config.state_dir} lies inside the inbox of '{self.rule.name}'"
             self.document.report(("state_dir",), message, "put it beside the inbox")
-        elif _is_inside(inbox, state_dir):
-            message = f"the inbox lies inside the state directory {self.config.state_dir}"
-            hint = "that is closed to all other users; put it beside the inbox"
-            self.report("inbox", message, hint, warning=True)
+        inside = [key for key, path in self.rule.paths.items() if _is_below(self.real[path], state_dir)]
+        if inside:
+            message = f"{', '.join(inside)}: inside the state directory {self.config.state_dir}"
+            hint = "give state_dir a folder of its own, which is closed to all other users"
+            self.report(inside[0], message, hint, warning=True)
         self._check_two_purposes([each.rule for each in rules])
         self._check_patterns()
         self._check_template()

@@ -170,6 +170,9 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
 def lock_state_dir(state_dir: Path) -> int:
     """Make *state_dir* if need be, and lock it; returns the descriptor that holds the lock.
 
+    A new or empty directory is closed to other users. One with files in it keeps its mode, because other
+    programs may need them (``state_dir: /srv``); each file of the queue is closed by its own mode.
+
     Raises:
         StoreInUse: Another daemon has it.
         StoreUnusable: It is on a network file system.
@@ -179,10 +182,11 @@ def lock_state_dir(state_dir: Path) -> int:
 
     with _writing_to(state_dir):
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.listdir(state_dir):
+            with contextlib.suppress(PermissionError):  # another user's directory
+                state_dir.chmod(0o700)
         descriptor = os.open(state_dir / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with contextlib.suppress(PermissionError):  # another user's directory is left alone
-            state_dir.chmod(0o700)
         _take_lock(descriptor)
     except BlockingIOError:
         os.close(descriptor)

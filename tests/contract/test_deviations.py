@@ -249,15 +249,27 @@ async def test_a_timeout_names_its_key(bench):
     assert "0.1 s" in error.reason
 
 
-async def test_a_long_recording_has_longer(bench_of, tmp_path):
-    """A server that works at the speed of speech is not asked for the same work three times."""
-    bench = bench_of("openai")
-    path = tmp_path / "long.wav"
+def _recording(path, seconds):
     with wave.open(str(path), "wb") as recording:
         recording.setnchannels(1)
         recording.setsampwidth(2)
-        recording.setframerate(16_000)
-        recording.writeframes(bytes(32_000 * 20))
+        recording.setframerate(8_000)
+        recording.writeframes(bytes(16_000 * seconds))
+    return path.read_bytes()
+
+
+async def test_a_long_recording_has_longer(bench_of, tmp_path):
+    """A server that works at the speed of speech is not asked for the same work three times."""
+    bench = bench_of("openai")
     bench.emulator.fail(Fault(delay_seconds=1.0))
-    audio = bench.audio(path.read_bytes(), "long.wav")
+    audio = bench.audio(_recording(tmp_path / "long.wav", 90), "long.wav")
     assert (await bench.provider(timeout_seconds=0.2).transcribe(audio, {})).text
+
+
+async def test_a_short_recording_has_the_configured_time(bench_of, tmp_path):
+    """A limit of a few seconds is what the config asks for."""
+    bench = bench_of("openai")
+    bench.emulator.fail(Fault(delay_seconds=60))
+    audio = bench.audio(_recording(tmp_path / "short.wav", 50), "short.wav")
+    error = await failure_of(bench.provider(timeout_seconds=0.2), audio)
+    assert (error.code, "0.2 s" in error.reason) == ("timeout", True)

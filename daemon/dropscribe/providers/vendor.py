@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.model import Transcript
 
 ANSWER_SECONDS_A_SECOND = 3.0
-"""A recording of so many seconds may take this many times as long, where that is more than ``timeout``."""
+"""A long recording may take this many times its length, where that is more than ``timeout``."""
 
+LONG_RECORDING_SECONDS = 60.0
 _LEAST_BYTES_A_SECOND = 1_000
 """Of any usable recording: a smaller file is not long enough for ANSWER_SECONDS_A_SECOND to count."""
 
@@ -233,10 +234,13 @@ class HttpProvider:
     async def _answer_seconds(self, audio: AudioFile) -> float | None:
         """``timeout``, or more for a long recording."""
         limit = self._timeout_seconds
-        if limit is None or audio.size_bytes * ANSWER_SECONDS_A_SECOND < limit * _LEAST_BYTES_A_SECOND:
+        if limit is None:
+            return None
+        least_seconds = max(LONG_RECORDING_SECONDS, limit / ANSWER_SECONDS_A_SECOND)
+        if audio.size_bytes < least_seconds * _LEAST_BYTES_A_SECOND:
             return limit
-        seconds = await asyncio.to_thread(probe_seconds, audio.fileno())
-        return max(limit, (seconds or 0.0) * ANSWER_SECONDS_A_SECOND)
+        seconds = await asyncio.to_thread(probe_seconds, audio.fileno()) or 0.0
+        return seconds * ANSWER_SECONDS_A_SECOND if seconds > least_seconds else limit
 
     def _read(self, answer: Answer, params: Params) -> Transcript:
         name, formats = self.vendor.text_formats

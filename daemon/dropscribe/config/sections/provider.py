@@ -157,8 +157,8 @@ class ProviderConfig(Section):
         "At most so many requests begin in one minute; or `none`.", t.RATE
     )
     timeout_seconds: float | None = key(
-        "From the last byte sent to the whole answer; or `none`. A long recording may take three times its "
-        "length. While sending: 60 s without progress end the request.",
+        "From the last byte sent to the whole answer; or `none`. A recording of more than a minute may take "
+        "three times its length. While sending: 60 s without progress end the request.",
         t.DURATION_OR_NONE,
     )
     max_upload_bytes: int | None = key("Larger files fail without being sent; or `none`.", t.SIZE_OR_NONE)

@@ -13,6 +13,7 @@ from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable, TemporaryFailure
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.pipeline.handler import Handler, build_runtime
+from dropscribe.queue import holds
 from dropscribe.queue.holds import ProviderRates
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, build_plan
 from dropscribe.queue.retrying_database import RetryingDatabase
@@ -317,6 +318,20 @@ def test_the_limit_of_a_removed_provider_wakes_nobody(tmp_path):
     rates.replan([])
 
     assert rates.waits() == []
+
+
+def test_a_rate_limit_holds_where_the_provider_counts(tmp_path, monkeypatch):
+    """The first request may have been on its way for longer than the one a minute later."""
+    plan, now = build_plan(make_config(tmp_path)), 1000.0
+    monkeypatch.setattr(holds, "time", SimpleNamespace(monotonic=lambda: now))
+    rates = ProviderRates(RetryingDatabase(SimpleNamespace(now=time.time)))
+    rates.replan([replace(plan.providers["main"], requests_per_minute=2.0)])
+    rates.started("main")
+    rates.started("main")
+    now += 60.5
+    assert rates.allowance("main", 0) == 0
+    now += 1.0
+    assert rates.allowance("main", 0) == 2
 
 
 async def test_a_rename_moves_the_job_of_that_file_alone(tmp_path, queue_kind):

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.sql.database import Connection
 
-_WINDOW_SECONDS = 60.0
+_MINUTE_SECONDS = 60.0
+_LATE_SECONDS = 1.0
+"""A provider counts requests as they arrive; one may be on its way this much longer than a later one."""
 
 
 class ProviderRates:
@@ -41,7 +43,7 @@ class ProviderRates:
         self._starts = {each.provider: self._starts.get(each.provider, deque()) for each in limits}
         # Fewer than one a minute: one in a longer window.
         self._limits = {
-            each.provider: (max(1, int(rate)), _WINDOW_SECONDS / min(1.0, rate))
+            each.provider: (max(1, int(rate)), _MINUTE_SECONDS / min(1.0, rate) + _LATE_SECONDS)
             for each in limits
             if (rate := each.requests_per_minute) is not None
         }

@@ -76,6 +76,13 @@ def test_a_script_that_no_kernel_starts_is_named(tmp_path, content, hint):
     assert named.get("hooks.on_done") == hint
 
 
+def test_a_hook_that_is_no_file_is_named_at_once(tmp_path):
+    """A FIFO may be executable; nobody writes to it."""
+    os.mkfifo(tmp_path / "done.sh", 0o755)
+    named = {problem.path: problem.hint for problem in system_problems(config_of(tmp_path))}
+    assert named["hooks.on_done"] == "name a program that is there, with its whole path"
+
+
 def test_the_arguments_of_a_hook_are_not_shown(tmp_path):
     """A key may be among them; the program's name is in the message."""
     text = (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dropscribe.cli import unit_sandbox
 from dropscribe.cli.unit_sandbox import parse_sandbox, unit_refusals
 from dropscribe.config.load import load_config
 
@@ -19,6 +20,8 @@ BindPaths=/home/alice/Recordings:/home/alice/Recordings:rbind
 MemoryDenyWriteExecute=yes
 PrivateTmp=yes
 StateDirectory=dropscribe
+RuntimeDirectory=dropscribe:scribe
+BindReadOnlyPaths=/home/alice/keys
 LoadState=loaded
 """
 
@@ -36,6 +39,9 @@ LoadState=loaded
         ("/tmp/inbox", "another folder"),
         ("/var/lib/dropscribe", ""),
         ("/etc/dropscribe/state", "ReadWritePaths=/etc/dropscribe"),
+        ("/run/dropscribe/page.sock", ""),
+        ("/run/page.sock", "ReadWritePaths=/run"),
+        ("/home/alice/keys/x", "BindPaths=/home/alice/keys"),
     ],
 )
 def test_a_folder_that_the_sandbox_closes_has_a_remedy(path, remedy):
@@ -46,6 +52,25 @@ def test_a_folder_that_the_sandbox_closes_has_a_remedy(path, remedy):
 
     assert bool(refusal) == bool(remedy)
     assert remedy in refusal
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/etc/dropscribe/pulse.key", ""),
+        ("/home/alice/keys/pulse", ""),
+        ("/home/alice/Recordings/pulse", ""),
+        ("/home/alice/pulse.key", "ProtectHome="),
+        ("/tmp/pulse.key", "PrivateTmp="),
+    ],
+)
+def test_a_file_that_the_sandbox_hides_has_a_remedy(path, reason):
+    """Keys are read from everywhere but homes and /tmp; where homes are read-only from there too."""
+    hiding = parse_sandbox(SHOWN).hiding(Path(path))
+    assert bool(hiding) == bool(reason)
+    assert reason in hiding
+    shown = parse_sandbox(SHOWN.replace("ProtectHome=yes", "ProtectHome=read-only"))
+    assert bool(shown.hiding(Path(path))) == (reason == "PrivateTmp=")
 
 
 def test_the_unit_names_its_config():
@@ -74,6 +99,39 @@ def test_folders_state_directory_and_engine_are_judged(tmp_path, monkeypatch):
     assert told == ["folder far"] * 3 + ["state_dir", "provider here"]
     served_here = [loaded.folders["calls"]]
     assert not [line for line in unit_refusals(loaded, served_here) if "far" in line]
+
+
+def test_every_file_of_the_config_is_judged(tmp_path, monkeypatch):
+    """The metrics file, the socket, keys, templates and hooks; not what a provider gets as a parameter."""
+    config = tmp_path / "config.yaml"
+    (tmp_path / "key").write_text("k" * 20)
+    config.write_text(
+        "state_dir: /var/lib/dropscribe\n"
+        "providers:\n"
+        "  p: {type: openai, url: http://localhost/v1, api_key_file: key, params: {a_file: /tmp/x}}\n"
+        "folders: {f: {inbox: /srv/recordings/f, provider: p, template: minutes.j2}}\n"
+        "http: {listen: 'unix:/run/page.sock', token_file: key}\n"
+        "metrics: {file: /var/lib/node_exporter/dropscribe.prom}\n"
+        "notify: {webhook: {url: http://localhost/, secret_file: key}}\n"
+        "hooks: {on_done: [./done], on_failed: [sh, -c, exit]}\n"
+    )
+    shown = SHOWN.replace("/etc/dropscribe/config.yaml", str(config))
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\ncat <<END\n{shown}END\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(unit_sandbox, "_TEMPORARY", (str(tmp_path),))
+
+    loaded, _ = load_config(config)
+    told = [line.partition(": ")[0] for line in unit_refusals(loaded, loaded.folders.values())]
+    assert told == [
+        "metrics.file",
+        "http.listen",
+        "providers.p.api_key_file",
+        "http.token_file",
+        "notify.webhook.secret_file",
+        "folders.f.template",
+        "hooks.on_done",
+    ]
 
 
 @pytest.mark.parametrize("shown", ["", "LoadState=not-found\nProtectSystem=no\n"])

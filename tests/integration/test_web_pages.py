@@ -839,6 +839,16 @@ async def test_a_page_asks_for_changes_since_it_was_made(scene):
             site.token += 1
 
 
+@pytest.mark.parametrize("body", [b"preamble\r\n--b\r\n", b"--b\r\nA : \x01\r\n", b"--b--more"])
+async def test_a_malformed_upload_writes_no_line(scene, caplog, body):
+    """Anybody can send as many as he likes."""
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with serving(scene, uploads=True) as site, site.client() as client:
+        answer = await client.post("/folders/calls/upload", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert caplog.records == []
+
+
 async def test_recordings_can_be_dropped_onto_a_page(scene):
     """Whole files appear under their names, never over a file; nothing is left of a broken upload."""
     scene.drop("call.wav", b"there before")

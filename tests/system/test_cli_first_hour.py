@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -99,6 +100,24 @@ def test_a_damaged_queue_is_told_before_the_start(scene, capsys):
     said = capsys.readouterr().err
     assert "queue.db: is damaged" in said
     assert "move it away" in said
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["listens", "accepts nothing"])
+def test_the_socket_of_another_program_is_told_before_the_start(scene, capsys, is_full):
+    """As a port that another program has; a dead socket is replaced by the start."""
+    path = scene.root / "page.sock"
+    scene.config.write_text(CONFIG + f"http: {{listen: 'unix:{path}'}}\n")
+    with contextlib.ExitStack() as sockets:
+        other = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        other.bind(str(path))
+        other.listen(0)
+        while is_full:
+            client = sockets.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            is_full = client.connect_ex(str(path)) == 0
+        assert scene.run("check", "--quiet") == 74
+        assert f"http.listen unix:{path}: Address already in use" in capsys.readouterr().err
+    assert scene.run("check", "--quiet") == 0
 
 
 def test_a_missing_inbox_is_a_warning(scene, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import pwd
@@ -24,6 +25,7 @@ from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.queue_reader import is_running_here
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk, ask_disk_or
 from dropscribe.reports.wording import bytes_words
+from dropscribe.web.unix_socket import has_listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -266,15 +268,30 @@ def _warn_of_root(config: Config, findings: Findings) -> None:
 def _check_listener(config: Config, findings: Findings) -> None:
     """Check that ``http.listen`` is free, unless a running daemon of ours has it."""
     http = config.http
-    if http is None or http.port == 0 or is_running_here(config) is not False:
+    if http is None or is_running_here(config) is not False:
         return
-    with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
+    try:
+        if http.socket:
+            _try_socket(http.socket)
+        elif http.port:
+            _try_port(http.host, http.port)
+    except OSError as error:
+        words = f"http.listen {http.listen}: {error.strerror}"
+        findings.errors.append(f"{words}; choose another address, or free this one")
+
+
+def _try_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((http.host, http.port))
-        except OSError as error:
-            words = f"http.listen {http.listen}: {error.strerror}"
-            findings.errors.append(f"{words}; choose another address, or free this one")
+        probe.bind((host, port))
+
+
+def _try_socket(path: Path) -> None:
+    """Raise OSError if *path* is another program's socket, or its folder may not be written."""
+    if has_listener(path):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    if path.parent.is_dir() and not _is_writable(path.parent):
+        raise OSError(errno.EACCES, f"{path.parent} may not be written by {_who()}")
 
 
 def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:

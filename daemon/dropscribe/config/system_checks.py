@@ -94,9 +94,9 @@ def _hooks(config: Config) -> Iterator[Problem]:
     for event, (program, *_) in config.hooks.commands.items() if config.hooks else ():
         found = shutil.which(program, path=os.environ.get("PATH", os.defpath))
         hint = "name a program that is there, with its whole path"
-        if found is not None:
+        if found is not None and os.path.isfile(found):  # a FIFO may be executable, and is never opened
             hint = _interpreter_hint(found)
-        elif "/" in program and os.path.exists(program):
+        elif "/" in program and os.path.isfile(program):
             hint = f"chmod +x {shell_word(program)}"
         if hint:
             yield Problem(f"'{program}' cannot be run", path=f"hooks.on_{event}", hint=hint)
@@ -113,7 +113,7 @@ def _interpreter_hint(program: str) -> str:
         return "" if b"\0" in first else "its first line must name its interpreter: #!/bin/sh"
     line = first[2:].partition(b"\n")[0].strip(b" \t")
     interpreter = os.fsdecode(re.split(rb"[ \t]", line)[0])
-    is_there = os.path.exists(interpreter)
+    is_there = os.path.isfile(interpreter)
     if line.endswith(b"\r") and (not is_there or os.path.basename(interpreter) == "env"):
         return "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"
     return "" if is_there else f"its first line names {interpreter}, which is not there"

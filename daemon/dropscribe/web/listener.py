@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,10 +22,9 @@ from uvicorn.server import ServerState
 from dropscribe.core.errors import ListenError
 from dropscribe.web.guard import MOST_REQUESTS, Access
 from dropscribe.web.routes import create_app
+from dropscribe.web.unix_socket import bind_unix
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dropscribe.config.model import HttpConfig
     from dropscribe.web.routes import Endpoints
     from dropscribe.web.site import PageSource
@@ -42,7 +40,6 @@ HEAD_SECONDS = 5.0
 LAST_BYTES_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 5
 CLOSE_SECONDS = 1.0  # How long requests that are being answered get when the listener closes
-_SOCKET_MODE = 0o660
 
 
 class Listener:
@@ -91,14 +88,15 @@ class Listener:
 
     async def start(self) -> None:
         """Bind and serve; raises ListenError if the address is in use, or is not one of this machine."""
-        # Malformed requests are answered with 400; uvicorn would write a line for each.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        # Malformed requests and forms are answered with 400; these libraries would write a line for each.
+        for name in ("uvicorn.error", "python_multipart"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         loop, http = asyncio.get_running_loop(), self._access.http
         self._config.load()
         protocol = partial(_BoundedProtocol, self._config, self._state, {})
         try:
             if http.socket:
-                self._server = await loop.create_unix_server(protocol, sock=_bind_unix(http.socket))
+                self._server = await loop.create_unix_server(protocol, sock=bind_unix(http.socket))
             else:
                 self._server = await loop.create_server(protocol, http.host, http.port)
         except OSError as error:
@@ -201,21 +199,3 @@ class _BoundedProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-
-def _bind_unix(path: Path) -> socket.socket:
-    """A bound socket at *path*; one that a dead process left there is replaced."""
-    if path.is_socket():  # bind refuses anything else: EADDRINUSE
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        os.chmod(path, _SOCKET_MODE)  # nobody can connect before it listens
-    except BaseException:
-        listener.close()
-        raise
-    return listener

@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from dropscribe.cli.commands import check
+from dropscribe.cli.commands import check, transcribe
+from dropscribe.providers.build import build_provider
 from support.emulator import Emulator, Fault
 from support.house import tree
 from support.scene import CONFIG, Scene
@@ -113,6 +114,24 @@ def test_each_of_several_files_is_named(scene, monkeypatch, capfdbinary):
     assert first.startswith("dropscribe: a: the file is empty")
     assert second.startswith("dropscribe: 1: 1000001 bytes")
     assert third.count("no.wav") == 1
+
+
+def test_one_provider_serves_all_files(scene, emulator, monkeypatch, capfdbinary):
+    """Its connections, or the loaded model of the embedded engine, are used for each of them."""
+    built = []
+
+    def recorded(config):
+        built.append(build_provider(config))
+        return built[-1]
+
+    monkeypatch.setattr(transcribe, "build_provider", recorded)
+    emulator.fail(None, Fault(status=415, body={"error": "no"}), None)
+    files = [scene.drop(f"{name}.wav", part="done") for name in "abc"]
+    assert scene.run("transcribe", *files) == 3
+    captured = capfdbinary.readouterr()
+    assert captured.out.count(b"\n") == 2
+    assert "b.wav" in captured.err.decode()
+    assert len(built) == 1
 
 
 def test_a_missing_file_is_74(scene, capfdbinary):

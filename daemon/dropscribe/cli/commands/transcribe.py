@@ -43,10 +43,11 @@ from dropscribe.transcripts.render import RENDERERS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.config.sections.http_api import AnswerKeys
+    from dropscribe.providers.base import Provider
 
 _LONGEST_VALUE = 100
 _LOCAL_ALONE = "providers: {local: {type: local}}\n"
@@ -55,33 +56,49 @@ _LOCAL_ALONE = "providers: {local: {type: local}}\n"
 def execute(options: argparse.Namespace) -> int:
     """Transcribe each file; 3 if a file was refused or its transcript cannot be written in that format."""
     require_proc()
-    provider = _provider(options)
-    log_to_stderr([provider])
+    config = _provider(options)
+    log_to_stderr([config])
     output = _output_folder(options.output) if options.output else None
-    code = exit_codes.OK
-    for file in options.files:
-        if output is None:
-            require_standard_output()  # before its transcript is paid for
+    with asyncio.Runner() as runner:
+        provider = build_provider(config)  # one for all files: the embedded engine loads its model once
+
+        def send(audio: AudioFile) -> Mapping[str, Any]:
+            return runner.run(_transcribe(audio, provider, config, options.format))
+
         try:
-            with _opened(file) as audio:
-                name = audio.name
-                _refuse_unsendable(audio, provider)
-                document = asyncio.run(_transcribe(audio, provider, options.format))
-            rendered = RENDERERS[options.format](document)
-        except (AudioError, ProviderError, OSError) as error:
-            if len(options.files) == 1 and not isinstance(error, AudioError):
-                raise
-            code = max(code, explain_file(os.fsencode(file), error))
-            continue
-        if rendered is None:
-            reason = "the provider heard no words"
-            if document["text"]:
-                reason = f"the answer has no times, which {options.format} needs"
-            say(f"dropscribe: {show_path(os.fsencode(file))}: {reason}")
-            code = max(code, exit_codes.SOME_FAILED)
-        else:
-            _put_out(rendered, name, options.format, output)
-    return code
+            return max(_transcribe_file(file, options, config, output, send) for file in options.files)
+        finally:
+            runner.run(provider.close())
+
+
+def _transcribe_file(
+    file: str,
+    options: argparse.Namespace,
+    config: ProviderConfig,
+    output: bytes | None,
+    send: Callable[[AudioFile], Mapping[str, Any]],
+) -> int:
+    """Write the transcript of one file; returns its exit code."""
+    if output is None:
+        require_standard_output()  # before its transcript is paid for
+    try:
+        with _opened(file) as audio:
+            name = audio.name
+            _refuse_unsendable(audio, config)
+            document = send(audio)
+        rendered = RENDERERS[options.format](document)
+    except (AudioError, ProviderError, OSError) as error:
+        if len(options.files) == 1 and not isinstance(error, AudioError):
+            raise
+        return explain_file(os.fsencode(file), error)
+    if rendered is None:
+        reason = "the provider heard no words"
+        if document["text"]:
+            reason = f"the answer has no times, which {options.format} needs"
+        say(f"dropscribe: {show_path(os.fsencode(file))}: {reason}")
+        return exit_codes.SOME_FAILED
+    _put_out(rendered, name, options.format, output)
+    return exit_codes.OK
 
 
 def _output_folder(name: str) -> bytes:
@@ -164,17 +181,15 @@ def _refuse_unsendable(audio: AudioFile, provider: ProviderConfig) -> None:
         raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {most}")
 
 
-async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Mapping[str, Any]:
-    provider = build_provider(config)
+async def _transcribe(
+    audio: AudioFile, provider: Provider, config: ProviderConfig, form: str
+) -> Mapping[str, Any]:
     began_at = time.time()
-    try:
-        with showing_progress(f"{show_path(audio.name)}: with {config.name}"):
-            transcript = await provider.transcribe(audio, config.params)
-        if config.answer is not None:
-            say(_found_table(config.answer, transcript.raw))
-        sha256 = await audio.ensure_sha256()
-    finally:
-        await provider.close()
+    with showing_progress(f"{show_path(audio.name)}: with {config.name}"):
+        transcript = await provider.transcribe(audio, config.params)
+    if config.answer is not None:
+        say(_found_table(config.answer, transcript.raw))
+    sha256 = await audio.ensure_sha256()
     if not audio.recheck():
         raise AudioChanged(audio.name, "changed while it was being transcribed")
     answered_at = time.time()

@@ -103,6 +103,9 @@ class MemoryQueue:
             moved = replace(job, snapshot=replace(job.snapshot, device=device))
             self.jobs[directory][identity] = self.by_identity[identity] = moved
 
+    def take_back_copied(self, folder):
+        return ()
+
     def close_thread(self):
         pass
 

@@ -17,7 +17,7 @@ from dropscribe.queue.sql import intake_queries, rows
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.engine import Engine
@@ -57,7 +57,8 @@ class InboxQueue:
         nothing was taken; the files are handed over again later.
         """
         for job in jobs if intake_queries.has_failed(self._reader()) else ():
-            self._take_back(job)
+            for folder, filed in intake_queries.read_failed_of(self._reader(), job):
+                self._take_back(folder, filed)
         submitted = self._engine.intake.submit(jobs)
         self._engine.signals.wake_from_thread(self._loop)
         for job, result in zip(jobs, submitted, strict=True):
@@ -94,18 +95,27 @@ class InboxQueue:
         """Store the device number under which the files of *directory* were found: it was mounted anew."""
         self._store.call(lambda db: self._engine.intake.moved_device(db, folder, directory, device)).result()
 
-    def _take_back(self, job: NewJob) -> None:
-        """Remove the error files of the failed audio that is *job*'s file now."""
-        for folder, filed in intake_queries.read_failed_of(self._reader(), job):
-            root = self._failed_root(folder)
-            if root is not None and filed.startswith(root + b"/"):
-                place = root, filed.removeprefix(root + b"/")
-            else:
-                place = os.path.split(filed)
-            if remove_error_file(*place):
-                reached("error_removed")
-                self._store.call(partial(intake_queries.forget_failed, folder=folder, filed=filed)).result()
-                log.info("job.taken_back", folder=folder, filed=filed)
+    def take_back_copied(self, folder: str) -> Iterator[None]:
+        """Take back the failed audio that was copied into the inbox, and removed from ``failed`` afterwards.
+
+        Yields after each file that is looked at.
+        """
+        if intake_queries.has_failed(self._reader()):
+            for filed in intake_queries.read_failed_with_successors(self._reader(), folder):
+                self._take_back(folder, filed)
+                yield
+
+    def _take_back(self, folder: str, filed: bytes) -> None:
+        """Remove the error file of failed audio that is in an inbox now, unless it is in ``failed`` too."""
+        root = self._failed_root(folder)
+        if root is not None and filed.startswith(root + b"/"):
+            place = root, filed.removeprefix(root + b"/")
+        else:
+            place = os.path.split(filed)
+        if remove_error_file(*place):
+            reached("error_removed")
+            self._store.call(partial(intake_queries.forget_failed, folder=folder, filed=filed)).result()
+            log.info("job.taken_back", folder=folder, filed=filed)
 
     def _reader(self) -> Connection:
         if self._of_thread.reader is None:

@@ -82,6 +82,7 @@ class Lister:
             self._note_unvisited(directory)
             yield None
         yield from self._withdraw_missing()
+        yield from self._context.queue.take_back_copied(self._context.rule.name)
         self.unwatched = unwatched
         self._logged = dict(self.unlistable)
 

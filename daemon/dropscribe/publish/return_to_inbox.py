@@ -16,7 +16,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from dropscribe.core.naming import companion_name, free_name, spellings, split_name
-from dropscribe.files.beneath import closing, make_folder, open_at, open_file, open_root, stat_at, sync
+from dropscribe.files.beneath import closing, make_folder, open_at, open_file, open_folder, open_root, stat_at, sync
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new, remove_if
 from dropscribe.files.own_file import OwnFile, copy_verified, sha256_of
@@ -164,16 +164,21 @@ def original_name(document: Mapping[str, object]) -> bytes | None:
 
 
 def remove_error_file(root: bytes, path: bytes) -> bool:
-    """Remove the error file beside the audio *path* below ``failed``; False while that is still there."""
+    """Remove the error file beside the audio *path* below ``failed``; False while the audio may be there."""
     directory, _, name = path.rpartition(b"/")
     try:
-        with closing(open_at(root, directory)) as folder:
-            if stat_at(folder, name) is not None:
-                return False
-            error, _ = find_error(folder, name)
-            status = stat_at(folder, error) if error else None
-            if status is not None and stat.S_ISREG(status.st_mode):
-                os.unlink(error, dir_fd=folder)
+        with closing(open_root(root)) as opened:
+            try:
+                folder = open_folder(opened, directory)
+            except FileNotFoundError:
+                return True
+            with closing(folder):
+                if stat_at(folder, name) is not None:
+                    return False
+                error, _ = find_error(folder, name)
+                status = stat_at(folder, error) if error else None
+                if status is not None and stat.S_ISREG(status.st_mode):
+                    os.unlink(error, dir_fd=folder)
     except OSError:
-        return True
+        return False
     return True

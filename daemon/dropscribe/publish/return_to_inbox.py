@@ -16,7 +16,16 @@ import stat
 from typing import TYPE_CHECKING
 
 from dropscribe.core.naming import companion_name, free_name, spellings, split_name
-from dropscribe.files.beneath import closing, make_folder, open_at, open_file, open_folder, open_root, stat_at, sync
+from dropscribe.files.beneath import (
+    closing,
+    make_folder,
+    open_at,
+    open_file,
+    open_folder,
+    open_root,
+    stat_at,
+    sync,
+)
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new, remove_if
 from dropscribe.files.own_file import OwnFile, copy_verified, sha256_of

@@ -24,6 +24,7 @@ from structlog.testing import capture_logs
 from dropscribe.app.housekeeping import Housekeeping
 from dropscribe.cli.commands.status import render_status
 from dropscribe.core.model import AttemptEnd
+from dropscribe.core.retry import REUSED
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import utc_text
 from dropscribe.files.audio import Progress
@@ -261,10 +262,32 @@ async def test_a_file_has_its_story_transcript_and_downloads(scene):
     assert text.count('class="turn"') == 2
     assert '<span class="w unsure" data-start="0.9" title="confidence 20 %">there.</span>' in text
     assert "incomplete when it was sent" in text
-    assert "main answered after 2.5 s." in text
+    assert "main: answered after 2.5 s." in text
     assert (sidecar.status_code, sidecar.text) == (200, "Hello there. Goodbye.\n")
     assert sidecar.headers["content-disposition"] == "attachment; filename*=UTF-8''call.txt"
     assert missing.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("ended", "words", "tone"),
+    [
+        (AttemptEnd(0.0, code=REUSED, reason="x.wav", counted=False), "its answer was known: x.wav", "good"),
+        (AttemptEnd(None, code="interrupted", counted=False), "interrupted: the daemon ended; it may", "bad"),
+        (
+            AttemptEnd(2.0, status=500, code="http_500", reason="no"),
+            "http_500: no (HTTP 500) after 2.0 s",
+            "bad",
+        ),
+    ],
+)
+async def test_the_story_of_a_file_tells_its_attempts_as_why_does(scene, ended, words, tone):
+    """In the same words; an answer that was known is no failure."""
+    with scene.queue() as store:
+        job_id = add_job(store, scene, "call.wav")
+        add_attempt(store, job_id, time.time(), ended)
+        async with serving(scene) as site:
+            text = await page_of(site, f"/files/{job_id}")
+    assert f'<li class="{tone}">main: {words}' in text
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ import unicodedata
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.retry import REUSED
 from dropscribe.core.text.printing import clock_text, duration_words, escape_text, path_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dropscribe.core.model import Attempt
     from dropscribe.queue.sql.history import ListedFile
 
 _GAP = "  "
@@ -170,3 +172,17 @@ def reason_words(job: ListedFile, reason: str) -> str:
         return reason
     since = f"waiting at the provider since {moment_words(job.at_provider_since)}"
     return f"{since} ({reason})" if reason else since
+
+
+def outcome_words(attempt: Attempt) -> str:
+    """The end of an attempt: an answer, a failure with its code and reason, or nothing that was sent."""
+    if attempt.code == "interrupted":
+        return "interrupted: the daemon ended; it may have been paid for (not counted)"
+    if attempt.code == REUSED:
+        return f"its answer was known: {attempt.reason} (nothing was sent)"
+    if not attempt.code and attempt.seconds is None:
+        return "under way"
+    if not attempt.code:
+        return "answered" if attempt.counted else "nothing was sent"
+    words = attempt.code if attempt.reason in {"", attempt.code} else f"{attempt.code}: {attempt.reason}"
+    return words if attempt.counted else f"{words} (not counted)"

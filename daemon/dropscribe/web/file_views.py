@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
-from dropscribe.reports.wording import bytes_words, clock_words, printable_line
+from dropscribe.core.retry import REUSED
+from dropscribe.reports.wording import bytes_words, clock_words, outcome_words, printable_line
 from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.line_breaks import joint_of
 from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in, split_runs
@@ -41,14 +42,12 @@ def steps_of(record: JobRecord) -> Iterator[tuple[float, str, str]]:
 
 
 def _attempt_words(attempt: Attempt) -> tuple[str, str]:
-    took = "" if attempt.seconds is None else f" after {attempt.seconds:.1f} s"
-    if attempt.code:
-        reason = f": {printable_line(attempt.reason)}" if attempt.reason not in {"", attempt.code} else ""
-        status = f" (HTTP {attempt.status})" if attempt.status else ""
-        return f"{attempt.provider}: {attempt.code}{reason}{status}{took}.", "bad"
-    if took:
-        return f"{attempt.provider} answered{took}.", "good"
-    return f"It is with {attempt.provider}.", "warn"
+    if not attempt.code and attempt.seconds is None:
+        return f"It is with {attempt.provider}.", "warn"
+    status = f" (HTTP {attempt.status})" if attempt.status else ""
+    took = f" after {attempt.seconds:.1f} s" if attempt.seconds else ""
+    words = f"{attempt.provider}: {printable_line(outcome_words(attempt))}{status}{took}."
+    return words, "good" if attempt.code in {"", REUSED} else "bad"
 
 
 def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
-from dropscribe.core.retry import REUSED
 from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import is_there
-from dropscribe.reports.wording import moment_words, printable_line, render_facts, render_table, show_path
+from dropscribe.reports.wording import (
+    moment_words,
+    outcome_words,
+    printable_line,
+    render_facts,
+    render_table,
+    show_path,
+)
 
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.core.model import Attempt
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.locations import Place
 
@@ -80,22 +85,9 @@ def render_why(file: bytes, place: Place | None, explanation: Explanation) -> st
             attempt.provider,
             "-" if attempt.seconds is None else f"{attempt.seconds:.1f} s",
             str(attempt.status or "-"),
-            _outcome_words(attempt),
+            outcome_words(attempt),
         ]
         for attempt in (record.tries if record else ())
     ]
     head = ["ATTEMPT", "PROVIDER", "TOOK", "STATUS", "OUTCOME"]
     return text + (f"\n{render_table(head, rows, numbers=['TOOK'])}\n" if rows else "")
-
-
-def _outcome_words(attempt: Attempt) -> str:
-    if attempt.code == "interrupted":
-        return "interrupted: the daemon ended; it may have been paid for (not counted)"
-    if attempt.code == REUSED:
-        return f"its answer was known: {attempt.reason} (nothing was sent)"
-    if not attempt.code and attempt.seconds is None:
-        return "under way"
-    if not attempt.code:
-        return "answered" if attempt.counted else "nothing was sent"
-    words = attempt.code if attempt.reason in {"", attempt.code} else f"{attempt.code}: {attempt.reason}"
-    return words if attempt.counted else f"{words} (not counted)"

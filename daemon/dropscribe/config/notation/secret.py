@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Never, final
 
-MASK = "********"
+from dropscribe.core.text.redaction import MASK
 
 
 @final

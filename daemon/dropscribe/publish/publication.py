@@ -109,14 +109,13 @@ class JobFiles:
     @cached_property
     def companions(self) -> list[tuple[Companion, OwnFile]]:
         """The companions with their copies."""
-        return [
-            (companion, self._own_file(companion.name, self._companion_index(number), digest))
-            for number, companion in enumerate(self.request.output_names.companions)
+        copies = []
+        for number, companion in enumerate(self.request.output_names.companions):
             # Without links it takes the content to know a copy.
-            for digest in [
-                "" if self.can.links or self.source is None else digest_at(self.original(companion.source))
-            ]
-        ]
+            is_known = self.can.links or self.source is None
+            digest = "" if is_known else digest_at(self.original(companion.source))
+            copies.append((companion, self._own_file(companion.name, self._companion_index(number), digest)))
+        return copies
 
     def copy(self, sha256: str) -> OwnFile:
         """The copy of the audio, whose digest is *sha256*, on another mount."""

@@ -34,7 +34,7 @@ from dropscribe.queue.cluster.dispatcher import TicketRunner
 from dropscribe.queue.cluster.nodes import Heartbeats, beat
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.cluster.worker_pool import WorkerPool
+from dropscribe.queue.cluster.ticket_workers import TicketWorkers
 from dropscribe.queue.intake import ClusterIntake
 from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
@@ -637,7 +637,7 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgre
 
     admission = Admission(RetryingDatabase(None))
     admission.plan = PLAN
-    pool = WorkerPool(postgres_dsn, "n0")
+    pool = TicketWorkers(postgres_dsn, "n0")
     pool.serve(admission)
     running = asyncio.create_task(pool.run(run_one))
     await pool.stop(0.0)  # before the task has opened the connections

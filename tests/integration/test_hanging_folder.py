@@ -109,7 +109,7 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
             assert answers.wait(60)
         return publish(requests)
 
-    engine = "cluster.worker_pool" if queue_kind == "postgres" else "embedded.dispatcher"
+    engine = "cluster.ticket_workers" if queue_kind == "postgres" else "embedded.dispatcher"
     monkeypatch.setattr(f"dropscribe.queue.{engine}.PUBLISHING_SLOTS", 2)
     monkeypatch.setattr(publisher, "publish_together", slow_publish)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from dropscribe.intake.inboxes import Inboxes
     from dropscribe.pipeline.budgets import Budgets
     from dropscribe.pipeline.disk_threads import DiskThreads, PlaceChecks
-    from dropscribe.pipeline.failures import Failures, Holds
+    from dropscribe.pipeline.failures import Failures, HoldPolicy
     from dropscribe.pipeline.handler import Claim
     from dropscribe.pipeline.results import Results
     from dropscribe.providers.base import Provider
@@ -86,7 +86,7 @@ class Attempts:
     """Makes attempts; each call is one."""
 
     queue: Engine
-    holds: Holds
+    holds: HoldPolicy
     intake: Inboxes
     reporter: Reporter
     disks: DiskThreads

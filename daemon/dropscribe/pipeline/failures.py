@@ -54,8 +54,8 @@ class Streaks:
 
 
 @dataclass(slots=True)
-class Holds:
-    """Counts failures in a row; holds, probes and releases."""
+class HoldPolicy:
+    """Decides when a provider or a rule is held: counts failures in a row, holds, probes and releases."""
 
     queue: Engine
     reporter: Reporter
@@ -141,7 +141,7 @@ class Failures:
     """Turns errors into outcomes."""
 
     queue: Engine
-    holds: Holds
+    holds: HoldPolicy
     results: Results
     jitter: Callable[[], float]  # 0..1
 

@@ -25,7 +25,7 @@ from dropscribe.media.spool import Spool
 from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
 from dropscribe.pipeline.disk_threads import DiskThreads, PlaceChecks
-from dropscribe.pipeline.failures import Failures, Holds
+from dropscribe.pipeline.failures import Failures, HoldPolicy
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.pipeline.results import Results
 
@@ -213,7 +213,7 @@ class Handler:
         self._disks = disks = DiskThreads(queue)
         self.checks = PlaceChecks(queue, disks)
         self.budgets = Budgets(queue, reporter, disks)
-        holds, results = Holds(queue, reporter), Results(queue, disks)
+        holds, results = HoldPolicy(queue, reporter), Results(queue, disks)
         failures = Failures(queue, holds, results, jitter)
         self.attempts = Attempts(
             queue, holds, intake, reporter, disks, self.checks, results, self.budgets, failures

@@ -65,7 +65,7 @@ class Engine:
     ) -> None:
         self._admission = admission
         self.database, self.signals = admission.database, admission.signals
-        self.store = admission.database.database
+        self.store = admission.database.store
         self.in_flight, self.folders = admission.in_flight, admission.folders
         self.rates, self.holds = admission.rates, admission.holds
         self.dispatcher, self.intake = dispatcher, intake

@@ -60,7 +60,7 @@ class JobRunner:
         if job.result is not None or job.remote is not None:
             write = transactions.set_due
         try:
-            await self._database.database.do(lambda db: write(db, job, self._database.now()))
+            await self._database.store.do(lambda db: write(db, job, self._database.now()))
         except (StoreError, LateTransitionError) as error:
             log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
 

@@ -44,32 +44,32 @@ class RetryingDatabase:
     """Runs transactions, and repeats them while they must wait.
 
     Attributes:
-        database: The database itself, whose calls fail at once.
+        store: The database itself, whose calls fail at once.
         trouble: Why transactions wait, or None.
     """
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, store: Database) -> None:
+        self.store = store
         self.signals = Signals()
         self.trouble: str | None = None
         self._is_away = False
 
     def now(self) -> float:
         """Unix seconds by the queue's clock; a cluster has one for all nodes."""
-        return self.database.now()
+        return self.store.now()
 
     async def do(self, work: Callable[[Connection], T]) -> T:
         """Run *work* in a transaction; while the disk is full or the database unavailable, try again."""
         while True:
             try:
-                return await self.database.do(work)
+                return await self.store.do(work)
             except (StoreFull, StoreBusy) as error:
                 self.note_trouble(error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     def post(self, work: Callable[[Connection], object]) -> None:
         """Queue *work* for the writer; a failure is ignored."""
-        self.database.call(work).add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.store.call(work).add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def note_trouble(self, error: StoreError | None) -> None:
         """Remember why transactions wait; None: they succeed again. Changes are logged once."""

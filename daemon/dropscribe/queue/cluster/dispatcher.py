@@ -25,7 +25,7 @@ from dropscribe.core.model import ResultStored, Retry
 from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import nodes, ticket_rows
-from dropscribe.queue.cluster.worker_pool import WorkerPool
+from dropscribe.queue.cluster.ticket_workers import TicketWorkers
 from dropscribe.queue.model import NodeStats
 from dropscribe.queue.sql import transactions
 
@@ -57,7 +57,7 @@ class ClusterDispatcher:
         node = NodeStats(queue.node, socket.gethostname(), queue.role, __version__, now, now, in_flight=0)
         self._node = queue.node
         self._heartbeats = nodes.Heartbeats(store, node)
-        self._workers = WorkerPool(queue.dsn.reveal(), queue.node)
+        self._workers = TicketWorkers(queue.dsn.reveal(), queue.node)
         self._tickets = TicketRunner(admission, queue.node)
         self._looked_at = time.monotonic()
 

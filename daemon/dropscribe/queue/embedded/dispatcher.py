@@ -121,7 +121,7 @@ class EmbeddedDispatcher:
             admission.in_flight.at_provider = rows.read_at_provider(db, admission.plan.chains)
             return requeued
 
-        cut_off, abandoned = await self._database.database.do(work)
+        cut_off, abandoned = await self._database.store.do(work)
         self._has_recovered = True
         reached("recovered")
         self._signals.news.set()  # the holds, pauses and rate limits of the run before
@@ -154,7 +154,7 @@ class EmbeddedDispatcher:
         if not requests and not limits.publications and not limits.polls:
             return self._sleep_seconds(None, waits_until)  # freeing a slot wakes the loop
         try:
-            claimed, due, next_at = await self._database.database.do(
+            claimed, due, next_at = await self._database.store.do(
                 lambda db: claims.claim(db, requests, limits, self._database.now())
             )
         except (StoreFull, StoreBusy) as error:

@@ -41,7 +41,7 @@ _RECONNECT_SECONDS = 5.0
 log = structlog.get_logger()
 
 
-class WorkerPool:
+class TicketWorkers:
     """Runs the workers of this node."""
 
     def __init__(self, dsn: str, node: str) -> None:

@@ -382,6 +382,20 @@ def test_a_header_cannot_claim_what_its_file_cannot_hold(tmp_path, content):
         assert (probe_seconds(file.fileno()) or 0.0) <= 2.0
 
 
+@pytest.mark.parametrize(
+    "head", [b"fLaC\x80\0\0\x22" + bytes(34), b"\x1aE\xdf\xa3\x84B\x86\x81\1\x18S\x80g\1" + b"\xff" * 7]
+)
+def test_the_search_for_headers_in_terabytes_of_holes_ends(tmp_path, head):
+    """FFmpeg looks for a frame, or for an element of Matroska, up to the end of the file."""
+    with opened(tmp_path, head) as file:
+        try:
+            os.truncate(tmp_path / "recording", 8 * 10**12)
+        except OSError:
+            pytest.skip("no file of 8 TB here")
+        with pytest.raises(AudioRejected):
+            Decoder(file.fileno()).describe(listen=False)
+
+
 @pytest.mark.parametrize("claimed", [float("nan"), float("inf"), -1.0, 1e9, "60", None])
 def test_a_length_is_a_number_within_reason(claimed):
     """What a worker says is checked like a stranger's words."""

@@ -6,6 +6,7 @@ outside the bounds ends in AudioRejected before a frame is decoded.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from contextlib import contextmanager, suppress
@@ -28,6 +29,9 @@ _SPARE_BYTES = 65_536
 # FFmpeg's default of 4096 makes eight times as many frames per second, and each frame costs Python time.
 _WAV_PACKET_BYTES = "32768"
 _READ_BYTES = 512 * 1024
+# FFmpeg searches a file without usable headers to its end, which takes hours with terabytes of holes. The
+# index of a day of video has some 50 MiB.
+_MOST_OPENING_BYTES = 256 * 1024 * 1024
 
 
 class SeekableFile:
@@ -49,17 +53,25 @@ class SeekableFile:
 
 
 class _Recording(SeekableFile):
-    """An open descriptor as a file with a position of its own, after *prefix*, bytes that come first."""
+    """An open descriptor as a file with a position of its own, after *prefix*, bytes that come first.
+
+    Attributes:
+        left_bytes: How much more may be read; then the file ends.
+    """
 
     def __init__(self, descriptor: int, prefix: bytes) -> None:
         super().__init__(len(prefix) + os.fstat(descriptor).st_size)
         self._descriptor = descriptor
         self._prefix = prefix
+        self.left_bytes: float = _MOST_OPENING_BYTES
 
     def read(self, count: int) -> bytes:
+        if self.left_bytes <= 0:
+            return b""
         block = self._prefix[self._position : self._position + count]
         block = block or os.pread(self._descriptor, count, self._position - len(self._prefix))
         self._position += len(block)
+        self.left_bytes -= len(block)
         return block
 
 
@@ -94,7 +106,9 @@ def _open(descriptor: int, form: RawForm | None) -> Any:
         if name != form.encoding:
             options |= {"sample_rate": str(form.sample_rate_hz), "ch_layout": f"{form.channels}c"}
     file = _Recording(descriptor, prefix)
-    return av.open(file, format=name, options=options, buffer_size=_READ_BYTES, **_LENIENT)
+    container = av.open(file, format=name, options=options, buffer_size=_READ_BYTES, **_LENIENT)
+    file.left_bytes = math.inf
+    return container
 
 
 def _oki_header(rate_hz: int, size_bytes: int) -> bytes:

@@ -193,9 +193,20 @@ async def test_a_large_encoded_answer_does_not_hold_up_the_event_loop(bench, mon
     assert threads[0] is not threading.main_thread()
 
 
-def test_deflate_is_decoded():
-    """With zlib's header."""
-    assert decoded(zlib.compress(b"hello"), "deflate", 100) == (b"hello", "")
+async def test_a_status_that_is_none_is_named(bench):
+    """As it came, and without the name of a type."""
+    bench.emulator.fail(Fault(status=7))
+    error = await failure_of(bench.provider(), bench.audio())
+    assert error.code == "bad_answer"
+    assert error.reason.startswith("illegal status line: (b'HTTP/1.1 7 ")
+
+
+@pytest.mark.parametrize("wbits", [zlib.MAX_WBITS, -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS])
+def test_deflate_is_decoded(wbits):
+    """With zlib's header, without it as some servers send it, and with gzip's."""
+    body = zlib.compress(b"hello", wbits=wbits)
+    assert decoded(body, "deflate", 100) == (b"hello", "")
+    assert decoded(body[:-3], "deflate", 100)[1]
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip, br", "compress"])

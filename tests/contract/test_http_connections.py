@@ -645,6 +645,8 @@ async def test_a_tunnel_through_a_proxy_that_speaks_tls(tmp_path, monkeypatch, i
             with pytest.raises(TemporaryFailure) as raised:
                 await _posted(transport, url)
     assert raised.value.code == "tls_failed"
+    assert raised.value.reason.startswith("certificate verify failed: self")
+    assert raised.value.reason.endswith("signed certificate")
 
 
 async def test_cancelling_while_it_connects_leaves_no_socket():

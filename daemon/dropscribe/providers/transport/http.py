@@ -44,6 +44,8 @@ _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError,
 
 _SENDING, _ANSWERING = "http11.send_request_headers.started", "http11.receive_response_headers.started"
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] ?")
+# OpenSSL's name of an error and its line, h11's type of what it read: they say nothing to a reader.
+_NOISE = re.compile(rf"{_ERRNO.pattern}|\[(?:SSL|X509)[^]]*\] ?| \(_ssl\.c:\d+\)|(?<=: )bytearray(?=\()")
 _UNKNOWN_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 _OTHER_CHARSET = re.compile(
     r"charset\s*=\s*[\"']?((?:utf-?(?:16|32)|iso|latin|windows|koi8|gb|big5|shift|euc)[\w.-]*)", re.IGNORECASE
@@ -51,6 +53,7 @@ _OTHER_CHARSET = re.compile(
 """Charsets of text alone: Python also has codecs that compress, or that take quadratic time."""
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZLIB_HEADER_DIVISOR = 31  # of the first two bytes (RFC 1950)
 _STEP_BYTES = 8 * 1024  # Decoded at once: each member of a gzip body copies the rest of its step
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -251,7 +254,10 @@ def decoded(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:
         return body[:most_bytes], ""
     if name not in {"gzip", "x-gzip", "deflate"}:
         return b"", f"the answer's content encoding '{name}' is not supported"
-    content, decoder = bytearray(), zlib.decompressobj(_GZIP_OR_ZLIB)
+    # Some servers send deflate without the zlib header that the standard asks for (RFC 9110, 8.4.1.2).
+    has_header = body.startswith(_GZIP_MAGIC) or not int.from_bytes(body[:2], "big") % _ZLIB_HEADER_DIVISOR
+    wbits = -zlib.MAX_WBITS if name == "deflate" and not has_header else _GZIP_OR_ZLIB
+    content, decoder = bytearray(), zlib.decompressobj(wbits)
     try:
         for start in range(0, len(body), _STEP_BYTES):
             rest = body[start : start + _STEP_BYTES]
@@ -330,7 +336,7 @@ def _reason(error: Exception, progress: _Progress) -> str:
             return f"the name {progress.host} {end}"
     found = {int(number) for number in _ERRNO.findall(str(error))}  # one of each address of the name
     if not found or not progress.awaited:
-        return _ERRNO.sub("", str(error))
+        return _NOISE.sub("", str(error))
     if errno.ECONNREFUSED in found:
         return f"{progress.awaited} refused"
     return f"no {progress.awaited}: {', '.join(os.strerror(number) for number in sorted(found))}"

@@ -93,12 +93,18 @@ async def test_form_parameters_can_go_into_the_query(bench_of):
         (500, {"code": "UNREADABLE"}, AudioRejected),
         (404, "", RuleRejected),
         (400, {"code": "busy"}, TemporaryFailure),
+        (422, {"detail": [{"msg": "field required"}]}, AudioRejected),
+        (422, {"detail": [{"msg": "try it later on"}]}, TemporaryFailure),
+        (422, {"code": "insufficient_quota"}, ProviderUnusable),
+        (200, {"error": "Your balance is negative"}, ProviderUnusable),
     ],
 )
 async def test_errors_have_the_kinds_of_the_config(bench_of, status, body, kind):
-    """By status, or by the vendor's code."""
+    """By status, by the vendor's code or by its words; a list of wrong parameters does not outweigh them."""
     bench = bench_of("http")
-    rows = ErrorKeys(account=("no_credit", 418), file=("unreadable",), rule=(404,), later=("busy",))
+    rows = ErrorKeys(
+        account=("no_credit", 418), file=("unreadable", 422), rule=(404,), later=("busy", "it later")
+    )
     bench.emulator.fail(Fault(status=status, body=body))
     assert type(await failure_of(bench.provider(errors=rows), bench.audio())) is kind
 

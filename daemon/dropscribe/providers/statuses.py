@@ -1,8 +1,8 @@
 """Classifies failed answers: one table for all vendors, and a few rows for each.
 
 Guarantees: decided by status and machine-readable signs (docs/design/providers.md), by wording only where a
-vendor gives no code. A row for a status and a sign wins over a sign alone, that over a status alone; a
-vendor's row over the common one.
+vendor gives no code. A vendor's row with a sign wins over the common ones with a code, these over its row for
+a status alone, and that over all other common ones. The rows of ``type: http`` are those of its config.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from itertools import product
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -74,7 +73,7 @@ _REMEDIES = {
     404: "check its url and its model",
     407: "check the proxy's login",
 }
-_WORDS_COUNT_IN = frozenset({400, 403, 422, 429})
+_WORDS_COUNT_IN = frozenset({400, 403, 422, 429, None})  # None: an error in a success
 
 _STATUSES = {
     # From 405 on the way to the provider: a method, a proxy, a version, a precondition, a law.
@@ -131,8 +130,7 @@ class Classifier:
         if is_later:
             words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
             return self._made(Kind.RULE, "asynchronous", answer, said.message or words)
-        kind = self._kind_of_signs(said) or Kind.REJECTED_OR_RULE
-        return self._made(kind, said.code or "error_in_success", answer, said.message)
+        return self._error_of_success(answer, said, "error_in_success")
 
     def failure_in_success(self, answer: Answer, words: str) -> errors.ProviderError:
         """The error that a 2xx holds at the vendor's own place for one."""
@@ -140,8 +138,11 @@ class Classifier:
 
     def failed_job(self, answer: Answer, said: answers.ErrorBody) -> errors.ProviderError:
         """The error of a job that failed at the vendor, from an answer with status 200."""
-        kind = self._kind_of_signs(said) or self._kind_of_words(said.message) or Kind.REJECTED_OR_RULE
-        return self._made(kind, said.code or "job_failed", answer, said.message)
+        return self._error_of_success(answer, said, "job_failed")
+
+    def _error_of_success(self, answer: Answer, said: answers.ErrorBody, code: str) -> errors.ProviderError:
+        kind, _ = self._told_kind(None, said) or (Kind.REJECTED_OR_RULE, "")
+        return self._made(kind, said.code or code, answer, said.message)
 
     def bad_answer(self, answer: Answer, reason: str) -> errors.ProviderError:
         """A 2xx that is no transcript and no error either: it may have been paid for.
@@ -155,27 +156,26 @@ class Classifier:
         return self._made(Kind.AMBIGUOUS, "bad_answer", answer, reason)
 
     def _kind(self, status: int, said: answers.ErrorBody) -> tuple[Kind, str]:
-        for place, sign in product((status, None), said.signs):
-            if found := self._row(place, sign):
-                return found, sign
-        if found := self._kind_of_words(said.message, with_common=status in _WORDS_COUNT_IN):
-            return found, ""
-        return self._row(status, None) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""
+        """Kind of an error with *status*, and the sign that decided, or ""."""
+        if found := self._told_kind(status, said):
+            return found
+        if kind := self.table.get((status, None)):
+            return kind, ""
+        if found := _by_sign(_COMMON, status, said):
+            return found
+        return _COMMON.get((status, None)) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""
 
-    def _kind_of_signs(self, said: answers.ErrorBody) -> Kind | None:
-        return next((found for sign in said.signs if (found := self._row(None, sign))), None)
-
-    def _kind_of_words(self, message: str, *, with_common: bool = True) -> Kind | None:
-        """Kind by the vendor's rows with a sign of several words and, *with_common*, by ACCOUNT_WORDS."""
-        text = message.lower()
-        for (status, sign), kind in self.table.items():
-            if status is None and sign and " " in sign and sign in text:
-                return kind
-        is_account = with_common and any(words in text for words in ACCOUNT_WORDS)
-        return Kind.UNUSABLE if is_account else None
-
-    def _row(self, status: int | None, sign: str | None) -> Kind | None:
-        return self.table.get((status, sign)) or _COMMON.get((status, sign))
+    def _told_kind(self, status: int | None, said: answers.ErrorBody) -> tuple[Kind, str] | None:
+        """Kind by what the body says; *status* None: an error in a success."""
+        text = said.message.lower()
+        for (place, sign), kind in self.table.items():
+            if place is None and sign and " " in sign and sign in text:
+                return kind, ""
+        own = _by_sign(self.table, status, said) or _by_sign(self.table, None, said)
+        if found := own or _by_sign(_COMMON, None, said):
+            return found
+        is_account = status in _WORDS_COUNT_IN and any(words in text for words in ACCOUNT_WORDS)
+        return (Kind.UNUSABLE, "") if is_account else None
 
     def _made(self, kind: Kind, code: str, answer: Answer, message: str) -> errors.ProviderError:
         make: type[errors.ProviderError]
@@ -190,6 +190,10 @@ class Classifier:
         if kind is Kind.UNUSABLE and answer.status in _REMEDIES:
             reason += f" ({_REMEDIES[answer.status]})"
         return make(self.redactor.reason(code), self.redactor.reason(reason), **facts)
+
+
+def _by_sign(table: Table, status: int | None, said: answers.ErrorBody) -> tuple[Kind, str] | None:
+    return next(((kind, sign) for sign in said.signs if (kind := table.get((status, sign)))), None)
 
 
 def _redirect_target(location: str) -> str:

@@ -26,8 +26,7 @@ class AssemblyAI(JobVendor):
     media_type = OCTETS
     file_name = ("upload_url", "audio_url")
     jobs_path = "/v2/transcript"
-    # The second is of an upload.
-    errors = {(None, SERVER_ERROR): Kind.TEMPORARY, (None, "please try again"): Kind.TEMPORARY}
+    errors = {(None, SERVER_ERROR): Kind.TEMPORARY, (None, "upload failed"): Kind.TEMPORARY}
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """The error's text; after failures of its own servers AssemblyAI asks for the same file again."""

@@ -104,6 +104,23 @@ def test_all_leaves_the_other_folders_below_failed_alone(scene, others):
     assert any(path.endswith("sub/call.wav") for path in tree(scene.root / "inbox"))
 
 
+@pytest.mark.parametrize("name", ["failed", "link"])
+def test_the_folders_below_failed_are_known_through_a_link(scene, name):
+    """One rule's failed and done folders, which another path leads to."""
+    (scene.root / "failed/b").mkdir(parents=True)
+    (scene.root / "link").symlink_to("failed")
+    (scene.root / "memos").mkdir()
+    scene.config.write_text(CONFIG.partition("folders:")[0])
+    with scene.config.open("a") as config:
+        config.write("folders:\n  calls: {inbox: inbox, failed: failed, provider: main}\n")
+        config.write(f"  memos: {{inbox: memos, failed: {name}/b, done: {name}/done, provider: main}}\n")
+    kept = [scene.drop(path, CONTENT, part="failed") for path in ("b/unknown.wav", "done/memo.wav")]
+    fail(scene, "b/call.wav")
+    assert scene.run("retry", "--folder", "calls") == 0
+    assert tree(scene.root / "inbox") == {"b/call.wav"}
+    assert all(path.exists() for path in kept)
+
+
 def test_one_rules_failed_folder_may_be_a_sub_folder_of_anothers(scene):
     """Each takes what the error files give to it; a recording that nothing names stays."""
     scene.config.write_text(CONFIG.partition("folders:")[0])

@@ -14,11 +14,13 @@ import errno
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_config
+from dropscribe.config.disk_reads import real_paths
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
@@ -189,11 +191,14 @@ class FailedFiles:
             raise OSError(errno.ENODEV, NOT_MOUNTED)
         ask_disk(root, lambda: os.path.lexists(root))
         rules = self._config.folders.values()
+        others = [path for other in rules for path in (other.inbox, other.done)]
+        real = real_paths([*others, *(other.failed for other in rules), self._config.state_dir])
         # One rule's failed folder may be a sub-folder of another's: both may have filed there.
-        own = rule.failed
-        is_shared = sum(f.is_relative_to(own) or own.is_relative_to(f) for f in (r.failed for r in rules)) > 1
-        others = {self._config.state_dir, *(path for other in rules for path in (other.inbox, other.done))}
-        for path in _walk(root, {os.path.normpath(os.fsencode(other)) for other in others}):
+        own = Path(real[rule.failed])
+        failed = [Path(real[other.failed]) for other in rules]
+        is_shared = sum(each.is_relative_to(own) or own.is_relative_to(each) for each in failed) > 1
+        left_out = {os.fsencode(real[path]) for path in (*others, self._config.state_dir)}
+        for path in _walk(root, os.fsencode(own), left_out):
             if path.endswith(ERROR_ENDING):
                 continue
             place = Place(rule, "failed", path)
@@ -223,16 +228,19 @@ def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T
         return None
 
 
-def _walk(root: bytes, others: Collection[bytes]) -> Iterator[bytes]:
-    """Every file below *root* and outside *others*, relative, in the order of paths; no link is followed."""
+def _walk(root: bytes, real_root: bytes, left_out: Collection[bytes]) -> Iterator[bytes]:
+    """Every file below *root*, relative, in the order of paths; no link is followed.
+
+    Folders in *left_out* are not entered; these are real paths, and so is *real_root*, that of *root*.
+    """
     try:
         descriptor = open_root(root)
     except OSError:
         return
     with closing(descriptor):
         for folder, folders, names, _ in os.fwalk(b".", dir_fd=descriptor):
-            below = {name: os.path.normpath(os.path.join(root, folder, name)) for name in folders}
-            folders[:] = sorted(name for name in folders if below[name] not in others)
+            below = {name: os.path.normpath(os.path.join(real_root, folder, name)) for name in folders}
+            folders[:] = sorted(name for name in folders if below[name] not in left_out)
             for name in sorted(names):
                 yield os.path.normpath(os.path.join(folder, name))
 

@@ -143,6 +143,51 @@ def is_running(pid: int) -> bool:
         return False
 
 
+async def test_the_output_is_logged(capfd):
+    """Each line is an event, also without a newline at its end; nothing goes past the log."""
+    code = r"import os; os.write(1, b'one\n\ntw\xff'); os.write(2, b'o\x1b[31m{}\n'); os.write(1, b'three')"
+    hooks = Hooks({"done": python(code)}, 20)
+    hooks.notify("done", {})
+    lines = await finish(hooks)
+    assert [(line["event"], line["hook"], line["text"]) for line in lines] == [
+        ("hook.output", "done", text) for text in ("one", "tw\ufffdo\x1b[31m{}", "three")
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_the_output_that_is_logged_is_bounded():
+    """A command that writes a lot neither waits for a reader nor fills the log."""
+    hooks = Hooks({"done": python("print('x' * 5000); [print(n) for n in range(200_000)]")}, 60)
+    hooks.notify("done", {})
+    lines = await finish(hooks)
+    *logged, last = [line["event"] for line in lines]
+    assert logged == ["hook.output"] * module.MOST_LINES
+    assert last == "hook.output_dropped"
+
+
+LEFT = """
+import os, sys, time
+if os.fork() == 0:
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+    print(7)
+"""
+
+
+async def test_a_program_left_behind_may_write_on(tmp_path):
+    """The command has ended; what it started goes on, and is heard, until the daemon ends."""
+    go = tmp_path / "go"
+    hooks = Hooks({"done": python(LEFT, go)}, 20)
+    hooks.notify("done", {})
+    with capture_logs() as lines:
+        await until(lambda: not hooks._running)
+        assert lines == []
+        go.touch()
+        await until(lambda: lines)
+    assert [line["text"] for line in lines] == ["7"]
+    await finish(hooks)
+
+
 async def test_only_a_few_at_once(tmp_path, monkeypatch):
     """Commands wait for each other, so that a thousand files do not start a thousand processes."""
     monkeypatch.setattr(module, "MOST_AT_ONCE", 1)

@@ -2,7 +2,8 @@
 
 Guarantees: argv, never a shell; the event as JSON on standard input; a few at a time, each with a time
 limit after which its whole process group is killed; no key in its environment; no result of a command
-affects a file, and nothing waits for a command. With ``retry: true`` an event is stored until its command
+affects a file, and nothing waits for a command; a command's output becomes events of the log, so that it
+neither tears nor forges a line there. With ``retry: true`` an event is stored until its command
 has ended well, also over a restart, for a day at most.
 """
 
@@ -14,7 +15,7 @@ import json
 import os
 import re
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
@@ -29,7 +30,11 @@ MOST_AT_ONCE = 4
 MOST_WAITING = 1000
 """Events beyond these are dropped with a log line: a hook that hangs must not fill the memory."""
 
-_STANDARD_ERROR = 2  # where the daemon's own lines go: its standard output is for tables
+MOST_LINES = 100  # of a command's output that are logged; the rest is read, slowly, and dropped
+_LONGEST_LINE_BYTES = 4096
+_BLOCK_BYTES = 65536
+_DROPPING_SECONDS = 0.01  # between two reads of output that is dropped
+_LAST_OUTPUT_SECONDS = 0.5  # for the output of commands that have ended, when the daemon ends
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd$|credential|dsn|conninfo", re.IGNORECASE)
 _PROXY_NAME = re.compile(r"_proxy$", re.IGNORECASE)
@@ -74,6 +79,7 @@ class Hooks:
         self._environment = scrub_environment(environment, secrets)
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
+        self._outputs: set[asyncio.Task[None]] = set()
 
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Start the command of *event*, where there is one; returns at once.
@@ -94,15 +100,16 @@ class Hooks:
         """Let the commands end for *grace_seconds*, then kill them; safe to call twice."""
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await _cancel(self._running)
+        if self._outputs:
+            await asyncio.wait(self._outputs, timeout=_LAST_OUTPUT_SECONDS)
+        await _cancel(self._outputs)
 
     async def run(self, event: str, message: bytes) -> str:
         """Run the command of *event* to its end; returns "" or the reason of its failure."""
         async with self._free:
             try:
-                return await self._finish(await self._start(self.commands[event], message))
+                return await self._finish(await self._start(event, message))
             except (OSError, ValueError) as error:  # no such command, not executable, a NUL in it
                 return str(error)
 
@@ -110,18 +117,33 @@ class Hooks:
         if reason := await self.run(event, message):
             log.warning("hook.failed", hook=event, command=self.commands[event][0], reason=reason)
 
-    async def _start(self, command: tuple[str, ...], message: bytes) -> asyncio.subprocess.Process:
-        # No pipe anywhere, so nothing can block on a command that does not read or write too much.
-        with os.fdopen(os.memfd_create("dropscribe-event"), "w+b", buffering=0) as event_file:
+    async def _start(self, event: str, message: bytes) -> asyncio.subprocess.Process:
+        # No pipe to its standard input, so nothing can block on a command that does not read.
+        with (
+            os.fdopen(os.memfd_create("dropscribe-event"), "w+b", buffering=0) as event_file,
+            await self._open_output(event) as output,
+        ):
             event_file.write(message)
             event_file.seek(0)
             return await asyncio.create_subprocess_exec(
-                *command,
+                *self.commands[event],
                 stdin=event_file,
-                stdout=_STANDARD_ERROR,
+                stdout=output,
+                stderr=output,
                 env=self._environment,
                 start_new_session=True,
             )
+
+    async def _open_output(self, event: str) -> IO[bytes]:
+        """A pipe for the output of a command, which is logged until it and all that it started have ended."""
+        reading, writing = os.pipe()
+        reader = asyncio.StreamReader(limit=_BLOCK_BYTES)
+        protocol, pipe = asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
+        task = asyncio.create_task(_log_output(event, reader, transport))
+        self._outputs.add(task)
+        task.add_done_callback(self._outputs.discard)
+        return os.fdopen(writing, "wb", buffering=0)
 
     async def _finish(self, process: asyncio.subprocess.Process) -> str:
         try:
@@ -136,6 +158,39 @@ class Hooks:
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         return f"exit {code}" if code else ""
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _log_output(event: str, reader: asyncio.StreamReader, transport: asyncio.BaseTransport) -> None:
+    """Log what the command of *event* writes, line by line, until nobody can write any more."""
+    rest, left = b"", MOST_LINES
+    try:
+        while block := await reader.read(_BLOCK_BYTES):
+            *lines, rest = (rest + block).split(b"\n")
+            if len(rest) >= _LONGEST_LINE_BYTES:
+                lines, rest = [*lines, rest], b""
+            left = _log_lines(event, lines, left)
+            if left <= 0:
+                await asyncio.sleep(_DROPPING_SECONDS)
+        _log_lines(event, [rest], left)
+    finally:
+        transport.close()
+
+
+def _log_lines(event: str, lines: Iterable[bytes], left: int) -> int:
+    """Log those of *lines* that are not empty, *left* at most; returns how many more may be logged."""
+    for line in filter(None, map(bytes.rstrip, lines)):
+        if left > 0:
+            log.info("hook.output", hook=event, text=line[:_LONGEST_LINE_BYTES].decode("utf-8", "replace"))
+            left -= 1
+            if not left:
+                log.info("hook.output_dropped", hook=event, lines=MOST_LINES)
+    return left
 
 
 class RetriedHook(Recipient):

@@ -205,6 +205,7 @@ def test_min_age_delays_even_a_whole_file(inbox_dir):
     os.utime(path)
     station.run(55)
     assert station.paths == []
+    assert station.waiting[b"a.wav"].startswith("it is younger than min_age: it is taken in ")
     station.run(20)
     assert station.paths == [b"a.wav"]
     station.close()

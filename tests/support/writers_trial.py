@@ -29,6 +29,7 @@ _CAUSES = {
     "a writer has it open": "writer",
     "its header says that more is to come": "incomplete",
     "quiet for": "quiet",
+    "it is younger than min_age": "quiet",
     "it is empty": "empty",
 }
 """The beginnings of the sentences that ``status`` and ``why`` show, and how they are counted."""

@@ -301,6 +301,16 @@ def test_why_names_the_quiet_time_that_the_daemon_waits_for(
     assert re.search(words, told)
 
 
+def test_why_and_plan_tell_how_long_min_age_delays_a_file(scene, capsys):
+    """It is complete, and nothing else keeps it."""
+    scene.config.write_text(CONFIG + "    min_age: 2h\n")
+    _, told = state_of(scene, capsys, scene.drop("call.wav"))
+    words = r"it is younger than min_age: it is taken in (1 h 59 min|2 h) unless it changes"
+    assert re.search(words, told)
+    (file,) = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
+    assert re.fullmatch(words, file["reason"])
+
+
 def test_why_a_file_that_stays_open_is_taken(scene, capsys):
     """Where the rule says so."""
     scene.config.write_text(f"{CONFIG}    settle: ignore_writers\n")

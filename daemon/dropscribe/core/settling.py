@@ -67,6 +67,7 @@ class Cause(enum.Enum):
     FIRST_LOOK = "first look"
     WRITER = "writer"
     QUIET = "quiet"
+    AGE = "age"  # the rule's ``min_age``
     EMPTY = "empty"
     INCOMPLETE = "incomplete"
     BLOCKED = "blocked"  # we may not open it
@@ -79,7 +80,10 @@ class Cause(enum.Enum):
     @property
     def is_quiet(self) -> bool:
         """True if the wait ends by itself after some time, so that ``run --once`` may wait for it."""
-        return self in {Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE, Cause.COMPANION}
+        return self in {
+            *(Cause.FIRST_LOOK, Cause.QUIET, Cause.AGE),
+            *(Cause.EMPTY, Cause.INCOMPLETE, Cause.COMPANION),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,8 @@ def decide(
     if has_writer and not times.ignores_writers:
         return Wait(backoff_seconds(WRITER_FIRST_SECONDS, writer_looks + 1, WRITER_MAX_SECONDS), Cause.WRITER)
     needed, cause = _quiet_needed(signs, times)
-    needed = max(needed, times.min_age_seconds - age_seconds)
+    if needed < (left_seconds := times.min_age_seconds - age_seconds):
+        needed, cause = left_seconds, Cause.AGE if cause is Cause.QUIET else cause
     if has_writer:
         needed, cause = max(needed, IDLE_WRITER_SECONDS), Cause.WRITER
     if late_changes:

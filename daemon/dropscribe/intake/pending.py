@@ -171,8 +171,10 @@ class WaitingFile:
         unchanged_seconds = max(0.0, now - self.changed_at)
         if self.cause is Cause.WRITER:
             return _describe_writer(unchanged_seconds, self.needed_seconds)
+        left_seconds = max(0.0, self.needed_seconds - unchanged_seconds)
+        if self.cause is Cause.AGE:
+            return describe_age(left_seconds)
         if self.cause is Cause.COMPANION:
-            left_seconds = max(0.0, self.needed_seconds - unchanged_seconds)
             words = f"its companion {self.note} is not there or not complete"
             return f"{words}; taken without it in {left_seconds:.0f} s"
         quiet_seconds = min(unchanged_seconds, self.needed_seconds)
@@ -182,6 +184,11 @@ class WaitingFile:
     def is_idle_writer(self, now: float) -> bool:
         """Whether a process keeps the file open for writing without writing."""
         return self.cause is Cause.WRITER and now - self.changed_at >= IDLE_WRITER_SECONDS
+
+
+def describe_age(left_seconds: float) -> str:
+    """Sentence on the wait of a file that is complete and younger than ``min_age``."""
+    return f"it is younger than min_age: it is taken in {duration_words(left_seconds)} unless it changes"
 
 
 def _describe_writer(unchanged_seconds: float, needed_seconds: float) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file
-from dropscribe.core.settling import Completeness, Lease, Seen, Wait, decide
+from dropscribe.core.settling import Cause, Completeness, Lease, Seen, Wait, decide
 from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden, snapshot_of
 from dropscribe.files.beneath import (
@@ -31,7 +31,7 @@ from dropscribe.files.beneath import (
     stat_at,
 )
 from dropscribe.files.mounts import MountCache, ignore_sigio
-from dropscribe.intake.pending import UNLISTABLE_WORDS
+from dropscribe.intake.pending import UNLISTABLE_WORDS, describe_age
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk, ask_disk_or
 
@@ -243,4 +243,6 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
         return (
             f"its header says that more is to come: it is taken after {seconds:.0f} s of quiet, as incomplete"
         )
+    if isinstance(verdict, Wait) and verdict.cause is Cause.AGE:
+        return describe_age(seconds)
     return None

@@ -39,6 +39,9 @@ for file in systemd/dropscribe.service.d/*.example; do
     put 644 "$file" "$documents/examples/dropscribe.service.d/$(basename "$file")"
 done
 put 644 systemd/dropscribe.container $documents/examples/dropscribe.container
+for file in examples/*.py examples/*.service examples/*.timer; do # of the recipes in docs/
+    put 644 "$file" "$documents/$file"
+done
 for file in README.md SECURITY.md $(find docs -name '*.md'); do
     put 644 "$file" "$documents/$file"
 done

@@ -122,6 +122,11 @@ def test_the_debian_package_puts_things_where_debian_wants_them(deb, tmp_path):
     assert (tmp_path / "DEBIAN/conffiles").read_text() == "/etc/dropscribe/config.yaml\n"
     assert stat.S_IMODE((tmp_path / "etc/dropscribe/config.yaml").stat().st_mode) == 0o640
     assert list(tmp_path.rglob(".*")) == []  # the caches of linters
+    documents = tmp_path / "usr/share/doc/dropscribe"
+    pages = "".join(page.read_text("utf-8") for page in (documents / "docs/recipes").glob("*.md"))
+    named = set(re.findall(r"\.\./\.\./(examples/[^)]+)", pages))
+    assert named >= {"examples/summarize.py", "examples/old_audio.py"}
+    assert [name for name in named if not (documents / name).is_file()] == []
     folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o755}
 

@@ -14,9 +14,10 @@ import pytest
 
 from dropscribe.cli.commands import check, transcribe
 from dropscribe.providers.build import build_provider
+from support.daemon_process import wait_until
 from support.emulator import Emulator, Fault
-from support.house import tree
-from support.scene import CONFIG, Scene
+from support.house import digest, tree
+from support.scene import CONFIG, Scene, wav_bytes
 from support.vendors import KEY
 
 
@@ -267,6 +268,24 @@ def _transcribe_six(scene, redirection: str, before: str = "") -> subprocess.Com
         check=False,
         timeout=60,
     )
+
+
+def test_standard_input_leaves_no_copy_behind(scene, emulator, tmp_path):
+    """Neither a transcript nor a sudden end of the command leaves the recording in the temporary folder."""
+    (tmp_path / "t").mkdir()
+    call = [sys.executable, "-m", "dropscribe", "transcribe", "-"]
+    keys = {"cwd": scene.root, "env": {**os.environ, "TMPDIR": str(tmp_path / "t")}}
+    audio = wav_bytes()
+    done = subprocess.run(call, input=audio, capture_output=True, check=False, **keys)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert emulator.requests[-1].audio_sha256 == digest(audio)
+    emulator.delay_seconds = 60.0
+    with subprocess.Popen(call, stdin=subprocess.PIPE, **keys) as process:
+        process.stdin.write(audio)
+        process.stdin.close()
+        wait_until(lambda: len(emulator.requests) == 2, "the upload")
+        process.kill()
+    assert os.listdir(tmp_path / "t") == []
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])

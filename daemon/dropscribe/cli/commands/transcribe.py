@@ -139,16 +139,17 @@ def _put_out(rendered: bytes, name: bytes, form: str, output: bytes | None) -> N
 
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[AudioFile]:
-    """The audio; ``-`` is standard input, which is copied into a file."""
-    with contextlib.ExitStack() as stack:
-        if file == "-":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dropscribe-"))
-            path = os.path.join(os.fsencode(folder), b"stdin")
-            with naming("the copy of standard input"), open(path, "wb") as copy:
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-        else:
-            path = ask_disk(os.fsencode(file), lambda: _resolved(os.fsencode(file)))
-        yield stack.enter_context(ask_disk(path, lambda: AudioFile.open(*os.path.split(path))))
+    """The audio; ``-`` is standard input, copied into a file that has no name and so never stays behind."""
+    if file == "-":
+        with naming("the copy of standard input"), tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.flush()
+            audio = AudioFile(os.dup(copy.fileno()), b"stdin")
+    else:
+        path = ask_disk(os.fsencode(file), lambda: _resolved(os.fsencode(file)))
+        audio = ask_disk(path, lambda: AudioFile.open(*os.path.split(path)))
+    with audio:
+        yield audio
 
 
 def _resolved(file: bytes) -> bytes:

@@ -53,6 +53,8 @@ def test_an_installed_type_is_accepted_and_built():
     ("module", "words", "is_found_by_check"),
     [
         ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'", True),
+        ("import sys\nsys.exit('no licence')\n", "SystemExit: no licence", True),
+        ("class Panic(BaseException): ...\nraise Panic('at lib.rs:3')\n", "Panic: at lib.rs:3", True),
         ("", "AttributeError: module 'their_provider' has no attribute 'build'", True),
         ("def build(config):\n    raise ValueError('no such\\nplan')\n", "ValueError: no such plan", False),
     ],

@@ -72,7 +72,9 @@ def _packages(config: Config) -> Iterator[Problem]:
         if provider.type not in PROVIDER_TYPES:
             try:
                 entry_points(group="dropscribe.providers")[provider.type].load()
-            except Exception as error:  # noqa: BLE001 - third-party code
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - third-party code, which may call sys.exit
                 reason = f"its package cannot be loaded: {type(error).__name__}: {error}"
                 yield Problem(reason, path=f"providers.{name}.type")
 

@@ -47,7 +47,9 @@ def build_provider(config: ProviderConfig) -> Provider:
 
     try:
         return cast("Provider", entry_points(group="dropscribe.providers")[config.type].load()(config))
-    except Exception as error:  # noqa: BLE001 - third-party code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - third-party code, which may call sys.exit
         return _BrokenPackage(config, error)
 
 
@@ -57,7 +59,7 @@ class _BrokenPackage:
     It counts as one with jobs, so that jobs of the package are kept until it works again.
     """
 
-    def __init__(self, config: ProviderConfig, error: Exception) -> None:
+    def __init__(self, config: ProviderConfig, error: BaseException) -> None:
         words = one_line(f"the package of type {config.type} cannot be used: {type(error).__name__}: {error}")
         self._error = ProviderUnusable("package_broken", words[:500])
 

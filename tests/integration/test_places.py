@@ -285,15 +285,61 @@ def test_a_sticky_folder_keeps_another_users_file(tmp_path, monkeypatch):
     assert run_as_nobody(tmp_path, steps) == 0
 
 
+needs_chattr = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("chattr") is None, reason="needs root and chattr"
+)
+
+
+@needs_chattr
+@pytest.mark.parametrize(
+    ("change", "place", "name", "is_of_rule"),
+    [
+        ("+a", "inbox", "1.wav", True),
+        ("+a", "done", "1.wav", True),
+        ("+a", "inbox/2026", "2026/1.wav", False),
+        ("+i", "inbox/1.wav", "1.wav", False),
+    ],
+)
+async def test_what_chattr_keeps_in_place_is_not_paid_for(
+    tmp_path, monkeypatch, change, place, name, is_of_rule
+):
+    """An append-only folder looks writable, and an immutable file can be read; no file can be moved."""
+    monkeypatch.setattr(attempts, "FIRST_PLACE_SECONDS", 0.02)
+    config = make_config(tmp_path)
+    for folder in ("inbox/2026", "done"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / "inbox" / name).write_bytes(b"RIFF")
+    if not _change_attribute(change, tmp_path / place):
+        pytest.skip("no such attributes on this file system")
+    try:
+        async with House(config) as house:
+
+            async def reason():
+                stuck = (await house.stats()).stuck_reason
+                return house.engine.folders.closed_reason("calls") if is_of_rule else stuck
+
+            await house.submit(name)
+            await house.until(reason)
+            assert (await reason()).startswith(f"{tmp_path / place}: it is immutable or append-only")
+            assert house.providers["main"].calls == []
+            assert _change_attribute("-" + change[1], tmp_path / place)
+            await house.until(lambda: house.listener.files)
+    finally:
+        _change_attribute("-" + change[1], tmp_path / place)
+    assert name in tree(tmp_path / "done")
+
+
+@needs_chattr
 async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeypatch):
-    """An append-only inbox looks writable and lets no file go: three are paid for, and not all."""
+    """A folder that looks writable and lets no file go, on a mount without attributes: three are paid for."""
+    monkeypatch.setattr("dropscribe.publish.places.is_kept_in_place", lambda _: False)
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
     monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     config = make_config(tmp_path)
     for number in range(5):
         (tmp_path / f"inbox/{number}.wav").write_bytes(b"RIFF %d" % number)
     if not _change_attribute("+a", tmp_path / "inbox"):
-        pytest.skip("needs root and a file system with chattr +a")
+        pytest.skip("no such attributes on this file system")
     try:
         async with House(config) as house:
             for number in range(3):
@@ -313,9 +359,7 @@ async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeyp
 
 
 def _change_attribute(change, folder):
-    if not (command := shutil.which("chattr")):
-        return False
-    return subprocess.run([command, change, folder], capture_output=True, check=False).returncode == 0
+    return subprocess.run(["chattr", change, folder], capture_output=True, check=False).returncode == 0
 
 
 async def _count_stuck(house, count):

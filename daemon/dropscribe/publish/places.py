@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.audio import AudioFile, open_folder_of
-from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.files.beneath import closing, open_file, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
-from dropscribe.files.permissions import may_act_as_owner
+from dropscribe.files.permissions import is_kept_in_place, may_act_as_owner
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -76,8 +76,10 @@ class Places(contextlib.ExitStack):
             if (inbox, directory) not in self._sources:
                 folder = self.enter_context(closing(open_folder_of(inbox, path)))
                 _require_writable(folder)
+                _require_movable(folder)
                 self._sources[inbox, directory] = folder, os.fstat(folder)
             folder, status = self._sources[inbox, directory]
+        with _refusals(inbox, directory, is_of_file=True):
             _require_no_sticky_bit(folder, status, name)
         return folder
 
@@ -89,7 +91,9 @@ class Places(contextlib.ExitStack):
                 if capabilities_of(folder).move is Move.NONE:
                     raise OSError(errno.EOPNOTSUPP, "no file can be renamed or linked there")
                 _require_writable(folder)
-            is_there = (place, below) == (root, directory)
+                is_there = (place, below) == (root, directory)
+                if is_there:  # else a folder in it takes the files, which can be made there
+                    _require_movable(folder)
             self._targets[root, directory] = (folder if is_there else None), _name_max(folder)
         return self._targets[root, directory]
 
@@ -106,7 +110,13 @@ def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
     """
     with Places() as places:
         places.target(done, path.rpartition(b"/")[0])
-        places.source(inbox, path)
+        folder = places.source(inbox, path)
+        try:
+            audio = open_file(folder, path.rpartition(b"/")[2])
+        except OSError:  # gone, or not to be read: no evidence about the places
+            return
+        with closing(audio):
+            _require_audio_movable(inbox, path, audio)
 
 
 class FreeNames(NamedTuple):
@@ -176,15 +186,26 @@ def open_together(requests: Sequence[OpenRequest]) -> list[Opened | Exception]:
     """
     outcomes: list[Opened | Exception] = []
     with Places() as places:
-        for inbox, path, done, plan, executor in requests:
+        for request in requests:
             try:
-                target = places.target(done, path.rpartition(b"/")[0])
-                folder = places.source(inbox, path)
-                free = None if plan is None else _free_names_in(target, plan)
-                outcomes.append(Opened(AudioFile.open(inbox, path, executor, folder), free))
+                outcomes.append(_open(places, request))
             except Exception as error:  # noqa: BLE001  # it is this recording's alone
                 outcomes.append(error)
     return outcomes
+
+
+def _open(places: Places, request: OpenRequest) -> Opened:
+    inbox, path, done, plan, executor = request
+    target = places.target(done, path.rpartition(b"/")[0])
+    folder = places.source(inbox, path)
+    free = None if plan is None else _free_names_in(target, plan)
+    audio = AudioFile.open(inbox, path, executor, folder)
+    try:
+        _require_audio_movable(inbox, path, audio.fileno())
+    except PlaceRefused:
+        audio.close()
+        raise
+    return Opened(audio, free)
 
 
 def _open_nearest(opened: contextlib.ExitStack, root: bytes, directory: bytes) -> tuple[bytes, bytes, int]:
@@ -211,8 +232,11 @@ def _name_max(folder: int) -> int:
 
 
 @contextlib.contextmanager
-def _refusals(root: bytes, directory: bytes) -> Iterator[None]:
-    """Turn errors on *directory* below *root* into PlaceRefused, where they are evidence about it."""
+def _refusals(root: bytes, directory: bytes, *, is_of_file: bool = False) -> Iterator[None]:
+    """Turn errors on *directory* below *root*, or on one file in it, into PlaceRefused.
+
+    Not those that are no evidence about it.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -221,11 +245,9 @@ def _refusals(root: bytes, directory: bytes) -> Iterator[None]:
         place = os.fsdecode(os.path.join(root, directory).rstrip(b"/"))
         if error.errno in _NO_EVIDENCE:
             raise OSError(error.errno, error.strerror, place) from error
-        is_of_rule = not directory or error.errno not in OF_ONE_PLACE
+        is_of_rule = not is_of_file and (not directory or error.errno not in OF_ONE_PLACE)
         words = error.strerror or str(error)
-        if error.errno == errno.EPERM:
-            is_of_rule = False  # of this file alone, in whichever folder it is
-        elif not is_of_rule:
+        if not is_of_rule:
             words += _REMEDIES.get(error.errno or 0, "").format(uid=os.geteuid())
         raise PlaceRefused(error.errno or errno.EIO, words, place, is_of_rule=is_of_rule) from error
 
@@ -236,6 +258,17 @@ def _require_writable(folder: int) -> None:
         is_read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
         number = errno.EROFS if is_read_only else errno.EACCES
         raise OSError(number, os.strerror(number))
+
+
+def _require_audio_movable(inbox: bytes, path: bytes, audio: int) -> None:
+    with _refusals(inbox, path, is_of_file=True):
+        _require_movable(audio)
+
+
+def _require_movable(descriptor: int) -> None:
+    """Check that the attributes of an open file let it be moved, or those of a folder its files."""
+    if is_kept_in_place(descriptor):
+        raise OSError(errno.EPERM, "it is immutable or append-only; take that from it (chattr -i -a)")
 
 
 def _require_no_sticky_bit(folder: int, status: os.stat_result, name: bytes) -> None:

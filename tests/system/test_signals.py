@@ -215,6 +215,30 @@ def test_sighup_again_and_again_while_busy(tmp_path, vendor):
     assert till.paid == {digest(audio(number)): 1 for number in range(len(names))}
 
 
+EARLY_RELOAD = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Reload(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "dropscribe.cli.commands.run":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Reload())
+from dropscribe.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_a_reload_while_the_program_is_loaded_is_not_lost(tmp_path, vendor):
+    """A SIGHUP before the daemon is there ends nothing; the config is read again after the start."""
+    emulator, _till = vendor
+    site = Installation(tmp_path, emulator.url)
+    with site.start(program=EARLY_RELOAD) as process:
+        process.until_logged("config.reloaded")
+        assert process.stop() == 0
+
+
 def test_a_stop_during_the_start_is_clean(tmp_path, vendor):
     """SIGTERM as soon as it watches, with files that have not settled: exit 0, and they wait."""
     emulator, till = vendor

@@ -182,9 +182,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         options = build_parser().parse_args(arguments)
     except SystemExit as end:  # --help, --version, or a mistake in the arguments
         return int(end.code or exit_codes.OK)
-    from dropscribe.service.process import switch_user  # noqa: PLC0415  # not paid for by --help
+    # Not paid for by --help.
+    from dropscribe.service.process import prepare_process, switch_user  # noqa: PLC0415
 
     switch_user(os.environ)
+    if options.command == "run":
+        prepare_process()  # a SIGHUP is not lost, and ends nothing, while the rest is loaded
     # A caller that passes arguments runs in this process: its identity and streams stay as they are.
     with contextlib.nullcontext() if arguments is not None else loading_for_good():
         command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")

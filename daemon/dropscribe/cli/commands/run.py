@@ -12,7 +12,6 @@ from dropscribe.cli.process import loading_for_good
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.files.mounts import require_proc
-from dropscribe.service.process import prepare_process
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 def execute(options: argparse.Namespace) -> int:
     """Run until a signal; with --once until nothing more can be done now."""
-    prepare_process()
     require_proc()
     path = find_config(options.config)
     config, warnings = load_config(path)

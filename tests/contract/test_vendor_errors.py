@@ -252,6 +252,24 @@ async def test_only_what_could_be_the_rule_says_so(bench_of, vendor, status, bod
 
 
 @pytest.mark.parametrize(
+    ("vendor", "status", "body", "kind"),
+    [
+        ("elevenlabs", 400, _elevenlabs("invalid_api_key"), ProviderUnusable),
+        ("elevenlabs", 422, {"detail": "Insufficient balance"}, ProviderUnusable),
+        ("pulse", 401, "", ProviderUnusable),
+        ("openai", 200, "<!DOCTYPE html><html>log in</html>", TemporaryFailure),
+        ("whisper-asr", 200, "<html>log in</html>", TemporaryFailure),
+    ],
+)
+async def test_a_probe_hears_a_refusal_in_every_form(bench_of, vendor, status, body, kind):
+    """A 400 may be about the key in place of the missing audio; a login page is not of the provider."""
+    bench = bench_of(vendor)
+    bench.emulator.fail(Fault(status=status, body=body))
+    with pytest.raises(kind):
+        await bench.provider().probe()
+
+
+@pytest.mark.parametrize(
     ("vendor", "params", "kind"),
     [
         ("pulse", {"nonsense": 1}, RuleRejected),

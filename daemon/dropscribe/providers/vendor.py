@@ -38,6 +38,9 @@ LONG_RECORDING_SECONDS = 60.0
 _LEAST_BYTES_A_SECOND = 1_000
 """Of any usable recording: a smaller file is not long enough for ANSWER_SECONDS_A_SECOND to count."""
 
+_WITHOUT_AUDIO = frozenset({400, 413, 415, 422})
+"""Answers to a request without audio if nothing else is wrong; some vendors refuse a key with a 400 too."""
+
 _LARGE_ANSWER_BYTES = 128 * 1024  # Reading a larger answer would hold up the event loop for milliseconds
 
 
@@ -141,7 +144,7 @@ class Vendor(ABC):
         """Result of the answer to :meth:`probe`; None for an error that the table classifies."""
         if answer.status // 100 == 2:
             return f"answers and takes the key (HTTP {answer.status})"
-        if answer.status in {400, 413, 415, 422}:
+        if answer.status in _WITHOUT_AUDIO:
             return f"answers and takes the key (HTTP {answer.status} to a request without audio)"
         return None
 
@@ -202,9 +205,12 @@ class HttpProvider:
         """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
         method, url = self.vendor.probe()
         answer = await self._request(method, requests.Upload(url), self._timeout_seconds)
-        learned = self.vendor.probed(answer)
-        if learned is None:
-            raise self._classifier.error(answer)
+        if answer.status // 100 == 2 and is_html(answer):
+            raise self._classifier.bad_answer(answer, "")
+        learned, error = self.vendor.probed(answer), self._classifier.error(answer)
+        is_refused = answer.status in _WITHOUT_AUDIO and isinstance(error, ProviderUnusable)
+        if learned is None or is_refused:
+            raise error
         return learned
 
     async def close(self) -> None:

@@ -211,6 +211,29 @@ def test_a_focused_link_does_not_stop_the_update(site):
         assert driver.execute_script("return document.activeElement.innerText") == "one.wav"
 
 
+def test_selected_text_stays_to_be_copied(site):
+    """The list is not replaced under it, and shows what has changed once nothing is selected."""
+    installation, _, address = site
+    installation.drop("first.wav", wav_bytes(1))
+    with browsing() as driver:
+        driver.get(f"{address}/folders/calls")
+        until_shown(driver, "first.wav")
+        wait_until(lambda: installation.status()["done"] == 1, "the file")
+        wait_until(lambda: listed(driver) == [("first.wav", "done")], "its state")
+        driver.execute_script("getSelection().selectAllChildren(document.querySelector('.list .name'))")
+        driver.execute_script(
+            "window.fetched = 0; const ask = fetch;"
+            "window.fetch = (...all) => ask(...all).finally(() => setTimeout(() => { fetched++; }, 500))"
+        )
+        installation.drop("second.wav", wav_bytes(1))
+        wait_until(lambda: installation.status()["done"] == 2, "the second file")
+        wait_until(lambda: driver.execute_script("return fetched") > 0, "the page to hear of it")
+        assert driver.execute_script("return getSelection().toString()") == "first.wav"
+        assert "second.wav" not in text_of(driver)
+        driver.execute_script("getSelection().removeAllRanges()")
+        until_shown(driver, "second.wav")
+
+
 def test_an_upload_says_what_was_taken(site, tmp_path):
     """By the file chooser: the number of files, or the name of a refused one, once, and the reason."""
     _, _, address = site

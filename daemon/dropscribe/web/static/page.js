@@ -19,10 +19,12 @@
       time.textContent = time.dataset.form === "full" ? absolute.format(moment) : relative.format(Math.round(seconds / size), unit);
     }
   }
-  showTimes();
-  setInterval(showTimes, 15000);
 
   // Live update --------------------------------------------------------------------------------
+  const sent = new WeakMap(); // part of the page -> what the daemon sent for it, before its times are put into words
+  for (const part of document.querySelectorAll("[data-live]")) sent.set(part, part.innerHTML);
+  showTimes();
+  setInterval(showTimes, 15000);
   let version = document.documentElement.dataset.version;
   const changing = "[data-live]:not([data-live=ended])";
   let busy = false, again = false;
@@ -39,7 +41,7 @@
         if (hasEnded && document.querySelector("audio")?.paused !== false) location.reload();
         for (const part of fresh.querySelectorAll("[data-live]")) {
           const old = document.getElementById(part.id);
-          if (old && old.innerHTML !== part.innerHTML) replace(old, part);
+          if (old && sent.get(old) !== part.innerHTML) replace(old, part);
         }
         showTimes();
         follow();
@@ -48,12 +50,21 @@
     busy = false;
     if (again) { again = false; setTimeout(refresh, 300); }
   }
-  // A link or button keeps the focus; while a field has it, its part stays as it is.
+  // A link or button keeps the focus; while a field has it, or text of it is selected, a part stays as it is.
   const addressOf = (element) => element.href || element.form?.action;
+  const selection = document.getSelection();
+  let isSelected = false;
+  document.addEventListener("selectionchange", () => {
+    if (!isSelected || !selection.isCollapsed) return;
+    isSelected = false;
+    refresh();
+  });
   function replace(old, part) {
+    if (!selection.isCollapsed && selection.containsNode(old, true)) { isSelected = true; return; }
     const focused = old.contains(document.activeElement) ? document.activeElement : null;
     if (focused?.matches("input, select, textarea")) return;
     const wanted = focused && addressOf(focused);
+    sent.set(part, part.innerHTML);
     old.replaceWith(part);
     if (wanted) [...part.querySelectorAll("a, button")].find((each) => addressOf(each) === wanted)?.focus({ preventScroll: true });
   }

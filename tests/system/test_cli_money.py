@@ -43,15 +43,38 @@ def test_why_names_who_refused_a_file_that_waits(tmp_path, capsys):
     assert "it is the next in the queue" in explanation["words"]
 
 
-def test_plan_counts_with_the_provider_that_takes_the_file(tmp_path, capsys):
-    """A file too large for the first is planned with the second."""
-    scene = Scene(tmp_path, CHAIN)
+@pytest.mark.parametrize(("prepare", "provider"), [("never", "other"), ("when_needed", "main")])
+def test_plan_counts_with_the_provider_that_takes_the_file(tmp_path, capsys, monkeypatch, prepare, provider):
+    """A file too large for the first is planned with the second, unless it is made to fit."""
+    monkeypatch.setitem(LIBRARIES, "media", ())
+    scene = Scene(tmp_path, CHAIN.replace("fallback: both", f"fallback: both, prepare: {prepare}"))
     scene.drop("large.wav", wav_bytes(60))
     scene.drop("small.wav", b"small")
     files = {file["path"]: file for file in json_of(scene, capsys, "plan")["folders"]["calls"]["files"]}
-    assert files["large.wav"]["provider"] == "other"
-    assert files["large.wav"]["reason"] != "it goes to failed, unsent"
+    assert files["large.wav"]["provider"] == provider
+    assert files["large.wav"]["reason"] is None
     assert files["small.wav"]["provider"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ("prepare: never", "larger than max_upload (1.0 kB): it goes to failed, unsent"),
+        ("silence: skip", "larger than max_upload (1.0 kB): it goes to failed, unsent, unless it is silent"),
+        ("prepare: when_needed", None),
+        ("channels: split", None),
+    ],
+)
+def test_plan_tells_a_file_that_is_too_large_from_one_that_is_made_smaller(
+    tmp_path, capsys, monkeypatch, keys, reason
+):
+    """A rule that only looks for silence sends recordings as they are."""
+    monkeypatch.setitem(LIBRARIES, "media", ())
+    rule = f"calls: {{inbox: inbox, provider: main, {keys}}}"
+    scene = Scene(tmp_path, CHAIN.replace(CHAIN[CHAIN.index("calls:") :], rule))
+    scene.drop("large.wav", wav_bytes(60))
+    folder = json_of(scene, capsys, "plan")["folders"]["calls"]
+    assert (folder["files"][0]["reason"], folder["totals"]["files"]) == (reason, int(reason is None))
 
 
 def test_plan_says_how_many_files_it_has_opened(tmp_path, capsys, monkeypatch):

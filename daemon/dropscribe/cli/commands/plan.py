@@ -127,9 +127,10 @@ class Planner:
             file["provider"] = state[2] if state[2] in rule.providers else provider
             return file | {"state": state[0].value, "reason": _live_words(*state, self.view.now)}, is_sent
         most = self.config.providers[provider].max_upload_bytes
-        if most is not None and size_bytes > most and not rule.reads_media:
+        if most is not None and size_bytes > most and rule.sends_as_dropped:
             words = f"larger than max_upload ({bytes_words(most)}): it goes to failed, unsent"
-            return file | {"reason": words}, False
+            silent = ", unless it is silent" if rule.silence == "skip" else ""
+            return file | {"reason": words + silent}, False
         if forbidden := self.view.forbidden_words(rule.name, found.path):
             reason = BLOCKED_WORDS + forbidden
         is_blocked = reason is not None and reason.startswith(BLOCKED_WORDS)
@@ -158,7 +159,8 @@ def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
     """The rule's first provider; with a fallback from refusals, the first that takes so large a file."""
     limits = {name: config.providers[name].max_upload_bytes for name in rule.providers}
     taking = [name for name, most in limits.items() if most is None or size_bytes <= most]
-    return taking[0] if taking and rule.fallback != "held" else rule.providers[0]
+    is_refused = rule.fallback != "held" and rule.sends_as_dropped
+    return taking[0] if taking and is_refused else rule.providers[0]
 
 
 def _live_words(state: JobState, due_at: float, pin: str, now: float) -> str:

@@ -218,6 +218,11 @@ class FolderRule(Section):
         """Whether recordings are decoded here before they are sent."""
         return any(getattr(self, name) != value for name, value in _WITHOUT_MEDIA.items())
 
+    @property
+    def sends_as_dropped(self) -> bool:
+        """Whether recordings are sent as they are: never made smaller, and neither cut nor split."""
+        return (self.prepare, self.channels, self.tracks) == ("never", "mix", "default")
+
     def params_for(self, provider: str) -> dict[str, ParamValue]:
         """The request parameters for *provider*: its own with this rule's laid over them."""
         return dict(self.params.get(provider, {}))

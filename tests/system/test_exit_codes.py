@@ -168,14 +168,18 @@ def test_once_says_that_a_file_failed(site, vendor):
 
 
 def test_once_left_waiting_outranks_failed(site, vendor):
-    """One failed, and one that somebody is writing: 75, without waiting for the writer."""
+    """One failed, and one that somebody is writing: 75, without waiting for the writer, which is named."""
     _emulator, till = vendor
     till.refused.add(digest(b"no audio"))
     site.drop("bad.wav", b"no audio")
     with (site.inbox / "open.wav").open("wb") as writer:
         writer.write(b"begun")
         writer.flush()
-        assert site.run_once() == 75
+        with site.start("--once") as process:
+            assert process.wait() == 75
+            (left,) = process.logged("file.left")
+    assert (left["folder"], left["path"]) == ("calls", "open.wav")
+    assert "open" in left["reason"]
     assert tree(site.failed) == {"bad.wav", "bad.error.json"}
     assert tree(site.inbox) == {"open.wav"}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import os
 import random
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 ONCE_HORIZON_SECONDS = 60.0  # ``run --once`` waits for retries that are due within this time
+_MOST_LEFT_NAMED = 20  # Files of an inbox that ``run --once`` names
 _LOOK_SECONDS = 0.02  # until ``run --once`` looks for more to do again
 _QUEUE_AWAY_SECONDS = 2.0  # wait between two attempts to reach a cluster's unavailable database
 
@@ -238,6 +240,7 @@ class Daemon:
     async def _until_nothing_more(self) -> None:
         while not self.stop.is_set() and await self._has_more():
             await self._wait_for_stop(_LOOK_SECONDS)
+        self._log_left()
 
     async def _has_more(self) -> bool:
         # The inboxes are asked first: a file that settles before the queue is asked is in the queue by then.
@@ -246,6 +249,12 @@ class Daemon:
             return True
         # A hard link waits for the job of the same file, and is queued soon after that job has ended.
         return has_hard_link and await self._count_live() == 0
+
+    def _log_left(self) -> None:
+        """Name files that are left in inboxes, and what for: after a timer's run nobody may ask ``why``."""
+        for folder, inbox in self.inboxes.live().items():
+            for path, reason in itertools.islice(inbox["waiting"].items(), _MOST_LEFT_NAMED):
+                log.warning("file.left", folder=folder, path=path, reason=reason)
 
     async def _count_live(self) -> int | None:
         """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""

@@ -18,6 +18,7 @@ from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
 from dropscribe.providers import jobs
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.conformance.checks import attempt
+from dropscribe.providers.transport import http
 from dropscribe.providers.vendors.speechmatics import Speechmatics
 from support.benches import JOB_PATHS
 from support.emulator import Fault
@@ -352,3 +353,12 @@ async def test_a_failure_without_a_reason_says_so(bench_of):
     bench.emulator.fail(Fault(body={"id": job_id, "status": "error", "error": None}))
     error = await failure_of(provider.poll_job(job_id, {}))
     assert (error.code, error.reason) == ("job_failed", "the provider gives no reason")
+
+
+async def test_a_result_that_is_too_large_is_not_asked_for_all_day(job_bench, monkeypatch):
+    """Each poll would download it again."""
+    provider, job_id = await started(job_bench)
+    monkeypatch.setattr(http, "ANSWER_BYTES", 1000)
+    job_bench.emulator.fail(Fault(huge_bytes=100_000))
+    error = await failure_of(provider.poll_job(job_id, {}))
+    assert (type(error), error.code) == (AmbiguousFailure, "answer_too_large")

@@ -23,6 +23,7 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, is_html
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.transport.http import ANSWER_TOO_LARGE
 from dropscribe.providers.transport.requests import Upload, json_request
 from dropscribe.providers.vendor import HttpProvider, Vendor
 
@@ -299,13 +300,15 @@ class JobProvider(HttpProvider):
         """A document about a job, or the error that prevents reading it now.
 
         With *is_result* the job is done: a result that is not found is not there yet. Raises AmbiguousFailure
-        if the vendor does not have the document any more.
+        if the vendor does not have the document any more, or if it is too large to be read.
         """
         try:
             answer = await self._request("GET", Upload(self.vendor.at(path, job_id)), self._timeout_seconds)
             if answer.status // 100 == 2:
                 return answer, self._object(answer)
         except ProviderError as failure:
+            if failure.code == ANSWER_TOO_LARGE:
+                raise  # and so would be the answer to the next poll
             return Unfinished(failure)
         error = self._classifier.error(answer)
         if is_result and answer.status == 404:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 30.0
 SEND_STALL_SECONDS = 60.0
 ANSWER_BYTES = 64 * 1024 * 1024
+ANSWER_TOO_LARGE = "answer_too_large"  # the code of an answer of more than ANSWER_BYTES
 ERROR_ANSWER_BYTES = 64 * 1024  # Enough for any error's message; the rest is not read
 
 _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, httpcore.TimeoutException)
@@ -237,7 +238,7 @@ async def _answer(response: httpcore.Response, progress: _Progress, *, reads_bod
     else:
         content, problem = decoded(bytes(body), encoding, most_bytes + 1)
     if is_success and max(len(body), len(content)) > most_bytes:
-        raise AmbiguousFailure("answer_too_large", f"more than {most_bytes} bytes", status=response.status)
+        raise AmbiguousFailure(ANSWER_TOO_LARGE, f"more than {most_bytes} bytes", status=response.status)
     if is_success and problem:
         raise EncodingError(problem)
     return Answer(response.status, headers, in_utf8(content[:most_bytes], headers.get("content-type", "")))

@@ -211,6 +211,11 @@ class Installation:
         with self.start("--once", crash_at=crash_at, program=program) as process:
             return process.wait()
 
+    def command(self, *arguments: str) -> int:
+        """The exit code of another command."""
+        command = [*COMMAND, *arguments, "-c", str(self.config_path)]
+        return subprocess.run(command, env=environment_of(), timeout=60, check=False).returncode
+
     def ask(self, *arguments: str) -> Any:
         """The JSON output of another command."""
         done = subprocess.run(

@@ -15,6 +15,7 @@ from dropscribe.pipeline.attempts import LONGEST_LOOK_SECONDS
 from support.daemon_process import Installation, wait_until
 from support.emulator import Fault
 from support.house import digest, tree
+from support.scene import wav_bytes
 
 
 @pytest.fixture
@@ -61,7 +62,34 @@ def test_a_rule_renamed_while_nothing_runs_takes_over_its_files(site, vendor):
     assert sum(status["folders"]["renamed"][key] for key in ("queued", "deferred")) == 1
 
 
-def test_why_knows_the_files_of_a_rule_that_has_left_the_config(site, vendor, tmp_path):
+def test_a_renamed_rule_keeps_its_history(site, vendor):
+    """What is done, failed and spent is the new name's, and ``retry`` finds the failed file at once."""
+    emulator, _till = vendor
+    site.rule = {"budget": {"per_day": "0.001min"}}
+    site.write_config()
+    done = site.drop("done.wav", wav_bytes())
+    assert site.run_once() == 0
+    emulator.fail(Fault(status=400, body={"error": "no audio"}))
+    site.rule = {}
+    site.write_config()
+    site.drop("failed.wav", b"other audio")
+    assert site.run_once() == 3
+    config = site.config()
+    config["folders"] = {"renamed": config["folders"]["calls"] | {"budget": {"per_day": "0.001min"}}}
+    site.write_config(json.dumps(config))
+
+    assert site.command("retry", "--all") == 0
+    assert tree(site.inbox) == {"failed.wav"}
+    assert site.run_once() == 75
+    status = site.ask("status")["folders"]["renamed"]
+    assert (status["done"], status["failed"], status["held"]) == (1, 0, 1)
+    assert status["hold"]["reason"].startswith("the budget of 0.001 min a day is spent")
+    assert [file["folder"] for file in site.ask("list", "--done")["files"]] == ["renamed"]
+    assert site.ask("why", str(site.done / done.name))["state"] == "done"
+    assert len(site.ask("search", "bytes")["files"]) == 1
+
+
+def test_why_and_list_know_the_files_of_a_rule_that_has_left_the_config(site, vendor, tmp_path):
     """One that waits, one that is done, and none that the queue has never seen."""
     emulator, _till = vendor
     done = site.drop("done.wav")
@@ -81,6 +109,12 @@ def test_why_knows_the_files_of_a_rule_that_has_left_the_config(site, vendor, tm
         "its folder calls is not in the config any more: it waits until the folder is there again"
     ]
     assert told["remedy"] == "add the folder calls again"
+    listed = site.ask("list")["files"]
+    assert [(file["folder"], file["state"], file["place"]) for file in listed] == [
+        ("calls", "unavailable", str(waiting)),
+        ("calls", "done", str(site.done / done.name)),
+    ]
+    assert listed[0]["reason"] == "its folder calls is not in the config any more"
     assert site.ask("why", str(new))["state"] == "unknown"
     told = site.ask("why", str(site.done / done.name))
     assert told["state"] == "done"

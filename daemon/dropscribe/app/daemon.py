@@ -169,8 +169,8 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 plan = build_plan(config)
                 self.engine.replan(plan)
-                await self.handler.budgets.audit()
                 await begin_folders(self.engine, config)
+                await self.handler.budgets.audit()  # of renamed rules too
                 inboxes = await self.inboxes.prepare(watched_rules(config))
                 dispatching = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
                 self.inboxes.commit(inboxes)  # before the first claim: it blocks unavailable folders

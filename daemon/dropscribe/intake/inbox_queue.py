@@ -114,7 +114,7 @@ class InboxQueue:
             place = os.path.split(filed)
         if remove_error_file(*place):
             reached("error_removed")
-            self._store.call(partial(intake_queries.forget_failed, folder=folder, filed=filed)).result()
+            self._store.call(partial(intake_queries.forget_failed, filed=filed)).result()
             log.info("job.taken_back", folder=folder, filed=filed)
 
     def _reader(self) -> Connection:

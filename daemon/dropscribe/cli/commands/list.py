@@ -11,15 +11,16 @@ from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.queue.sql.history import WAITING, FileFilter, ListedFile, read_files
+from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
-from dropscribe.reports.waiting import listed_state
+from dropscribe.reports.waiting import ListedState, listed_state
 from dropscribe.reports.wording import moment_words, plural, reason_words, render_table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dropscribe.config.model import Config, FolderRule
 
@@ -44,7 +45,8 @@ def execute(options: argparse.Namespace) -> None:
 
 def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of ``list --json``, newest first, ``at`` in Unix seconds; one above the limit if more."""
-    folders = [options.folder] if options.folder else list(config.folders)
+    left = _inboxes_of_left_rules(config, view)
+    folders = [options.folder] if options.folder else [*config.folders, *left]
     since = None if options.since is None else view.now - options.since
     chosen = {JobState.FAILED: options.failed, JobState.DONE: options.done}
     chosen |= dict.fromkeys(WAITING, options.waiting)
@@ -54,32 +56,49 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     jobs = read_files(view.db, wanted, most) if view.db and folders else []
     if options.suspect:
         suspects = (
-            {**_job_row(config, view, job), "code": ", ".join(doubts)}
+            {**_job_row(config, view, job, left), "code": ", ".join(doubts)}
             for job in jobs
-            if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed))
+            if (rule := config.folders.get(job.folder)) and job.filed
+            if (doubts := doubts_about(rule, job.filed))
         )
         return list(islice(suspects, options.limit + 1))
-    rows = [_job_row(config, view, job) for job in jobs]
+    rows = [_job_row(config, view, job, left) for job in jobs]
     if options.waiting or not (options.failed or options.done):
-        rules = [config.folders[name] for name in folders]
+        rules = [config.folders[name] for name in folders if name in config.folders]
         rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
     rows.sort(key=lambda row: row["at"], reverse=True)
     return rows
 
 
-def _job_row(config: Config, view: QueueView, job: ListedFile) -> dict[str, Any]:
-    rule = config.folders[job.folder]
-    state = listed_state(job, rule, view)
-    place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
+def _inboxes_of_left_rules(config: Config, view: QueueView) -> Mapping[str, str]:
+    """Rule → its inbox, of rules that have left the config; one with another name now has not."""
+    inboxes = {str(rule.inbox) for rule in config.folders.values()}
+    stored = read_inboxes(view.db) if view.db else {}
+    return {
+        name: inbox for name, inbox in stored.items() if name not in config.folders and inbox not in inboxes
+    }
+
+
+def _job_row(config: Config, view: QueueView, job: ListedFile, left: Mapping[str, str]) -> dict[str, Any]:
+    rule = config.folders.get(job.folder)
+    state = listed_state(job, rule, view) if rule else _state_without_rule(job)
+    inbox = rule.inbox if rule else left[job.folder]
     return {
         "at": job.ended_at or job.received_at,
         "folder": job.folder,
         "state": state.word,
-        "place": place,
+        "place": path_text(job.filed) if job.filed else f"{inbox}/{path_text(job.path)}",
         "provider": job.provider or None,
         "code": state.code or None,
         "reason": reason_words(job, state.reason) or None,
     }
+
+
+def _state_without_rule(job: ListedFile) -> ListedState:
+    """The state of a job whose rule has left the config, as ``why`` tells it."""
+    if job.state.is_live:
+        return ListedState("unavailable", "", f"its folder {job.folder} is not in the config any more")
+    return ListedState(job.state.value, job.code, job.reason)
 
 
 def _not_queued(

@@ -147,7 +147,7 @@ def _update_queue(config: Config, moved: Sequence[Place]) -> bool:
 
     def mark(db: Connection) -> None:
         for place in moved:
-            forget_failed(db, place.rule.name, place.absolute)
+            forget_failed(db, place.absolute)
 
     with contextlib.suppress(StoreError):
         if moved and not is_anybody_running(config):
@@ -178,13 +178,13 @@ class FailedFiles:
         # If rules share a failed folder, the queue or the error file has the rule of the file.
         folder, name = self._told(sharing[0]) or ("", b"")
         named = ((place, name) for place in sharing if place.rule.name == folder)
-        yield next(named, (sharing[0], os.path.basename(path)))
+        yield next(named, (sharing[0], name or os.path.basename(path)))
 
     def of_rule(self, rule: FolderRule) -> Iterator[_Failed]:
         """Yield every failed audio of *rule*, in the order of paths; OSError if its folder does not answer.
 
-        A file that neither the queue nor an error file names is included only if the rule takes such names
-        and shares its failed folder with no other rule.
+        A file whose rule neither the queue nor an error file names is included only if this rule takes such
+        names and shares its failed folder with no other rule.
         """
         root = os.fsencode(rule.failed)
         if self._config.queue is not None and not self._config.queue.serves(rule):
@@ -202,17 +202,20 @@ class FailedFiles:
             if path.endswith(ERROR_ENDING):
                 continue
             place = Place(rule, "failed", path)
-            told = self._told(place)
-            if told is None and not is_shared and rule.patterns.takes(path):
-                told = rule.name, os.path.basename(path)
-            if told is not None and told[0] == rule.name:
-                yield place, told[1]
+            folder, name = self._told(place) or ("", os.path.basename(path))
+            if folder == rule.name or (not folder and not is_shared and rule.patterns.takes(path)):
+                yield place, name
 
     def _told(self, place: Place) -> tuple[str, bytes] | None:
-        """(folder rule, name in its inbox) of the failed audio at *place*; None if they are unknown."""
+        """(folder rule, name in its inbox) of the failed audio at *place*; None if they are unknown.
+
+        The rule is "" if it has left the config, or has another name by now.
+        """
         records = [] if self._db is None else read_filed(self._db, place.absolute)
         if records and records[0].state is JobState.FAILED:
-            return records[0].folder, os.path.basename(records[0].path)
+            folder = records[0].folder
+            is_left = self._config.queue is None and folder not in self._config.folders
+            return "" if is_left else folder, os.path.basename(records[0].path)
         look = partial(find_error, trusted_uids={0, os.geteuid()})
         error = (_look_beside(place.root, place.path, look) or (b"", {}))[1]
         return (str(error.get("folder")), os.fsencode(str(error["file"]))) if error else None

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Account, day_of, first_day, turn_after
+from dropscribe.core.model import ScopeKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,17 +18,28 @@ if TYPE_CHECKING:
 
 MARK_PREFIX = "told:"
 _MARK_DAYS = 62  # marks are kept for this time: longer than any month
+_ADDED = (
+    " ON CONFLICT (kind, name, day) DO UPDATE SET money = spending.money + excluded.money,"
+    " seconds = spending.seconds + excluded.seconds, unknown = spending.unknown + excluded.unknown,"
+    " at = excluded.at"
+)
 
 
 def write_spending(db: Connection, spending: Spending, now: float) -> None:
     """Add one answer's cost to its day."""
     scope, is_unknown = spending.scope, spending.seconds is None
     db.execute(
-        "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name, day) DO UPDATE SET"
-        " money = spending.money + excluded.money, seconds = spending.seconds + excluded.seconds,"
-        " unknown = spending.unknown + excluded.unknown, at = excluded.at",
+        f"INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?){_ADDED}",
         (scope.kind, scope.name, spending.day, spending.money, spending.seconds or 0.0, int(is_unknown), now),
     )
+
+
+def rename_folder(db: Connection, old: str, new: str) -> None:
+    """Add the spending of a rule to that of its new name."""
+    of_old = "FROM spending WHERE kind = ? AND name = ?"
+    moved = f"SELECT kind, ?, day, money, seconds, unknown, at {of_old}"
+    db.execute(f"INSERT INTO spending {moved}{_ADDED}", (new, ScopeKind.FOLDER, old))
+    db.execute(f"DELETE {of_old}", (ScopeKind.FOLDER, old))
 
 
 def read_accounts(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState, LiveRow, Submitted
 from dropscribe.core.routing import BACKLOG
-from dropscribe.queue.sql import backlog, rows
+from dropscribe.queue.sql import backlog, budget_usage, rows, stats
 from dropscribe.queue.sql.database import is_shared, upsert
 from dropscribe.queue.sql.rows import LIVE, join_path, split_path, withdraw_queued
 
@@ -150,10 +150,10 @@ def read_failed_with_successors(db: Connection, folder: str) -> list[bytes]:
     return [filed for (filed,) in found]
 
 
-def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
-    """Mark a failed job as withdrawn: its file is back in the inbox."""
+def forget_failed(db: Connection, filed: bytes) -> None:
+    """Mark the failed job of the audio at *filed*, absolute, as withdrawn: its file is back in the inbox."""
     withdrawn = "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
-    db.execute(f"{withdrawn} WHERE folder = ? AND filed = ? AND state = 'failed'", (folder, filed))
+    db.execute(f"{withdrawn} WHERE filed = ? AND state = 'failed'", (filed,))
 
 
 def withdraw(
@@ -236,22 +236,17 @@ def read_inboxes(db: Connection) -> dict[str, str]:
 
 
 def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
-    """Give the live jobs and the backlog of renamed rules, old → new name, to the new names.
+    """Give all that belongs to renamed rules, old → new name, to the new names: jobs, backlog and totals.
 
-    Of two jobs of one file, one under each name, the one that has begun stays; else the new name's.
+    Of two live jobs of one file, one under each name, the one that has begun stays; else the new name's.
     """
     for old, new in renamed.items():
         twin = "folder = ? AND identity IN (SELECT identity FROM jobs WHERE folder = ? AND {})"
         begun = twin.format(f"{LIVE} AND state <> 'queued'")
         withdraw_queued(db, f"its upload began as {old}", begun, (new, old))
         withdraw_queued(db, f"it belongs to the rule {new} now", twin.format(LIVE), (old, new))
-        known = f"identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"
-        db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND NOT {known}", (new, old, new))
+        known = f"ended_at IS NULL AND identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"
+        db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND NOT ({known})", (new, old, new))
         backlog.rename(db, old, new)
-        for folder in (old, new):
-            db.execute(f"DELETE FROM counts WHERE folder = ? AND {rows.LIVE_STATE}", (folder,))
-            db.execute(
-                "INSERT INTO counts (folder, state, n) SELECT folder, state, count(*) FROM jobs"
-                f" WHERE folder = ? AND {LIVE} GROUP BY folder, state",
-                (folder,),
-            )
+        budget_usage.rename_folder(db, old, new)
+        stats.rename_folder(db, old, new)

@@ -170,6 +170,29 @@ def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: flo
     )
 
 
+def rename_folder(db: Connection, old: str, new: str) -> None:
+    """Add the counts of a rule to those of its new name; its live jobs are counted again."""
+    for table, columns, sums in (
+        ("counts", "state", ("n",)),
+        ("ended", "quarter, state", ("files", "seconds")),
+    ):
+        added = ", ".join(f"{each} = {table}.{each} + excluded.{each}" for each in sums)
+        columns_moved = f"{columns}, {', '.join(sums)}"
+        db.execute(
+            f"INSERT INTO {table} (folder, {columns_moved}) SELECT ?, {columns_moved} FROM {table}"
+            f" WHERE folder = ? ON CONFLICT (folder, {columns}) DO UPDATE SET {added}",
+            (new, old),
+        )
+        db.execute(f"DELETE FROM {table} WHERE folder = ?", (old,))
+    for folder in (old, new):
+        db.execute(f"DELETE FROM counts WHERE folder = ? AND {rows.LIVE_STATE}", (folder,))
+        db.execute(
+            "INSERT INTO counts (folder, state, n) SELECT folder, state, count(*) FROM jobs"
+            f" WHERE folder = ? AND {rows.LIVE} GROUP BY folder, state",
+            (folder,),
+        )
+
+
 @dataclass(slots=True)
 class Ended:
     """Files and audio that ended in a stretch of time."""

@@ -94,6 +94,16 @@ def forget_capabilities(folder: int) -> None:
         _known.pop(_mount_key(folder), None)
 
 
+def link(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
+    """Give a file a second name; raises FileExistsError where that is taken."""
+    os.link(name, new_name, src_dir_fd=source_folder, dst_dir_fd=target_folder, follow_symlinks=False)
+
+
+def rename(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
+    """Rename, replacing any file at *new_name*: only for our own hidden names."""
+    os.rename(name, new_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
+
+
 def rename_noreplace(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
     """renameat2(2) with RENAME_NOREPLACE; EINVAL or ENOSYS where the file system does not know the flag."""
     if _libc.renameat2(source_folder, name, target_folder, new_name, _RENAME_NOREPLACE):
@@ -163,7 +173,7 @@ def _remove(trials: int, trial: bytes) -> None:
 
 def _try_all(folder: int, mount: Mount) -> Capabilities:
     _create(folder, b"taken")
-    links = _works(_link, folder, b"taken", b"second")
+    links = _works(link, folder, b"taken", b"second")
     names = (b"taken", b"second")
     same_inode = links and os.path.samestat(*(os.stat(name, dir_fd=folder) for name in names))
     # The kernel's SMB client checks RENAME_NOREPLACE only locally: a name taken on the server is overwritten.
@@ -172,33 +182,25 @@ def _try_all(folder: int, mount: Mount) -> Capabilities:
         move = Move.NOREPLACE
     elif links:
         move = Move.LINK
-    elif _renames_only_to_free_names(folder, b"plain", _rename):
+    elif _renames_only_to_free_names(folder, b"plain", rename):
         move = Move.REFUSING
     elif _replaces_links(folder):
         move = Move.PLACEHOLDER
     else:
         _create(folder, b"old")
-        move = Move.CHECKED if _works(_rename, folder, b"old", b"new") else Move.NONE
+        move = Move.CHECKED if _works(rename, folder, b"old", b"new") else Move.NONE
     return Capabilities(mount.name, links, same_inode, move)
 
 
-def _link(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
-    os.link(name, new_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
-
-
-def _rename(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
-    os.rename(name, new_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
-
-
-def _renames_only_to_free_names(folder: int, name: bytes, rename: _Call) -> bool:
-    """Whether *rename* moves a file to a free name, and leaves both alone where the name is taken."""
+def _renames_only_to_free_names(folder: int, name: bytes, call: _Call) -> bool:
+    """Whether *call* moves a file to a free name, and leaves both alone where the name is taken."""
     _create(folder, name)
     moved = name + b"-moved"
-    if not _works(rename, folder, name, moved):
+    if not _works(call, folder, name, moved):
         return False
     before = _size(folder, b"taken")
     with contextlib.suppress(OSError):
-        rename(folder, moved, folder, b"taken")
+        call(folder, moved, folder, b"taken")
     return stat_at(folder, moved) is not None and _size(folder, b"taken") == before
 
 
@@ -206,7 +208,7 @@ def _replaces_links(folder: int) -> bool:
     _create(folder, b"whole")
     with contextlib.suppress(OSError):
         os.symlink(b"nowhere", b"placeholder", dir_fd=folder)
-        _rename(folder, b"whole", folder, b"placeholder")
+        rename(folder, b"whole", folder, b"placeholder")
     return stat_at(folder, b"whole") is None and _size(folder, b"placeholder") == len(b"whole")
 
 

@@ -25,6 +25,8 @@ from dropscribe.files.capabilities import (
     Move,
     capabilities_of,
     forget_capabilities,
+    link,
+    rename,
     rename_noreplace,
 )
 from dropscribe.files.crashpoint import reached
@@ -97,17 +99,6 @@ class FileName(NamedTuple):
 
 
 IsExpected = Callable[[FileName], bool]  # whether the file at a name is the one that is meant
-
-
-def rename(source: FileName, target: FileName) -> None:
-    """Rename, replacing any file at *target*: only for our own hidden names."""
-    os.rename(source.name, target.name, src_dir_fd=source.folder, dst_dir_fd=target.folder)
-
-
-def link(source: FileName, target: FileName) -> None:
-    """Give the file *source* the second name *target*; raises FileExistsError where that is taken."""
-    old, new = source.folder, target.folder
-    os.link(source.name, target.name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
 
 def same_file(one: FileName, other: FileName, can: Capabilities) -> bool:
@@ -201,11 +192,11 @@ def _move(way: Move, source: FileName, target: FileName, aside: bytes) -> None:
         case Move.NOREPLACE:
             rename_noreplace(*source, *target)
         case Move.LINK:
-            link(source, target)
+            link(*source, *target)
         case Move.REFUSING | Move.CHECKED:
             if target.status() is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(target.name))
-            rename(source, target)
+            rename(*source, *target)
         case Move.PLACEHOLDER:
             _move_over_placeholder(source, target, aside)
         case Move.NONE:
@@ -225,7 +216,7 @@ def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> 
         if not is_placeholder(target, aside):
             raise
     try:
-        rename(source, target)
+        rename(*source, *target)
     except OSError as error:
         # After any other error the rename may be carried out yet.
         if error.errno in _REFUSALS:
@@ -262,7 +253,7 @@ def remove_if(name: FileName, aside: bytes, is_expected: IsExpected) -> bool:
     if remove_aside(name, aside, is_expected):
         return True
     try:
-        rename(name, name.beside(aside))
+        rename(*name, *name.beside(aside))
     except FileNotFoundError:
         return False
     reached("copy_set_aside")
@@ -290,7 +281,7 @@ def _put_back(hidden: FileName, name: FileName) -> None:
     except OSError:  # a full disk has no room for a trial; a link needs none, and overwrites nothing
         can = None
     if can is None or can.links:
-        link(hidden, name)
+        link(*hidden, *name)
         hidden.unlink()
     else:
         _move(can.move, hidden, name, hidden.name + b".back")

@@ -18,8 +18,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from dropscribe.files.beneath import closing, open_file, sync
-from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities
-from dropscribe.files.moves import free_placeholder, link, move_new, remove_aside, remove_if, same_file
+from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities, link
+from dropscribe.files.moves import free_placeholder, move_new, remove_aside, remove_if, same_file
 from dropscribe.files.permissions import keep_permissions
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class OwnFile:
             move_new(self._hidden, self.name, self._can, self._aside, self._is_at)
             return
         try:
-            link(self._hidden, self.name)
+            link(*self._hidden, *self.name)
         except OSError as error:
             # The result of the call was lost, or the file was named before a crash.
             if same_file(self._hidden, self.name, self._can):

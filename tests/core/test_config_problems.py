@@ -118,6 +118,8 @@ LEAKS = [
     f'providers:\n  api_key: "{CANARY}\n',
     f"providers:\n  - {{type: pulse, api_key: {CANARY}}}\n",
     f"providers:\n  - {{type: pulse, api_key: {{a: {CANARY}}}, x: 1}}\n",
+    f"providers:\n  p:\n    api_key: [{CANARY},\n",
+    f"providers:\n  p:\n    api_key:\n      [{CANARY},\n\n",
     f"providers:\n  - api_key:\n      {CANARY}: @x\n",
     f"providers:\n  - - api_key:\n      - {CANARY}: @x\n",
 ]

@@ -275,6 +275,8 @@ def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
         if "flow" in context and "${" in line:
             hint = "inside '{…}' and '[…]' write \"${NAME}\" in quotes"
         return Flaw(_point(error.context_mark.line, error.context_mark.column), _UNCLOSED[context], hint)
+    if "flow node" in context and (at_end or not "".join([line[column:], *lines[row + 1 :]]).strip()):
+        return Flaw(_end_of("\n".join(lines).rstrip()), "the file ends within a '[' or a '{'", "close it")
     said = f"{context} {error.problem or ''}"
     for sign, message, hint in _SYNTAX:
         if sign in said:

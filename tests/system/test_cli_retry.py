@@ -169,6 +169,14 @@ def test_a_wrong_file_does_not_stop_the_others(scene, capsys):
     assert "not there" in errors
 
 
+def test_the_failed_folder_itself_is_told_from_its_files(scene, capsys):
+    """Its rule is named, as ``retry`` takes it."""
+    audio = fail(scene, "call.wav")
+    assert scene.run("retry", scene.root / "failed") == 74
+    assert "is a failed folder: dropscribe retry --folder calls" in capsys.readouterr().err
+    assert audio.exists()
+
+
 def test_an_unavailable_inbox_moves_nothing(scene, capsys):
     """An unmounted share is not made, and the audio stays where it is."""
     audio = fail(scene, "call.wav")

@@ -580,6 +580,8 @@ def test_a_file_outside_every_folder(scene, capsys, tmp_path):
     """It exists, so it is told about (0); a path that nobody knows is 74."""
     assert scene.run("why", scene.config) == 0
     assert "in no inbox, done or failed folder" in capsys.readouterr().out
+    assert scene.run("why", scene.root / "done/") == 0
+    assert "it is the done folder of calls: name a file in it" in capsys.readouterr().out
     assert scene.run("why", tmp_path / "inbox" / "nothing.wav") == 74
     assert scene.run("why", tmp_path / "elsewhere.wav") == 74
 

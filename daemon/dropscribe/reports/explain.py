@@ -21,7 +21,7 @@ from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_er
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports import inbox_reader
-from dropscribe.reports.locations import find_places
+from dropscribe.reports.locations import find_places, folder_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.timed_calls import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.transcript_reader import doubts_about, possible_formats
@@ -57,12 +57,8 @@ class Explanation:
 def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None, Explanation]:
     """Explain *file* by the first rule that knows it, else by the innermost rule."""
     places = find_places(config, file)
-    if not places and (removed := _explain_removed(config, os.path.abspath(file), view)):
-        return None, removed
     if not places:
-        inboxes = ", ".join(str(rule.inbox) for rule in config.folders.values())
-        known = f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
-        return None, Explanation("unknown", ["it is in no inbox, done or failed folder of the config", known])
+        return None, _explain_elsewhere(config, os.path.abspath(file), view)
     told = [
         (place, (_explain_inbox if place.part == "inbox" else _explain_filed)(place, view))
         for place in places
@@ -73,6 +69,17 @@ def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None,
         doubts = doubts_about(place.rule, record.filed_here)
         explanation.words += [WARNING_WORDS.get(doubt, doubt) for doubt in doubts]
     return place, explanation
+
+
+def _explain_elsewhere(config: Config, file: bytes, view: QueueView) -> Explanation:
+    """Explain a path that is below no folder of the config."""
+    if removed := _explain_removed(config, file, view):
+        return removed
+    if found := folder_at(config, file):
+        return Explanation("unknown", [f"it is the {found[1]} folder of {found[0].name}: name a file in it"])
+    inboxes = ", ".join(str(rule.inbox) for rule in config.folders.values())
+    known = f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
+    return Explanation("unknown", ["it is in no inbox, done or failed folder of the config", known])
 
 
 def _explain_removed(config: Config, file: bytes, view: QueueView) -> Explanation | None:

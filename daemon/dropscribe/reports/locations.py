@@ -52,6 +52,13 @@ def find_places(config: Config, file: bytes) -> list[Place]:
     return sorted(found, key=lambda place: len(place.path))
 
 
+def folder_at(config: Config, file: bytes) -> tuple[FolderRule, str] | None:
+    """The rule, and its folder's key, whose inbox, done or failed folder *file* is itself."""
+    written = Path(os.fsdecode(os.path.abspath(file)))
+    folders = ((rule, part) for rule in config.folders.values() for part in rule.paths)
+    return next(((rule, part) for rule, part in folders if rule.paths[part] == written), None)
+
+
 def _below(roots: set[bytes], spellings: list[bytes]) -> bytes | None:
     """The part of the first of *spellings* that lies below one of *roots*, relative to it."""
     for spelling in spellings:

@@ -24,6 +24,7 @@ from dropscribe.config.disk_reads import real_paths
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
+from dropscribe.core.text.printing import shell_word
 from dropscribe.files.beneath import closing, open_at, open_root, stat_at
 from dropscribe.publish.return_to_inbox import (
     ERROR_ENDING,
@@ -35,7 +36,7 @@ from dropscribe.publish.return_to_inbox import (
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.inbox_reader import unavailable_reason
-from dropscribe.reports.locations import Place, find_places
+from dropscribe.reports.locations import Place, find_places, folder_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue, write_queue_once
 from dropscribe.reports.timed_calls import ask_disk, stands_at
 from dropscribe.reports.wording import plural, show_path
@@ -166,6 +167,9 @@ class FailedFiles:
     def named(self, file: bytes) -> Iterator[_Failed]:
         """Yield the failed audio that *file* names, itself or its error file; OSError if there is none."""
         places = [place for place in find_places(self._config, file) if place.part == "failed"]
+        if not places and (found := folder_at(self._config, file)) and found[1] == "failed":
+            name = shell_word(found[0].name)
+            raise IsADirectoryError(errno.EISDIR, f"is a failed folder: dropscribe retry --folder {name}")
         if not places:
             raise FileNotFoundError(errno.ENOENT, "is in no failed folder of the config")
         root, path = places[0].root, places[0].path

@@ -55,6 +55,7 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
     """The object of ``check --json``, before the verdict; problems are added to *findings*."""
     state_dir = _check_state_dir(config, findings)
     _check_listener(config, findings)
+    _check_metrics_file(config, findings)
     served = [rule for rule in config.folders.values() if config.queue is None or config.queue.serves(rule)]
     folders = {rule.name: _check_folder(rule, findings) for rule in served}
     _check_between([rule for rule in served if folders[rule.name]["inbox"]["readable"]], findings)
@@ -292,6 +293,13 @@ def _try_socket(path: Path) -> None:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     if path.parent.is_dir() and not _is_writable(path.parent):
         raise OSError(errno.EACCES, f"{path.parent} may not be written by {_who()}")
+
+
+def _check_metrics_file(config: Config, findings: Findings) -> None:
+    """Warn of a folder in which the metrics file cannot be replaced; a missing one is an error already."""
+    folder = config.metrics and config.metrics.file.parent
+    if folder and ask_disk_or(False, folder, lambda: folder.is_dir() and not _is_writable(folder)):
+        findings.warnings.append(f"metrics.file: {_cannot(folder, folder)}; {_grant(folder)}")
 
 
 def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:

@@ -168,8 +168,8 @@ class FailedFiles:
         """Yield the failed audio that *file* names, itself or its error file; OSError if there is none."""
         places = [place for place in find_places(self._config, file) if place.part == "failed"]
         if not places and (found := folder_at(self._config, file)) and found[1] == "failed":
-            name = shell_word(found[0].name)
-            raise IsADirectoryError(errno.EISDIR, f"is a failed folder: dropscribe retry --folder {name}")
+            command = f"dropscribe retry --folder {shell_word(found[0].name)}"
+            raise IsADirectoryError(errno.EISDIR, f"is a failed folder: {command}")
         if not places:
             raise FileNotFoundError(errno.ENOENT, "is in no failed folder of the config")
         root, path = places[0].root, places[0].path

@@ -8,6 +8,7 @@ import pty
 import pwd
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -15,7 +16,7 @@ from dropscribe.cli.main import main
 from dropscribe.config.load import load_config
 from dropscribe.config.running import store_running_config
 from dropscribe.queue.embedded.store import Store
-from support.scene import CONFIG, Scene
+from support.scene import CONFIG, Scene, add_job, json_of
 
 BROKEN = "state_dir: state\nfolders: ["
 
@@ -71,6 +72,28 @@ def test_a_broken_file_is_known_under_each_of_its_names(scene, capsys, monkeypat
     monkeypatch.setenv("DROPSCRIBE_CONFIG", name)
     assert main(["status", *(["-c", name] if is_named_by == "-c" else [])]) == 0
     assert "calls" in capsys.readouterr().out
+
+
+def test_files_are_known_through_a_link_to_the_configs_folder(tmp_path, capsys):
+    """The daemon has read the config through a link, a command reads it without: both mean the same files."""
+    link = tmp_path / "link"
+    (tmp_path / "real").mkdir()
+    link.symlink_to(tmp_path / "real")
+    scene = Scene(tmp_path / "real")
+    files = {state: scene.drop(f"{state}.wav", part=state) for state in ("done", "failed")}
+    words = [{"word": "hello", "start": 0.0, "end": 1.0}]
+    document = {"schema": "dropscribe.transcript/1", "text": "hello", "segments": [], "words": words}
+    files["done"].with_suffix(".json").write_text(json.dumps(document))
+    with scene.queue() as store:
+        store_running_config(load_config(link / "dropscribe.yaml", keys_needed=False)[0])
+        for state in files:
+            filed = os.fsencode(link / state / f"{state}.wav")
+            add_job(store, scene, f"{state}.wav", state=state, ended_at=time.time() - 60, filed=filed)
+    assert json_of(scene, capsys, "why", files["done"])["state"] == "done"
+    assert len(json_of(scene, capsys, "search", "hello")["files"]) == 1
+    assert scene.run("retry", files["failed"]) == 0
+    capsys.readouterr()
+    assert json_of(scene, capsys, "list", "--failed")["files"] == []
 
 
 @pytest.mark.parametrize("text", ["", "foo: [", None, CONFIG.replace("state_dir: state", "state_dir: other")])

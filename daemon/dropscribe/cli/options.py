@@ -32,7 +32,8 @@ def read_config(options: argparse.Namespace, *, acts: bool = True, keys_needed: 
     A command that *acts*, changes or sends something, names it on a terminal. With *keys_needed* a key that
     is unavailable here is an error.
     """
-    config = load_config(find_config(options.config), keys_needed=keys_needed)[0]
+    path = find_config(options.config)
+    config = load_config(_path_of_daemon(load_running_config(path), path), keys_needed=keys_needed)[0]
     if acts and sys.stderr.isatty():
         say(f"config: {printable_line(str(config.path))}")
     return config
@@ -45,12 +46,11 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
     ConfigError: the file cannot be used, and no daemon has run on it.
     """
     path = _path_of(options)
-    written, broken = None, ConfigError(())
+    written, broken, running = None, ConfigError(()), load_running_config(path)
     try:
-        written = load_config(path, keys_needed=False)[0]
+        written = load_config(_path_of_daemon(running, path), keys_needed=False)[0]
     except ConfigError as error:
         broken = error
-    running = load_running_config(path)
     if running is None or (running.queue and not running.queue.dsn.reveal()):
         running = written
     if running is None:
@@ -62,6 +62,11 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
     runs = "runs" if is_up else "last ran"
     say(f"{printable_line(str(path))} {state}; this is from the config that dropscribe {runs} on")
     return running
+
+
+def _path_of_daemon(running: Config | None, path: Path) -> Path:
+    """The config's path as the daemon has it, else *path*: the queue knows files by paths that begin so."""
+    return running.path if running is not None and running.path is not None else path
 
 
 def _path_of(options: argparse.Namespace) -> Path:

@@ -62,6 +62,8 @@ def store_running_config(config: Config) -> None:
 def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config | None:
     """The config that a daemon made of the file at *path* when it last read it; None where there is none.
 
+    Its path is the one by which the daemon reads the file, such as through a link to the file's folder.
+
     The file itself may be broken or gone: only the path of the state directory is needed. These are tried:
     the running daemon's pointer, the line ``state_dir:``, the default, and ``state`` beside the file, where
     ``init`` puts it.
@@ -74,7 +76,7 @@ def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None)
             written, text = Path(stored["path"]), json.dumps(stored["config"], ensure_ascii=False)
             if not set(canonical_paths(written)).isdisjoint(canonical_paths(path)):
                 document = Document(text, str(path), environ, folder=written.parent)
-                return checked_config(document, keys_needed=False, queue_needed=False)[0]
+                return checked_config(document, written, keys_needed=False, queue_needed=False)[0]
     return None
 
 

@@ -189,7 +189,8 @@ async def test_elevenlabs_webhook_answer_is_no_transcript(bench_of):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("elevenlabs", "webhook"), ("deepgram", "callback"), ("pulse", "webhook_url")]
+    ("kind", "name"),
+    [("elevenlabs", "webhook"), ("deepgram", "callback"), ("pulse", "webhook_url"), ("openai", "stream")],
 )
 async def test_a_transcript_that_would_be_sent_elsewhere_is_not_paid_for(bench_of, kind, name):
     """The rule waits for its config; each file would be paid for three times, and fail."""

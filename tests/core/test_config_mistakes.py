@@ -239,13 +239,14 @@ def test_a_format_of_subtitles_is_warned_of(tmp_path, kind, name, value):
         ("deepgram", "callback", "https://example.com/"),
         ("elevenlabs", "webhook", "true"),
         ("pulse", "webhook_url", "https://example.com/"),
+        ("openai", "stream", "true"),
     ],
 )
 def test_a_parameter_that_sends_the_transcript_elsewhere_is_refused(tmp_path, kind, name, value):
     """The answer would have no transcript, and each file would be paid for in vain."""
     base = "providers: {l: {type: %s, api_key: k%s}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
     params = f", params: {{{name}: '{value}'}}"
-    message = f"{name}: the transcript would go elsewhere, and not be in the answer"
+    message = f"{name}: the answer would not be the transcript, which goes elsewhere or comes in parts"
     assert said_of(base % (kind, params, ""), tmp_path) == [(f"providers.l.params.{name}", message)]
     assert said_of(base % (kind, "", params), tmp_path) == [(f"folders.f.params.{name}", message)]
     assert said_of(base % (kind, "", f", params: {{{name}: false}}"), tmp_path) == []

@@ -60,7 +60,7 @@ class Vendor(ABC):
         link_field: The field with a link to the audio, of the form or else of a JSON object; "" for none.
         model_param: The parameter with the model's name.
         text_formats: A parameter, and its values that ask for a plain text in place of JSON.
-        away_params: Parameters by which the vendor sends the transcript elsewhere, and not in its answer.
+        away_params: Parameters by which the vendor sends the transcript elsewhere, or in parts; refused.
         url: URL to which audio is sent, without parameters.
         errors: The vendor's own rows for :class:`Classifier`.
     """

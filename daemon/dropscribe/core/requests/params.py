@@ -27,10 +27,15 @@ FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
 }
 """Defaults that depend on nothing else, by provider type."""
 
-AWAY_PARAMS = {"deepgram": ("callback",), "elevenlabs": ("webhook",), "pulse": ("webhook_url",)}
-"""Parameters by which a vendor sends the transcript elsewhere, and not in its answer, by provider type."""
+AWAY_PARAMS = {
+    "deepgram": ("callback",),
+    "elevenlabs": ("webhook",),
+    "openai": ("stream",),
+    "pulse": ("webhook_url",),
+}
+"""Parameters by which a vendor sends the transcript elsewhere, or in parts, by provider type."""
 
-AWAY_WORDS = "the transcript would go elsewhere, and not be in the answer"
+AWAY_WORDS = "the answer would not be the transcript, which goes elsewhere or comes in parts"
 
 _SPEECHMATICS_LANGUAGE = "transcription_config.language"
 _SPEECHMATICS_DETECTION: dict[str, ParamValue] = {

@@ -252,6 +252,17 @@ def test_a_parameter_that_sends_the_transcript_elsewhere_is_refused(tmp_path, ki
     assert said_of(base % (kind, "", f", params: {{{name}: false}}"), tmp_path) == []
 
 
+@pytest.mark.parametrize("written", ["Bearer sk-1", "token abc", "ApiKey abc"])
+def test_a_key_with_its_headers_word_is_refused(tmp_path, written):
+    """As it stands in a vendor's examples; the word would be there twice, and each request refused."""
+    base = "providers: {l: {type: %s, api_key: %s%s}}\nfolders: {f: {inbox: in, provider: l}}\n"
+    key = f"'{written}'"
+    said = [("providers.l.api_key", "the key begins with a word that is sent before it")]
+    assert said_of(base % ("deepgram", key, ""), tmp_path) == said
+    described = ", url: 'https://h/', key_header: 'Authorization: {key}', answer: {text: text}"
+    assert said_of(base % ("http", key, described), tmp_path) == []
+
+
 def test_a_limit_that_no_recording_keeps_is_warned_of(tmp_path):
     """25 are bytes, and were to be megabytes."""
     text = BASE.replace("type: local", "type: local, max_upload: 25") % ""

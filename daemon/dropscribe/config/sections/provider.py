@@ -43,6 +43,9 @@ SHORTEST_PIECE_SECONDS = 5.0
 """Shorter pieces would split sentences: a limit that needs them is too low."""
 
 _PATHS = (".", "/", "~")  # beginnings of a model's directory; "OWNER/NAME" is a model of the hub
+_SCHEME = re.compile(r"(?:bearer|token|apikey) ", re.IGNORECASE)
+"""The beginning of a key that was copied together with its header; `key_header` of type http may want it."""
+
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -245,6 +248,9 @@ def _complete_remote(read: SectionRead, values: dict[str, Any], facts: ProviderF
     url: str | None = values.get("url")
     if not any(read.data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
         values["api_key"] = find_api_key(read, facts, url)
+    secret: Secret | None = values.get("api_key")
+    if secret and values["type"] != "http" and _SCHEME.match(secret.reveal()):
+        read.report("api_key", "the key begins with a word that is sent before it", "write the key alone")
     warn_of_plain_http(read, "key and audio travel unencrypted")
     is_openai_itself = url is None or urlsplit(url).hostname == "api.openai.com"
     if values["type"] == "openai" and is_openai_itself and "max_upload_bytes" not in read.values:

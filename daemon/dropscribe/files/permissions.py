@@ -24,7 +24,8 @@ _ACL_HEADER_BYTES = 4
 _NAMED_USER, _GROUP_OBJECT, _NAMED_GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
 _READ = 4
 _CAP_FOWNER = 1 << 3  # capabilities(7)
-_GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16  # FS_IOC_GETFLAGS, ioctl_iflags(2)
+_NO_FLAGS = bytes(struct.calcsize("l"))
+_GET_FLAGS = 0x80006601 | len(_NO_FLAGS) << 16  # FS_IOC_GETFLAGS, ioctl_iflags(2)
 _IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 
 
@@ -41,7 +42,7 @@ def may_act_as_owner() -> bool:
 def is_kept_in_place(descriptor: int) -> bool:
     """Whether nobody can move the open file, or any file of the open folder: ``chattr +i`` or ``+a``."""
     try:
-        flags = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(struct.calcsize("l")))
+        flags = fcntl.ioctl(descriptor, _GET_FLAGS, _NO_FLAGS)
     except OSError:  # its file system has no such flags
         return False
     return bool(struct.unpack_from("=I", flags)[0] & (_IMMUTABLE | _APPEND_ONLY))

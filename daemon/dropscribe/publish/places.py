@@ -46,6 +46,9 @@ _REMEDIES = {
 """Remedies for the trouble of a sub-folder; those of a rule's own folders are in ``check``."""
 
 
+_KEPT = "it is immutable or append-only; take that from it (chattr -i -a)"
+
+
 class PlaceRefused(OSError):
     """Raised where a folder takes no files, or lets none be moved out of it.
 
@@ -79,8 +82,9 @@ class Places(contextlib.ExitStack):
                 _require_movable(folder)
                 self._sources[inbox, directory] = folder, os.fstat(folder)
             folder, status = self._sources[inbox, directory]
-        with _refusals(inbox, directory, is_of_file=True):
-            _require_no_sticky_bit(folder, status, name)
+        if status.st_mode & stat.S_ISVTX:
+            with _refusals(inbox, directory, is_of_file=True):
+                _require_own(folder, status, name)
         return folder
 
     def target(self, root: bytes, directory: bytes) -> _Target:
@@ -261,20 +265,18 @@ def _require_writable(folder: int) -> None:
 
 
 def _require_audio_movable(inbox: bytes, path: bytes, audio: int) -> None:
-    with _refusals(inbox, path, is_of_file=True):
-        _require_movable(audio)
+    if is_kept_in_place(audio):
+        raise PlaceRefused(errno.EPERM, _KEPT, os.fsdecode(os.path.join(inbox, path)), is_of_rule=False)
 
 
 def _require_movable(descriptor: int) -> None:
-    """Check that the attributes of an open file let it be moved, or those of a folder its files."""
+    """Check that the attributes of an open folder let its files be moved."""
     if is_kept_in_place(descriptor):
-        raise OSError(errno.EPERM, "it is immutable or append-only; take that from it (chattr -i -a)")
+        raise OSError(errno.EPERM, _KEPT)
 
 
-def _require_no_sticky_bit(folder: int, status: os.stat_result, name: bytes) -> None:
-    """Check that the folder's sticky bit, if it has one, allows this process to move the file *name*."""
-    if not status.st_mode & stat.S_ISVTX:
-        return
+def _require_own(folder: int, status: os.stat_result, name: bytes) -> None:
+    """Check that the folder's sticky bit allows this process to move the file *name*."""
     uid = os.geteuid()
     if status.st_uid == uid or may_act_as_owner():
         return

@@ -23,6 +23,8 @@ from structlog.testing import capture_logs
 
 from dropscribe.app.housekeeping import Housekeeping
 from dropscribe.cli.commands.status import render_status
+from dropscribe.config.model import HttpConfig
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.retry import REUSED
 from dropscribe.core.routing import BACKLOG
@@ -45,6 +47,7 @@ from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pau
 from support.waiting import until
 
 TOKEN = "a-long-enough-token"
+COOKIE = guard.Access(HttpConfig(host="", port=0, token=Secret(TOKEN, "test"))).cookie
 EVIL = '<script>alert("x")</script>'
 
 
@@ -706,7 +709,7 @@ async def test_an_allowed_host_opens_no_posts_to_other_sites(scene, host, origin
     """
     hosts = ("*.lan", "nas.local", "nas.local:8443", "dropscribe.local")
     async with serving(scene, token=TOKEN, allowed_hosts=hosts) as site, site.client() as client:
-        cookie = f"{guard.COOKIE}={guard.Access(site.config.http).new_session(time.time())}"
+        cookie = f"{COOKIE}={guard.Access(site.config.http).new_session(time.time())}"
         headers = {"Host": host, "Origin": origin, "Cookie": cookie}
         answer = await client.post("/providers/main/try", headers=headers)
     assert answer.status_code == status
@@ -755,8 +758,29 @@ async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypa
         bearer = {"Authorization": f"Bearer {TOKEN}"}
         assert (await client.get("/", headers=bearer)).status_code == 200
         for cookie in ("x", "9999999999.00", "²³.00", f"{2**40}.{'0' * 64}"):
-            headers = {"Cookie": f"{guard.COOKIE}={cookie}".encode()}
+            headers = {"Cookie": f"{COOKIE}={cookie}".encode()}
             assert (await client.get("/status", headers=headers)).status_code == 401
+
+
+async def test_sessions_with_two_daemons_of_one_host_do_not_end_each_other(scene):
+    """A browser sends a cookie to all ports of a host."""
+    async with (
+        serving(scene, token=TOKEN) as one,
+        serving(scene, token=TOKEN[::-1]) as other,
+        one.client() as client,
+    ):
+        addresses = {f"http://127.0.0.1:{site.listener.port}": site for site in (one, other)}
+        for address, site in addresses.items():
+            token = site.config.http.token.reveal()
+            assert (await client.post(f"{address}/login", data={"token": token})).status_code == 303
+        for address in addresses:
+            assert (await client.get(f"{address}/status")).status_code == 200
+
+
+async def test_without_pages_nobody_is_led_to_a_login(scene):
+    """There is no form then."""
+    async with serving(scene, token=TOKEN, pages=False) as site, site.client() as client:
+        assert (await client.get("/status", headers={"Accept": "text/html"})).status_code == 401
 
 
 async def test_head_is_answered_as_get(scene):
@@ -817,7 +841,7 @@ async def test_a_form_that_never_ends_is_given_up(scene, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "path", "headers", "body"),
     [
-        ("GET", "/", {"Cookie": 'dropscribe_session="1.\xe9"'.encode("latin-1")}, b""),
+        ("GET", "/", {"Cookie": f'{COOKIE}="1.\xe9"'.encode("latin-1")}, b""),
         ("GET", "/files/" + "9" * 30, {}, b""),
         ("GET", "/files/" + "9" * 5000, {}, b""),
         ("POST", "/files/" + "9" * 30 + "/retry", {}, b""),

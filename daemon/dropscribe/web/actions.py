@@ -23,7 +23,7 @@ from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.reports.timed_calls import ANSWER_SECONDS, ask_disk
 from dropscribe.web.file_views import digest_in
-from dropscribe.web.guard import COOKIE, SESSION_SECONDS
+from dropscribe.web.guard import SESSION_SECONDS
 from dropscribe.web.reading import PAGE_ROWS, id_of, place_of, unavailable_reason
 from dropscribe.web.site import Refused, Site
 from dropscribe.web.uploads import take_upload
@@ -57,7 +57,7 @@ async def log_in(site: Site, request: Request) -> Response:
     if access.has_token((await _form_of(request)).get("token", "")):
         answer = site.go("/")
         answer.set_cookie(
-            COOKIE,
+            access.cookie,
             access.new_session(time.time()),
             max_age=SESSION_SECONDS,
             path=access.http.root_path or "/",
@@ -72,8 +72,8 @@ async def log_in(site: Site, request: Request) -> Response:
 
 async def log_out(site: Site, _request: Request) -> Response:
     """End the session."""
-    answer = site.go("/login")
-    answer.delete_cookie(COOKIE, path=site.access.http.root_path or "/", httponly=True, samesite="strict")
+    answer, access = site.go("/login"), site.access
+    answer.delete_cookie(access.cookie, path=access.http.root_path or "/", httponly=True, samesite="strict")
     return answer
 
 

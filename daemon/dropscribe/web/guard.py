@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import HttpConfig
 
-COOKIE = "dropscribe_session"
 SESSION_SECONDS = 30 * 86400
 WRONG_TOKEN_SECONDS = 1.0
 MOST_WRONG_AT_ONCE = 8  # Wrong tokens that are being slowed down at once; more are refused without a wait
@@ -66,6 +65,11 @@ class Access:
     def token(self) -> str | None:
         """Required of every request where set."""
         return self.http.token.reveal() if self.http.token else None
+
+    @property
+    def cookie(self) -> str:
+        """Name of the session's cookie: one for each token, as a browser sends it to all ports of a host."""
+        return f"dropscribe_session_{self._sign('name')[:8]}"
 
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
@@ -117,8 +121,8 @@ class Access:
             self._slowed -= 1
         return None
 
-    def _sign(self, expires: str) -> str:
-        signed = f"dropscribe session {expires}".encode()
+    def _sign(self, words: str) -> str:
+        signed = f"dropscribe session {words}".encode()
         return hmac.new((self.token or "").encode(), signed, hashlib.sha256).hexdigest()
 
 
@@ -199,7 +203,7 @@ class Guard:
         return bool(parts.netloc) and self._access.is_own_origin(parts.netloc, host)
 
     async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._access.has_session(HTTPConnection(scope).cookies.get(COOKIE, ""), time.time()):
+        if self._access.has_session(HTTPConnection(scope).cookies.get(self._access.cookie, ""), time.time()):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if given:
@@ -207,8 +211,9 @@ class Guard:
                 return None
             if refusal := await self._access.slow_down():
                 return refusal
-        if scope["method"] in {"GET", "HEAD"} and "text/html" in headers.get("accept", ""):
-            return RedirectResponse(f"{self._access.http.root_path}/login", HTTPStatus.SEE_OTHER)
+        http, is_look = self._access.http, scope["method"] in {"GET", "HEAD"}
+        if http.pages and is_look and "text/html" in headers.get("accept", ""):
+            return RedirectResponse(f"{http.root_path}/login", HTTPStatus.SEE_OTHER)
         return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
 
 

@@ -21,7 +21,6 @@ from dropscribe.core.text.printing import escape_deceptive, path_text, utc_text
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.reports.wording import clock_words, moment_words
-from dropscribe.web.guard import COOKIE
 from dropscribe.web.reading import FileDetails, read_details, read_job
 from dropscribe.web.views import pieces_of
 
@@ -210,7 +209,7 @@ class Site:
             folder_names=list(self.config.folders),
             said=did.format(n=number if number.isdecimal() else ""),
             has_search=self.config.search,
-            has_session=self.access.token is not None and COOKIE in request.cookies,
+            has_session=self.access.token is not None and self.access.cookie in request.cookies,
         )
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
 

@@ -197,6 +197,19 @@ def test_what_leaves_done_leaves_the_index(scene, config):
             assert index.find(["secretword"], 2**62, 9) == []
 
 
+def test_files_are_found_after_the_config_got_another_path(scene, config):
+    """The daemon filed them by a path with a link in it; the config names the same folder without."""
+    link = scene.root.with_name("link")
+    link.symlink_to(scene.root)
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "good morning")
+        store.call(
+            lambda db: db.execute("UPDATE jobs SET filed = ?", (os.fsencode(link / "done/a.wav"),))
+        ).result()
+        assert names(config, "morning") == ["a.wav"]
+        assert names(config, "morning") == ["a.wav"]  # nor has the first search taken it out of the index
+
+
 def test_the_sweep_takes_out_what_is_gone_and_adds_what_is_back(scene, config, monkeypatch):
     """It also finds jobs that were pruned; an unmounted share is not taken for an empty one."""
     monkeypatch.setattr(indexer, "SWEEP_JOBS", 2)

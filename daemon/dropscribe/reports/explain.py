@@ -21,7 +21,7 @@ from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_er
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports import inbox_reader
-from dropscribe.reports.locations import find_places, folder_at
+from dropscribe.reports.locations import filed_place, find_places, folder_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.timed_calls import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.transcript_reader import doubts_about, possible_formats
@@ -66,7 +66,7 @@ def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None,
     place, explanation = next((pair for pair in told if pair[1].state != "unknown"), told[0])
     record = explanation.record
     if record is not None and record.state is JobState.DONE and record.filed_here:
-        doubts = doubts_about(place.rule, record.filed_here)
+        doubts = doubts_about(filed_place(config, place.rule, record.filed_here))
         explanation.words += [WARNING_WORDS.get(doubt, doubt) for doubt in doubts]
     return place, explanation
 

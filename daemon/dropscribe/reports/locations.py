@@ -32,6 +32,21 @@ class Place:
         return self.root + b"/" + self.path
 
 
+def filed_place(config: Config, rule: FolderRule, filed: bytes) -> Place | None:
+    """The place of a file that *rule* has filed as *filed*; None outside its done and failed folder."""
+    if filed.startswith(b"//"):  # beneath a root of a cluster that this node does not have
+        return None
+    places = [
+        Place(rule, part, filed.removeprefix(root))
+        for part in ("done", "failed")
+        if filed.startswith(root := os.fsencode(rule.paths[part]) + b"/")
+    ]
+    # The config may have spelt the folder in another way then, which the file system has to tell.
+    if not places:
+        places = [each for each in find_places(config, filed) if each.rule is rule and each.part != "inbox"]
+    return min(places, key=lambda place: len(place.path), default=None)
+
+
 def find_places(config: Config, file: bytes) -> list[Place]:
     """Every rule's folder that *file* is in, the innermost first; the file itself need not exist.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dropscribe.config.model import FolderRule
+    from dropscribe.reports.locations import Place
 
 MOST_DOCUMENT_BYTES = 64 * 1024 * 1024  # a larger transcript is not read
 MOST_DOCUMENT_COMMAS = 4_000_000
@@ -66,10 +67,9 @@ def read_transcript(rule: FolderRule, root: bytes, audio: bytes) -> dict[str, An
     return next(filter(None, (read_document(root, path) for path in paths)), None)
 
 
-def doubts_about(rule: FolderRule, audio: bytes) -> Sequence[str]:
-    """The warnings in the JSON beside *audio* (absolute) that speak against its text; none without JSON."""
-    root = os.fsencode(rule.done)
-    if not audio.startswith(root + b"/"):
+def doubts_about(place: Place | None) -> Sequence[str]:
+    """The warnings in the JSON beside the audio at *place* that speak against its text; only in done."""
+    if place is None or place.part != "done":
         return ()
-    document = ask_disk_or(None, root, lambda: read_transcript(rule, root, audio[len(root) + 1 :]))
+    document = ask_disk_or(None, place.root, lambda: read_transcript(place.rule, place.root, place.path))
     return doubts_of(document) if document else ()

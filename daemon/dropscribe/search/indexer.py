@@ -18,6 +18,7 @@ import structlog
 from dropscribe.core.errors import AudioError, StoreFull
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.history import read_done_after, read_done_from
+from dropscribe.reports.locations import filed_place
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.transcript_reader import read_transcript, sidecar_paths
@@ -172,10 +173,11 @@ class DoneFolders:
         root = os.fsencode(rule.done) if rule else b""
         if job.filed.startswith(b"//") or root in self._silent:  # on a mount that this node lacks, or hangs
             return None
-        if not rule or not job.filed.startswith(root + b"/"):
+        place = filed_place(self._config, rule, job.filed) if rule else None
+        if place is None or place.part != "done":
             return otherwise
         try:
-            return ask_disk(root, lambda: look(rule, root, job.filed[len(root) + 1 :]))
+            return ask_disk(root, lambda: look(place.rule, root, place.path))
         except OSError:
             self._silent.add(root)
             return None

@@ -16,7 +16,7 @@ from dropscribe.queue.sql.history import FileFilter, read_files, read_record
 from dropscribe.queue.sql.history import read_page as read_listed_page
 from dropscribe.queue.sql.stats import Ended, read_ended
 from dropscribe.reports.explain import explain_job
-from dropscribe.reports.locations import Place, find_places
+from dropscribe.reports.locations import Place, filed_place
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.transcript_reader import possible_formats, read_document, sidecar_paths
@@ -211,14 +211,7 @@ def place_of(config: Config, record: JobRecord) -> Place | None:
         return None
     if (filed := record.filed_here) is None:
         return Place(rule, "inbox", record.path)
-    found = [
-        Place(rule, part, filed.removeprefix(root))
-        for part in ("done", "failed")
-        if filed.startswith(root := os.fsencode(rule.paths[part]) + b"/")
-    ]
-    if not found:  # the config spelt the folder in another way then, which the file system has to tell
-        found = [place for place in find_places(config, filed) if place.rule.name == rule.name]
-    return min(found, key=lambda place: len(place.path), default=None)
+    return filed_place(config, rule, filed)
 
 
 def _is_there(root: bytes, path: bytes) -> bool:

@@ -13,6 +13,7 @@ from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.queue.sql.history import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
+from dropscribe.reports.locations import filed_place
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.waiting import ListedState, listed_state
@@ -59,7 +60,7 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
             {**_job_row(config, view, job, left), "code": ", ".join(doubts)}
             for job in jobs
             if (rule := config.folders.get(job.folder)) and job.filed
-            if (doubts := doubts_about(rule, job.filed))
+            if (doubts := doubts_about(filed_place(config, rule, job.filed)))
         )
         return list(islice(suspects, options.limit + 1))
     rows = [_job_row(config, view, job, left) for job in jobs]

@@ -296,6 +296,8 @@ needs_chattr = pytest.mark.skipif(
     [
         ("+a", "inbox", "1.wav", True),
         ("+a", "done", "1.wav", True),
+        ("+i", "inbox", "1.wav", True),
+        ("+i", "done", "1.wav", True),
         ("+a", "inbox/2026", "2026/1.wav", False),
         ("+i", "inbox/1.wav", "1.wav", False),
     ],

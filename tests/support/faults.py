@@ -162,6 +162,19 @@ def mounted(target, *arguments):
         subprocess.run(["umount", "-l", str(target)], capture_output=True, check=False)
 
 
+@contextlib.contextmanager
+def with_attribute(letter, place):
+    """*place* has this attribute of chattr(1) for the length of the block; else the test is skipped."""
+    if not (command := shutil.which("chattr")):
+        pytest.skip("needs chattr")
+    if subprocess.run([command, f"+{letter}", place], capture_output=True, check=False).returncode:
+        pytest.skip("needs root and a file system with attributes")
+    try:
+        yield
+    finally:
+        subprocess.run([command, f"-{letter}", place], capture_output=True, check=True)
+
+
 def tmpfs(target, size="1m"):
     """A file system of its own, *size* long."""
     return mounted(target, "-t", "tmpfs", "-o", f"size={size}", "tmpfs")

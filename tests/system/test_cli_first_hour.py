@@ -13,7 +13,7 @@ import pytest
 
 from dropscribe.cli.main import main
 from dropscribe.config.extras import LIBRARIES, install_hint
-from support.faults import mounted
+from support.faults import mounted, with_attribute
 from support.scene import CONFIG
 
 COMMANDS = ("check", "plan", "status", "why", "retry", "transcribe")
@@ -218,6 +218,15 @@ def test_a_wrong_owner(scene, capsys):
     assert "state_dir" in said
     assert "inbox may not be written by nobody (uid 65534)" in said
     assert "setfacl -m u:65534:rwx" in said
+
+
+@pytest.mark.parametrize(("letter", "place"), [("i", "inbox"), ("a", "inbox"), ("a", "done")])
+def test_a_folder_with_an_attribute_that_lets_no_file_go(scene, capsys, letter, place):
+    """Its mode says nothing of it, and no access helps."""
+    (scene.root / "done").mkdir(exist_ok=True)
+    with with_attribute(letter, scene.root / place):
+        scene.run("check", "--quiet")
+    assert f"it is immutable or append-only: chattr -i -a {scene.root / place}" in capsys.readouterr().err
 
 
 def test_a_port_in_use(scene, capsys):

@@ -20,6 +20,7 @@ from dropscribe.core.text.printing import shell_word
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import MountKind, mount_of, require_proc
+from dropscribe.files.permissions import is_kept_in_place
 from dropscribe.queue.embedded.store import open_for_reading
 from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.queue_reader import is_running_here
@@ -157,7 +158,16 @@ def _check_moves(part: str, place: Path, findings: Findings) -> None:
 
 
 def _is_writable(path: Path) -> bool:
-    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK, effective_ids=True)
+    is_open = os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK, effective_ids=True)
+    return is_open and not _is_kept_in_place(path)
+
+
+def _is_kept_in_place(path: Path) -> bool:
+    try:
+        with closing(open_root(os.fsencode(path))) as folder:
+            return is_kept_in_place(folder)
+    except OSError:
+        return False
 
 
 def _cannot(path: Path, place: Path) -> str:
@@ -175,6 +185,8 @@ def _who() -> str:
 
 def _grant(path: Path) -> str:
     """The command that gives access; in systemd's sandbox a drop-in, because modes do not help there."""
+    if _is_kept_in_place(path):
+        return f"it is immutable or append-only: chattr -i -a {shell_word(str(path))}"
     if not os.access(path, os.W_OK, effective_ids=True) and os.statvfs(path).f_flag & os.ST_RDONLY:
         return "it is read-only here: remount it, or name it in ReadWritePaths= (systemctl edit dropscribe)"
     return f"give it access: setfacl -m u:{os.geteuid()}:rwx {shell_word(str(path))}, or a common group"

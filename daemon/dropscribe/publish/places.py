@@ -78,8 +78,8 @@ class Places(contextlib.ExitStack):
         with _refusals(inbox, directory):
             if (inbox, directory) not in self._sources:
                 folder = self.enter_context(closing(open_folder_of(inbox, path)))
-                _require_writable(folder)
                 _require_movable(folder)
+                _require_writable(folder)
                 self._sources[inbox, directory] = folder, os.fstat(folder)
             folder, status = self._sources[inbox, directory]
         if status.st_mode & stat.S_ISVTX:
@@ -92,12 +92,12 @@ class Places(contextlib.ExitStack):
         if (root, directory) not in self._targets:
             place, below, folder = _open_nearest(self, root, directory)
             with _refusals(place, below):
-                if capabilities_of(folder).move is Move.NONE:
-                    raise OSError(errno.EOPNOTSUPP, "no file can be renamed or linked there")
-                _require_writable(folder)
                 is_there = (place, below) == (root, directory)
                 if is_there:  # else a folder in it takes the files, which can be made there
                     _require_movable(folder)
+                if capabilities_of(folder).move is Move.NONE:
+                    raise OSError(errno.EOPNOTSUPP, "no file can be renamed or linked there")
+                _require_writable(folder)
             self._targets[root, directory] = (folder if is_there else None), _name_max(folder)
         return self._targets[root, directory]
 

@@ -235,8 +235,7 @@ class Attempts:
         job = claim.job
         provider = claim.runtime.providers[job.provider]
         # A rule that re-encodes recordings sends pieces, for which the row's single id is not enough.
-        is_sent_as_it_is = not claim.rule.reads_media and not claim.is_link
-        if is_sent_as_it_is and _runs_jobs(type(provider)):
+        if _runs_jobs(type(provider)) and not (claim.rule.reads_media or claim.is_link):
             provider = cast("JobProvider", provider)
             job_id = await provider.start_job(audio, claim.params)
             await self.holds.answered(job)

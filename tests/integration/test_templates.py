@@ -73,6 +73,17 @@ def test_a_template_of_ones_own(tmp_path):
     )
 
 
+def test_modules_are_found_by_a_path_from_the_daemon_s_own_folder(tmp_path, monkeypatch):
+    """The process that renders has another working directory, where a relative PYTHONPATH leads nowhere."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "sitecustomize.py").write_text("import os\nos._exit(5)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "lib")
+
+    with pytest.raises(TemplateFailed, match="exit status 5"):
+        render_by_template(written(tmp_path, "a text"), CALL, "call-2.wav")
+
+
 @pytest.mark.parametrize(
     "text",
     [

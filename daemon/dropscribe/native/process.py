@@ -71,7 +71,7 @@ class Worker:
                     stderr=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # a Ctrl-C on the terminal is the daemon's to handle
-                    env=_environment(),
+                    env=child_environment(),
                     cwd="/",
                 )
         except OSError as error:
@@ -256,11 +256,11 @@ class WorkerPool:
             worker.close()
 
 
-def _environment() -> dict[str, str]:
-    """Without keys and tokens: nothing that the worker needs is secret."""
+def child_environment() -> dict[str, str]:
+    """The environment of a process that is to run our code: no keys and tokens, which it does not need."""
     names = [name for name in os.environ if name in _PASSED_ON or name.startswith(_PREFIXES)]
     inherited = {name: os.environ[name] for name in names}
-    if path := inherited.get("PYTHONPATH"):  # the worker's working directory is another one
+    if path := inherited.get("PYTHONPATH"):  # the child's working directory is another one
         inherited["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
     return {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **inherited}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dropscribe.core.errors import DropscribeError
 from dropscribe.core.naming import TEMPLATE
 from dropscribe.core.text.printing import name_text, one_line
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.native.process import child_environment
 from dropscribe.transcripts.document import is_document, is_error
 from dropscribe.transcripts.render import DEFAULT_LAYOUT, RENDERERS, Layout
 
@@ -41,7 +41,6 @@ _SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 1000, 40
 _CONTAINERS = {dict, list, tuple}
 
 RENDER_SECONDS = 60.0  # longest time for one render, on a machine that has much else to do
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 
 TEMPLATE_FAILED = "template_failed"
 LAYOUT = "layout"  # key of a stored document that no sidecar has: its layout, where it is not the default one
@@ -126,7 +125,7 @@ def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> s
             capture_output=True,
             timeout=RENDER_SECONDS,
             check=False,
-            env={name: value for name, value in os.environ.items() if name in _PASSED_ON},
+            env=child_environment(),
             cwd="/",
         )
     except subprocess.TimeoutExpired:

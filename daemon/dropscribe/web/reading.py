@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
     from dropscribe.files.audio import AudioFile
     from dropscribe.queue.sql.history import JobRecord
-    from dropscribe.reports.explain import Explanation
+    from dropscribe.reports.job_explanation import Explanation
     from dropscribe.reports.queue_reader import QueueView
 
 LIST_ROWS = 8

@@ -25,7 +25,7 @@ from dropscribe.reports.wording import (
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.reports.explain import Explanation
+    from dropscribe.reports.job_explanation import Explanation
     from dropscribe.reports.locations import Place
 
 

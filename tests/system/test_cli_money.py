@@ -87,6 +87,29 @@ def test_plan_says_how_many_files_it_has_opened(tmp_path, capsys, monkeypatch):
     assert "1 file opened, 1 judged by name alone." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("fallback", "held", "provider", "reason"),
+    [
+        ("held", ["main"], "other", None),
+        ("held", ["main", "other"], "main", "waits: provider main is held: no credit is left"),
+        ("refused", ["main"], "main", "waits: provider main is held: no credit is left"),
+    ],
+)
+def test_plan_names_the_provider_that_is_not_held(tmp_path, capsys, fallback, held, provider, reason):
+    """As a run would choose it: a file in the queue and a new one."""
+    config = CHAIN.replace("fallback: both", f"fallback: {fallback}").replace("max_upload: 1KB, ", "")
+    scene = Scene(tmp_path, config)
+    new, queued = scene.drop("new.wav", wav_bytes(1)), scene.drop("queued.wav", wav_bytes(2))
+    with scene.queue() as store:
+        add_job(store, scene, queued.name)
+        for name in held:
+            add_hold(store, name=name, since=store.now(), next_probe_at=store.now() + 60)
+    files = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
+    told = {file["path"]: (file["state"], file["provider"], file["reason"]) for file in files}
+    assert told[new.name] == ("new", provider, reason)
+    assert told[queued.name] == ("queued", provider, reason or "it is in the queue already")
+
+
 def test_plan_names_the_provider_that_a_file_is_assigned_to(tmp_path, capsys):
     """The first one has refused it."""
     scene = Scene(tmp_path, CHAIN)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli.options import read_config
 from dropscribe.core.errors import AudioError
-from dropscribe.core.model import JobState
-from dropscribe.core.routing import BACKLOG
+from dropscribe.core.model import JobState, ScopeKind
+from dropscribe.core.routing import BACKLOG, provider_for
 from dropscribe.core.text.printing import amount_words, path_text
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
@@ -23,6 +23,7 @@ from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.inbox_reader import unavailable_reason, unsettled_words, walk_inbox
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
+from dropscribe.reports.waiting import holds_on
 from dropscribe.reports.wording import (
     bytes_words,
     clock_words,
@@ -119,13 +120,15 @@ class Planner:
         file |= {"provider": None, "bytes": size_bytes, "seconds": None}
         if found.reason or size_bytes is None:
             return file | {"taken": False, "state": "not_taken"}, False
-        provider = _provider_for(self.config, rule, size_bytes)
+        provider = self._provider_for(rule, size_bytes)
         reason, seconds = self._look(rule, found.path)
         file |= {"provider": provider, "seconds": seconds}
         if state := next((states[key] for key in found.identities() if key in states), None):
             is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
             file["provider"] = state[2] if state[2] in rule.providers else provider
-            return file | {"state": state[0].value, "reason": _live_words(*state, self.view.now)}, is_sent
+            held = self._held_words(rule, state[2]) if state[0] is JobState.QUEUED else None
+            words = held or _live_words(*state, self.view.now)
+            return file | {"state": state[0].value, "reason": words}, is_sent
         most = self.config.providers[provider].max_upload_bytes
         if most is not None and size_bytes > most and rule.sends_as_dropped:
             words = f"larger than max_upload ({bytes_words(most)}): it goes to failed, unsent"
@@ -134,7 +137,21 @@ class Planner:
         if forbidden := self.view.forbidden_words(rule.name, found.path):
             reason = BLOCKED_WORDS + forbidden
         is_blocked = reason is not None and reason.startswith(BLOCKED_WORDS)
-        return file | {"reason": reason}, size_bytes > 0 and not is_blocked
+        return file | {"reason": reason or self._held_words(rule)}, size_bytes > 0 and not is_blocked
+
+    def _provider_for(self, rule: FolderRule, size_bytes: int) -> str:
+        """The first provider that is not held; with a fallback from refusals, of those that take the size."""
+        limits = {name: self.config.providers[name].max_upload_bytes for name in rule.providers}
+        taking = [name for name, most in limits.items() if most is None or size_bytes <= most]
+        is_refused = rule.fallback != "held" and rule.sends_as_dropped
+        names = taking if taking and is_refused else rule.providers
+        held = {scope.name for scope in self.view.holds if scope.kind is ScopeKind.PROVIDER}
+        return provider_for("", names, held, is_strict=rule.fallback == "refused") or names[0]
+
+    def _held_words(self, rule: FolderRule, pin: str = "") -> str | None:
+        """The hold that a file of *rule*, assigned to *pin* or "", waits for."""
+        hold = next(iter(holds_on(pin, rule, self.view)), None) if pin != BACKLOG else None
+        return f"waits: {hold.scope.kind} {hold.scope.name} is held: {hold.reason}" if hold else None
 
     def _look(self, rule: FolderRule, path: bytes) -> tuple[str | None, float | None]:
         """(the reason why it would not be taken at once, seconds); None each if there is none or unknown."""
@@ -153,14 +170,6 @@ class Planner:
             return BLOCKED_WORDS + error.reason, None
         except OSError as error:
             return error.strerror or str(error), None
-
-
-def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
-    """The rule's first provider; with a fallback from refusals, the first that takes so large a file."""
-    limits = {name: config.providers[name].max_upload_bytes for name in rule.providers}
-    taking = [name for name, most in limits.items() if most is None or size_bytes <= most]
-    is_refused = rule.fallback != "held" and rule.sends_as_dropped
-    return taking[0] if taking and is_refused else rule.providers[0]
 
 
 def _live_words(state: JobState, due_at: float, pin: str, now: float) -> str:

@@ -211,14 +211,16 @@ async def test_malformed_requests(listener, head):
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
-async def test_a_malformed_body_ends_the_connection(daemon, caplog, is_answered):
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST"])
+async def test_a_malformed_body_ends_the_connection(daemon, caplog, method, is_answered):
     """Nothing is logged as a bug, whether the request has been answered by then or not."""
     listener = Listener(http_config(), daemon.endpoints())
     await listener.start()
-    head = b"GET /status HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = method + b" /status HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     with capture_logs() as lines:
         answer = await send(listener.port, *([head, b"zz\r\n"] if is_answered else [head + b"zz\r\n"]))
-    assert answer.startswith(b"HTTP/1.1 200 " if is_answered else b"HTTP/1.1 400 ")
+    answered = b"405" if method == b"POST" else b"200"
+    assert answer.startswith(b"HTTP/1.1 %s " % (answered if is_answered else b"400"))
     await listener.close()
     assert (lines, caplog.records) == ([], [])
 

@@ -148,9 +148,11 @@ class _BoundedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse a malformed request or rest of one, unless its answer has begun, and end the connection."""
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            super().send_400_response(msg)
-        else:
-            self.transport.close()
+            with contextlib.suppress(
+                h11.LocalProtocolError
+            ):  # an answer to HEAD has no body, which uvicorn sends
+                super().send_400_response(msg)
+        self.transport.close()
         if self.cycle is not None:
             self.cycle.disconnected = True  # what its handler says no longer fits onto the connection
             self.cycle.message_event.set()

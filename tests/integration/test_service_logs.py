@@ -17,7 +17,7 @@ import structlog
 
 from dropscribe.core.model import JobState
 from dropscribe.service import logs
-from dropscribe.service.logs import Redactor, _LibraryBridge, configure_logging
+from dropscribe.service.logs import LogCleaner, _LibraryBridge, configure_logging
 
 SOURCE = str(Path(logs.__file__).parents[2])
 CANARY = 'sk-canary "quoted\\slash" ü'
@@ -126,7 +126,7 @@ def test_no_secret_in_a_traceback(form):
 
 def test_a_secret_stays_secret_after_a_reload():
     """An attempt may end after the reload that changed its key."""
-    redactor = Redactor()
+    redactor = LogCleaner()
     redactor.learn(["old-key-1"])
     redactor.learn(["new-key-2"])
     assert redactor.clean_text("old-key-1 new-key-2") == "*** ***"
@@ -134,12 +134,12 @@ def test_a_secret_stays_secret_after_a_reload():
 
 def test_a_word_of_an_enumeration_is_plain_text():
     """Also without any secret: the text forms print only plain strings without quotes."""
-    assert type(Redactor().clean(JobState.DONE)) is str
+    assert type(LogCleaner().clean(JobState.DONE)) is str
 
 
 def test_tiny_keys_do_not_mask_everything():
     """A local server's key "x" leaves words alone; ordinary fields that count tokens are shown."""
-    redactor = Redactor()
+    redactor = LogCleaner()
     redactor.learn(["x", ""])
     assert redactor.clean_fields({"text": "xylophone", "tokens": 3}) == {"text": "xylophone", "tokens": 3}
 
@@ -301,9 +301,9 @@ def test_the_journal_is_recognised_by_device_and_inode(tmp_path):
 
 def test_names_of_fields_are_cleaned_once(monkeypatch):
     """Every line has the same few; to clean them for each doubles what a line costs."""
-    redactor, cleaned, clean_text = Redactor(), [], Redactor.clean_text
+    redactor, cleaned, clean_text = LogCleaner(), [], LogCleaner.clean_text
     monkeypatch.setattr(
-        Redactor, "clean_text", lambda self, text: cleaned.append(text) or clean_text(self, text)
+        LogCleaner, "clean_text", lambda self, text: cleaned.append(text) or clean_text(self, text)
     )
     for number in range(3):
         redactor.clean_fields({"folder": number, "attempts": number})

@@ -170,9 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and error.filename == STANDARD_OUTPUT:
             code = exit_codes.OK  # the reader has gone: `| head`
         else:
-            from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
+            from dropscribe.cli.messages import report_error  # noqa: PLC0415  # not paid for by --help
 
-            code = explain(error)
+            code = report_error(error)
     discard_unwritten_output()
     return code
 

@@ -33,7 +33,7 @@ def say(text: str) -> None:
     sys.stderr.write(printable(text) + "\n")
 
 
-def explain(error: Exception) -> int:
+def report_error(error: Exception) -> int:
     """Print the message of *error* and return the exit code; a traceback only for a bug."""
     if isinstance(error, ConfigError):
         for problem in error.problems:
@@ -46,7 +46,7 @@ def explain(error: Exception) -> int:
     return code
 
 
-def explain_file(file: bytes, error: Exception) -> int:
+def report_file_error(file: bytes, error: Exception) -> int:
     """Print the message of *error* for one of several files and return its exit code."""
     text, code = _words_and_code(error)
     if isinstance(error, AudioError):

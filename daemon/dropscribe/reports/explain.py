@@ -129,7 +129,7 @@ def _unread_words(rule: FolderRule, path: bytes, view: QueueView) -> str:
 def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView) -> Explanation:
     """Explain a path in an inbox that can be listed, and that no live job has."""
     try:
-        found = inbox_reader.found_at(place.rule, place.path)
+        found = inbox_reader.entry_at(place.rule, place.path)
     except OSError as error:
         return _unseen(place, error)
     if found is None:

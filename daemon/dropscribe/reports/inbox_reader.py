@@ -48,7 +48,7 @@ _AT_ONCE = 1000  # the number of entries that one thread inspects
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InboxEntry:
     """One name in an inbox."""
 
     path: bytes  # Relative to the inbox
@@ -135,7 +135,7 @@ def _unlistable(rule: FolderRule, folder: bytes, error: OSError) -> str:
     return UNLISTABLE_WORDS + (error.strerror or str(error))
 
 
-def walk_inbox(rule: FolderRule) -> Iterator[Found]:
+def walk_inbox(rule: FolderRule) -> Iterator[InboxEntry]:
     """Every name in the inbox, ordered by folder and name; folders not entered are reported once."""
     patterns = rule.patterns
     waiting: list[tuple[bytes, os.stat_result | None]] = [(b"", None)]
@@ -145,7 +145,7 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
             entries = list(_entries(rule, folder))
         except OSError as error:
             words = f"the folder {_unlistable(rule, folder, error)}"
-            yield Found(folder or b".", folder_status, words, is_unlistable=True)
+            yield InboxEntry(folder or b".", folder_status, words, is_unlistable=True)
             continue
         below: list[tuple[bytes, os.stat_result | None]] = []
         for name, status in entries:
@@ -153,11 +153,11 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
                 continue
             path = folder + b"/" + name if folder else name
             if not stat.S_ISDIR(status.st_mode):
-                yield _found(rule, path, status)
+                yield _entry(rule, path, status)
             elif patterns.enters(name):
                 below.append((path, status))
             else:
-                yield Found(path + b"/", None, patterns.reason_not_taken(path + b"/any.wav"))
+                yield InboxEntry(path + b"/", None, patterns.reason_not_taken(path + b"/any.wav"))
         waiting.extend(reversed(below))
 
 
@@ -174,7 +174,7 @@ def _entries(rule: FolderRule, folder: bytes) -> Iterator[tuple[bytes, os.stat_r
         yield from _look_in(rule, folder, look, seconds=LISTING_SECONDS)
 
 
-def found_at(rule: FolderRule, path: bytes) -> Found | None:
+def entry_at(rule: FolderRule, path: bytes) -> InboxEntry | None:
     """The file at *path*, or None; OSError where it cannot be looked at and the rule would take it."""
     folder, _, name = path.rpartition(b"/")
     try:
@@ -187,13 +187,13 @@ def found_at(rule: FolderRule, path: bytes) -> Found | None:
         reason = rule.patterns.reason_not_taken(path)
         if reason is None:
             raise
-        return Found(path, None, reason)
-    return _found(rule, path, status)
+        return InboxEntry(path, None, reason)
+    return _entry(rule, path, status)
 
 
-def _found(rule: FolderRule, path: bytes, status: os.stat_result) -> Found:
+def _entry(rule: FolderRule, path: bytes, status: os.stat_result) -> InboxEntry:
     reason = reason_not_a_file(status.st_mode) or rule.patterns.reason_not_taken(path)
-    return Found(path, status, reason)
+    return InboxEntry(path, status, reason)
 
 
 def may_read(rule: FolderRule, path: bytes) -> bool:
@@ -204,7 +204,7 @@ def may_read(rule: FolderRule, path: bytes) -> bool:
     return False
 
 
-def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[Found, bool]]:
+def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[InboxEntry, bool]]:
     """Files to be taken that have no job, and unlistable folders; with each, whether it is blocked."""
     live = read_live_states(view.db, rule.name) if view.db else {}
     for found in walk_inbox(rule):

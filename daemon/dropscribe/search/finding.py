@@ -50,7 +50,7 @@ class FoundFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchPage:
     """One page of a search."""
 
     files: list[FoundFile]
@@ -65,18 +65,18 @@ def search(
     before_id: int = NEWEST,
     limit: int = PAGE_FILES,
     most_looked_at: int | None = None,
-) -> Found:
+) -> SearchPage:
     """Files in done whose transcripts have all words and phrases of *query*.
 
     Looks at *most_looked_at* transcripts; None means as many as *limit* files need. Raises StoreError.
     """
     phrases = parse_query(query)
     if not phrases or not config.search:
-        return Found([])
+        return SearchPage([])
     try:
         with view_queue(config) as view:
             if view.db is None:
-                return Found([])
+                return SearchPage([])
             with index_of(config, view.db) as index:
                 one = _Search(config, view.db, index, phrases, folder)
                 return one.page(before_id, limit, most_looked_at)
@@ -94,7 +94,7 @@ class _Search:
         self._folders = DoneFolders(config)
         self._gone: list[int] = []
 
-    def page(self, before_id: int, limit: int, most_looked_at: int | None) -> Found:
+    def page(self, before_id: int, limit: int, most_looked_at: int | None) -> SearchPage:
         files: list[FoundFile] = []
         older_than: int | None = None
         for number, (job_id, file) in enumerate(self._candidates(before_id), 1):
@@ -110,7 +110,7 @@ class _Search:
             # A busy or full disk does not fail the search; a damaged index does, and is made anew.
             with contextlib.suppress(sqlite3.OperationalError), self._index.transaction():
                 self._index.remove(self._gone)
-        return Found(files, older_than)
+        return SearchPage(files, older_than)
 
     def _candidates(self, before_id: int) -> Iterator[tuple[int, FoundFile | None]]:
         words = list(dict.fromkeys(word for phrase in self._phrases for word in phrase))

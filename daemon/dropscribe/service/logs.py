@@ -1,7 +1,7 @@
 """The daemon's log: structlog's configuration, redaction, and the forms of a line.
 
 Guarantees: a reload changes level and form of every module's logger; a closed or broken stream never raises
-into the code that logs; every line passes the redactor, those of libraries as well. After it no value holds a
+into the code that logs; every line passes the cleaner, those of libraries as well. After it no value holds a
 secret that was given to it, nor its escaped forms, also inside exception text; URLs carry no query and no
 password. One event is one line (in a console and the journal a traceback follows, indented); no value, such
 as a file's name with a newline or a terminal's escape sequence in it, can forge or repaint a line. Lines that
@@ -65,7 +65,7 @@ def configure_logging(
         format: ``console``, ``logfmt``, ``json`` or ``journal``; or ``auto``: console on a terminal, native
             fields where *stream* is the journal, else logfmt.
     """
-    _REDACTOR.learn(secrets)
+    _CLEANER.learn(secrets)
     sink = _Sink(_writer(format, stream or sys.stderr))
     structlog.configure(
         processors=_PROCESSORS,
@@ -79,7 +79,7 @@ def configure_logging(
     root.setLevel(logging.WARNING)
 
 
-class Redactor(SecretMask):
+class LogCleaner(SecretMask):
     """Reduces log fields to printable values and masks secrets."""
 
     def learn(self, secrets: Iterable[str]) -> None:
@@ -260,10 +260,10 @@ def _journal_entry(message: str, priority: int, fields: Fields) -> bytes:
 
 
 def _clean(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> tuple[tuple[Fields], Fields]:
-    return (_REDACTOR.clean_fields(fields),), {}
+    return (_CLEANER.clean_fields(fields),), {}
 
 
-_REDACTOR = Redactor()
+_CLEANER = LogCleaner()
 # Never replaced: structlog.testing.capture_logs swaps its items.
 _PROCESSORS: list[Any] = [
     structlog.processors.add_log_level,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import explain_file, say
+from dropscribe.cli.messages import report_file_error, say
 from dropscribe.cli.options import act_as_owner, read_config
 from dropscribe.core.errors import AudioError
 from dropscribe.files.audio import open_beneath
@@ -39,7 +39,7 @@ def execute(options: argparse.Namespace) -> int:
         try:
             digests[recording] = _digest(recording)
         except (AudioError, OSError) as error:
-            code = explain_file(os.fsencode(recording), error)
+            code = report_file_error(os.fsencode(recording), error)
     act_as_owner(config)  # after it: the caller may read files that the owner may not
     for recording, digest in digests.items():
         count = write_queue_once(config, partial(result_cache.forget, sha256=digest)) or 0

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.reports.inbox_reader import Found
+    from dropscribe.reports.inbox_reader import InboxEntry
     from dropscribe.reports.queue_reader import QueueView
 
 MOST_OPENED = 2000
@@ -112,7 +112,7 @@ class Planner:
         return len(unpriced) < len(providers) and all(kind == "local" for kind in unpriced)
 
     def _judge(
-        self, rule: FolderRule, found: Found, states: Mapping[bytes, tuple[JobState, float, str]]
+        self, rule: FolderRule, found: InboxEntry, states: Mapping[bytes, tuple[JobState, float, str]]
     ) -> tuple[dict[str, Any], bool]:
         """One file of ``plan --json``, and whether it will go to a provider, as far as can be told now."""
         size_bytes = found.size_bytes

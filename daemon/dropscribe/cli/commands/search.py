@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from dropscribe.search.finding import Found
+    from dropscribe.search.finding import SearchPage
 
 _CATCH_UP_SECONDS = 3.0  # limit of the indexing before the search
 
@@ -57,7 +57,7 @@ def execute(options: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _document(found: Found) -> str:
+def _document(found: SearchPage) -> str:
     files = [
         {
             "at": utc_text(file.job.ended_at),
@@ -75,7 +75,7 @@ def _document(found: Found) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _lines(found: Found) -> Iterator[str]:
+def _lines(found: SearchPage) -> Iterator[str]:
     if not found.files:
         yield "nothing found\n"
     for file in found.files:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import explain_file, say, showing_progress
+from dropscribe.cli.messages import report_file_error, say, showing_progress
 from dropscribe.cli.options import log_to_stderr, named, read_config
 from dropscribe.cli.process import naming, require_standard_output, write_new
 from dropscribe.config.extras import is_installed
@@ -90,7 +90,7 @@ def _transcribe_file(
     except (AudioError, ProviderError, OSError) as error:
         if len(options.files) == 1 and not isinstance(error, AudioError):
             raise
-        return explain_file(os.fsencode(file), error)
+        return report_file_error(os.fsencode(file), error)
     if rendered is None:
         reason = "the provider heard no words"
         if document["text"]:

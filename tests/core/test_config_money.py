@@ -49,6 +49,13 @@ def test_mistakes_about_duplicates_are_told():
     ]
 
 
+def test_skipping_duplicates_without_stored_answers_is_warned_of():
+    """Each would be paid for again."""
+    text = f"{PROVIDERS}folders: {{f: {{inbox: in, provider: p, duplicates: skip}}}}\nledger_keep: 0\n"
+    (warning,) = parse_config(text, folder=Path("/srv"), environ={})[1]
+    assert (warning.warning, warning.path, warning.line) == (True, "folders.f.duplicates", 2)
+
+
 def test_a_fallback_is_for_held_providers_unless_said():
     """The default changes nothing."""
     assert config_of().folders["f"].fallback == "held"

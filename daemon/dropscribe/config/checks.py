@@ -152,6 +152,9 @@ class _RuleChecks(SectionPlace):
         if self.rule.fallback != "held" and len(self.rule.providers) < 2:
             message = "there is no second provider to fall back to"
             self.report("fallback", message, "write provider: [first, second]", warning=True)
+        if self.rule.duplicates == "skip" and not self.config.ledger_keep_seconds:
+            message = "without stored answers (ledger_keep: 0) no duplicate is known"
+            self.report("duplicates", message, "set ledger_keep: 90d", warning=True)
         known = self.config.providers
         # Only the embedded engine may cost nothing.
         paid = [known[name] for name in self.rule.providers if name in known and known[name].type != "local"]

@@ -20,6 +20,7 @@ from dropscribe.queue.embedded import store as embedded_store
 from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import inbox_reader, timed_calls
 from dropscribe.service.status import write_live
+from support.daemon_process import Installation
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, json_of, wav_bytes
 
 FOLDER_KEYS = {
@@ -309,6 +310,29 @@ def test_why_and_plan_tell_how_long_min_age_delays_a_file(scene, capsys):
     assert re.search(words, told)
     (file,) = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
     assert re.fullmatch(words, file["reason"])
+
+
+QUICK_REPORTS = """
+import sys
+from dropscribe.app import status_publisher
+status_publisher._WAITS_SECONDS = 0.3
+from dropscribe.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_the_wait_of_a_settling_file_is_told_as_it_is_now(tmp_path):
+    """Not as it was when the daemon last looked at it, which does so less and less often."""
+    site = Installation(tmp_path, "http://127.0.0.1:9", rule={"settle_incomplete": "1h"})
+    file = site.drop("cut.wav", wav_bytes()[:2000])
+
+    def is_told_between_two_looks():
+        found = re.search(r"quiet for (\d+) s of 3600 s", str(site.ask("why", str(file))["words"]))
+        return found and int(found[1]) in {*range(1, 5), *range(12, 19), *range(23, 39)}
+
+    with site.start(program=QUICK_REPORTS) as process:
+        process.until(is_told_between_two_looks, "a wait that is not one of a look")
+        assert process.stop() == 0
 
 
 def test_why_a_file_that_stays_open_is_taken(scene, capsys):

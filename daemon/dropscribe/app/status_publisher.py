@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LIVE_GAP_SECONDS = 0.2  # live.json is written this often at most
+_WAITS_SECONDS = 5.0  # so old the times in its sentences on settling files may be
 _STATS_SECONDS = 4.0  # longest wait for a cluster's database; after it the last answer is shown
 
 
@@ -68,7 +70,10 @@ class StatusPublisher:
         write_live(self.config().state_dir, self._live())
 
     async def write_when_new(self) -> None:
-        """Write live.json at most five times a second, and only when something may have changed."""
+        """Write live.json at most five times a second, and only when something may have changed.
+
+        While files settle, time alone changes it: it has the seconds that each has waited.
+        """
         news = self.engine.signals.news
         last: dict[str, Any] = {}
         while True:
@@ -82,7 +87,9 @@ class StatusPublisher:
             except Exception:  # a report that fails must not end the daemon
                 log.exception("status.not_written")
             await asyncio.sleep(_LIVE_GAP_SECONDS)
-            await news.wait()
+            is_settling = any(folder["settling"] for folder in last.get("folders", {}).values())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), _WAITS_SECONDS if is_settling else None)
 
     def _words(self, live: dict[str, Any]) -> str:
         settling = sum(folder["settling"] for folder in live["folders"].values())

@@ -270,14 +270,16 @@ def test_init_names_the_config_that_a_command_would_not_find(tmp_path, monkeypat
     assert main(["check", "-c", "dropscribe.yaml"]) == 0
 
 
-def test_a_folder_with_an_odd_byte_can_be_pasted(tmp_path, capsys):
-    """As bash writes it: nothing printable names the folder."""
-    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
-    assert main(["init", folder]) == 0
-    command = capsys.readouterr().out.rpartition("-c ")[2].strip()
-    assert command.startswith("$'")
-    found = subprocess.run(["bash", "-c", f"cat {command}"], check=True, capture_output=True)
-    assert b"providers:" in found.stdout
+@pytest.mark.parametrize("name", [b"\xff", b"a\nb", b"-q"])
+def test_a_folder_with_an_odd_name_can_be_pasted(tmp_path, monkeypatch, capsys, name):
+    """As bash writes it: nothing printable names the folder, or its name looks like an option."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "--", os.fsdecode(name)]) == 0
+    said = capsys.readouterr().out
+    assert [line.partition(" ")[0] for line in said.split("\n") if "inbox" in line] == ["made"]
+    arguments = said.rpartition("dropscribe run ")[2].strip()
+    found = subprocess.run(["bash", "-c", f"printf '%s\\0' {arguments}"], check=True, capture_output=True)
+    assert main(["check", "-q", *map(os.fsdecode, found.stdout.split(b"\0")[:-1])]) == 0
 
 
 def test_init_changes_nothing_that_is_there(scene, capsys):

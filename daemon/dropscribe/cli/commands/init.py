@@ -19,7 +19,7 @@ from dropscribe.config.load import load_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.core.errors import ConfigError
 from dropscribe.core.text.printing import shell_word
-from dropscribe.reports.wording import printable
+from dropscribe.reports.wording import printable, printable_line
 
 if TYPE_CHECKING:
     import argparse
@@ -46,16 +46,13 @@ def execute(options: argparse.Namespace) -> None:
         provider = "local" if is_installed("local") or can_install() else _ONLINE_PROVIDER
         # Only its owner can read it, because it may hold a key.
         write_new(str(path), example_text(provider).encode(), mode=0o600)
-    _tell(f"wrote {path}" if is_new else f"{path} is there already, and stays as it is")
+    name = printable_line(str(path))
+    sys.stdout.write(f"wrote {name}\n" if is_new else f"{name} is there already, and stays as it is\n")
     for folder in folders:
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            _tell(f"made {folder}")
-    _tell(_next_words(path, is_new=is_new))
-
-
-def _tell(text: str) -> None:
-    sys.stdout.write(printable(text) + "\n")
+            sys.stdout.write(f"made {printable_line(str(folder))}\n")
+    sys.stdout.write(printable(_next_words(path, is_new=is_new)) + "\n")
 
 
 def _refuse_obstacles(folders: Iterable[Path]) -> None:
@@ -82,7 +79,8 @@ def _next_words(path: Path, *, is_new: bool) -> str:
             f"\nThe config names the provider {_ONLINE_PROVIDER}, whose key it takes from {variable}.",
             f"The embedded engine is not installed: {install_hint('local')}",
         ]
-    option = "" if _is_found(path) else f" -c {shell_word(str(path))}"
+    name = f"./{path}" if str(path).startswith("-") else str(path)
+    option = "" if _is_found(path) else f" -c {shell_word(name)}"
     return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])
 
 

@@ -252,6 +252,29 @@ async def test_only_what_could_be_the_rule_says_so(bench_of, vendor, status, bod
 
 
 @pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"object": "error", "message": "x", "type": "BadRequestError", "code": 400}, AudioRejected),
+        ({"object": "error", "message": "x", "type": "InternalServerError", "code": 500}, TemporaryFailure),
+        ({"error": {"message": "x", "code": "429"}}, TemporaryFailure),
+        ({"error": {"message": "x", "code": 401}}, ProviderUnusable),
+        ({"error": "x", "status": 504}, AmbiguousFailure),
+        ({"error": "x", "status_code": 503}, TemporaryFailure),
+        ({"error": {"message": "x", "code": 400, "param": "language"}}, RuleRejected),
+        ({"error": "x", "code": 7}, AudioRejected),
+        ({"error": "x"}, AudioRejected),
+    ],
+)
+async def test_an_error_in_a_success_has_the_kind_of_the_status_that_it_names(bench_of, body, kind):
+    """A server that is overloaded and answers 200 is no fault of the file."""
+    bench = bench_of("openai")
+    bench.emulator.fail(Fault(body=body))
+    with pytest.raises(ProviderError) as caught:
+        await bench.provider().transcribe(bench.audio(), {})
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
     ("vendor", "status", "body", "kind"),
     [
         ("elevenlabs", 400, _elevenlabs("invalid_api_key"), ProviderUnusable),

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ _DETAIL_KEYS = (
 )  # keys that may have details beside the first of those
 _OWN_CODE_KEYS = ("code", "error_code", "err_code", "category")  # Deepgram has the last two
 _CODE_KEYS = (*_OWN_CODE_KEYS, "type", "status")
+_STATUS_KEYS = ("code", "status", "status_code", "statusCode")  # LiteLLM and vLLM have the first
 _INNER_KEYS = ("detail", "error", "innerError")  # Azure has the last
 
 
@@ -59,6 +60,7 @@ class ErrorBody:
     # shape, codes and types.
     signs: tuple[str, ...]
     message: str  # In the provider's words, not yet fit for a log
+    status: int | None = None  # The HTTP status that the body itself names, of an error
 
 
 class TooLarge(ValueError):
@@ -112,7 +114,7 @@ def error_of(parsed: Any) -> ErrorBody:
     if first := _CODE_IN_MESSAGE.match(message):
         shapes.insert(0, first[1].lower())
     signs = tuple(dict.fromkeys([*shapes, *(word.lower() for word in codes)]))
-    return ErrorBody(own[0] if own else "", signs, message)
+    return ErrorBody(own[0] if own else "", signs, message, next(_statuses(layers), None))
 
 
 def request_id_of(answer: Answer, parsed: Any = None) -> str | None:
@@ -143,6 +145,11 @@ def _codes(layer: Mapping[str, Any], keys: tuple[str, ...] = _CODE_KEYS) -> list
     if isinstance(layer.get("code"), int) and isinstance(layer.get("error"), str):
         found.append(layer["error"].replace(" ", "_"))  # Speechmatics: its fixed texts are its codes
     return [value for value in found if isinstance(value, str) and _WORD.fullmatch(value)]
+
+
+def _statuses(layers: Iterable[Mapping[str, Any]]) -> Iterator[int]:
+    told = (values.number(layer.get(key)) for layer in layers for key in _STATUS_KEYS)
+    return (int(value) for value in told if value is not None and 400 <= value < 600)
 
 
 def _shapes(layer: Mapping[str, Any]) -> Iterator[str]:

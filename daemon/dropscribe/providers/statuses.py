@@ -141,7 +141,10 @@ class Classifier:
         return self._error_of_success(answer, said, "job_failed")
 
     def _error_of_success(self, answer: Answer, said: answers.ErrorBody, code: str) -> errors.ProviderError:
-        kind, _ = self._told_kind(None, said) or (Kind.REJECTED_OR_RULE, "")
+        if said.status is not None:  # a gateway may pass the error of another server on in a success
+            kind, _ = self._kind(said.status, said)
+        else:
+            kind, _ = self._told_kind(None, said) or (Kind.REJECTED_OR_RULE, "")
         return self._made(kind, said.code or code, answer, said.message)
 
     def bad_answer(self, answer: Answer, reason: str) -> errors.ProviderError:

@@ -158,7 +158,7 @@ class AppriseNotifier(Recipient):
         return await asyncio.to_thread(self._send, title, text)
 
     def _send(self, title: str, text: str) -> str:
-        import apprise  # noqa: PLC0415 - the extra `notify`; some 40 MB loaded only for notifications
+        import apprise  # noqa: PLC0415 - the extra `notify`; some 25 MB loaded only for notifications
 
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.CRITICAL)

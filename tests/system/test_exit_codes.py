@@ -116,9 +116,11 @@ def test_why_and_list_know_the_files_of_a_rule_that_has_left_the_config(site, ve
     ]
     assert listed[0]["reason"] == "its folder calls is not in the config any more"
     assert site.ask("why", str(new))["state"] == "unknown"
-    told = site.ask("why", str(site.done / done.name))
-    assert told["state"] == "done"
-    assert told["words"][0] == "its folder calls is not in the config any more"
+    for folders in (config["folders"], {"renamed": site.config()["folders"]["calls"]}):
+        site.write_config(json.dumps(config | {"folders": folders}))
+        told = site.ask("why", str(site.done / done.name))
+        assert (told["folder"], told["state"]) == ("calls", "done")
+        assert told["words"][0] == "its folder calls is not in the config any more"
 
 
 def test_a_start_that_fails_after_a_rename_can_be_undone(site, vendor):

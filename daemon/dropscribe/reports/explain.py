@@ -50,7 +50,10 @@ def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None,
         (place, (_explain_inbox if place.part == "inbox" else _explain_filed)(place, view))
         for place in places
     ]
-    place, explanation = next((pair for pair in told if pair[1].state != "unknown"), told[0])
+    known = next((pair for pair in told if pair[1].state != "unknown"), None)
+    if known is None and (removed := _explain_removed(config, os.path.abspath(file), view)):
+        return None, removed
+    place, explanation = known or told[0]
     record = explanation.record
     if record is not None and record.state is JobState.DONE and record.filed_here:
         doubts = doubts_about(filed_place(config, place.rule, record.filed_here))

@@ -66,7 +66,8 @@ async def test_a_limit_that_is_reached_is_checked_before_a_file_is_sent_again(tm
         await house.until(lambda: house.listener.files)
 
     assert len(script.calls) == 1
-    assert read_json(tmp_path / "failed/call.error.json")["code"] == "gave_up"
+    error = read_json(tmp_path / "failed/call.error.json")
+    assert (error["code"], error["reason"]) == ("gave_up", "sent whole 1 time without a usable answer")
 
 
 @pytest.mark.parametrize("slots", [1, 2])

@@ -26,6 +26,7 @@ from dropscribe.app.reload import Reloader, begin_folders, keep_running_config, 
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway, StoreBusy
+from dropscribe.core.text.printing import plural
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.intake.inboxes import Inboxes
 from dropscribe.media.spool import Spool
@@ -35,7 +36,6 @@ from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql.stats import read_live_counts
-from dropscribe.reports.wording import plural
 from dropscribe.service.logs import configure_logging
 from dropscribe.service.process import route_signals
 from dropscribe.service.sd_notify import Notifier
@@ -207,7 +207,7 @@ class Daemon:
         """Give running uploads their grace, close everything, and count the remaining files."""
         grace_seconds, uploads = self.config.shutdown_grace_seconds, len(self.engine.in_flight)
         log.info("daemon.stopping", in_flight=uploads)
-        self.notifier.send("STOPPING=1", status=f"finishing {uploads} files")
+        self.notifier.send("STOPPING=1", status=f"finishing {plural(uploads, 'file')}")
         self.notifier.extend_timeout(grace_seconds + 15)
         # Read before the stop: a stopped inbox no longer knows its files or its watch mode.
         inboxes = self.inboxes.live().values()

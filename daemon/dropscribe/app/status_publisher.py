@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe.core.errors import StoreError
+from dropscribe.core.text.printing import plural
 from dropscribe.queue.model import Stats
-from dropscribe.reports.wording import plural
 from dropscribe.service.status import status_document, write_live
 
 if TYPE_CHECKING:

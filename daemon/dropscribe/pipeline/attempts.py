@@ -40,7 +40,7 @@ from dropscribe.core.retry import (
     REUSED,
     backoff_seconds,
 )
-from dropscribe.core.text.printing import path_text, utc_text
+from dropscribe.core.text.printing import path_text, plural, utc_text
 from dropscribe.files.crashpoint import reached
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.rendering import RenderError
@@ -344,9 +344,9 @@ def _spent_limit(claim: Claim) -> tuple[str, str] | None:
     """(code, reason) of a reached limit on crashes, internal errors or ambiguous failures, if any."""
     job, limits = claim.job, claim.config.retry
     if job.crashes >= limits.max_crashes:
-        return "crashed_daemon", f"the daemon ended {job.crashes} times in a row during it"
+        return "crashed_daemon", f"the daemon ended {plural(job.crashes, 'time')} in a row during it"
     if job.internal_errors >= MAX_INTERNAL_ERRORS:
         return INTERNAL_ERROR, INTERNAL_ERROR_WORDS
     if job.ambiguous >= limits.max_ambiguous:
-        return "gave_up", f"sent whole {job.ambiguous} times without a usable answer"
+        return "gave_up", f"sent whole {plural(job.ambiguous, 'time')} without a usable answer"
     return None

@@ -10,12 +10,12 @@ from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, ScopeKind
 from dropscribe.core.retry import DUPLICATE, REUSED
 from dropscribe.core.routing import BACKLOG
-from dropscribe.core.text.printing import path_text, shell_word
+from dropscribe.core.text.printing import path_text, plural, shell_word
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_error
 from dropscribe.reports.timed_calls import ask_disk_or, is_there, stands_at
 from dropscribe.reports.waiting import failure_words, holds_on, listed_state, queued_words
-from dropscribe.reports.wording import plural, time_words
+from dropscribe.reports.wording import time_words
 
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule

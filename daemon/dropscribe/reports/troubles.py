@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.reports.wording import plural, printable_line, time_words, unix_time
+from dropscribe.core.text.printing import plural
+from dropscribe.reports.wording import printable_line, time_words, unix_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

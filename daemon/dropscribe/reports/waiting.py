@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
+from dropscribe.core.text.printing import plural
 from dropscribe.queue.model import MOST_REMOTE_JOBS, NOT_MOVABLE, probes_at
 from dropscribe.queue.sql.history import count_before
 from dropscribe.queue.sql.rows import read_at_provider
 from dropscribe.queue.sql.stats import read_current_pauses
-from dropscribe.reports.wording import SHORT_WAIT_SECONDS, plural, time_words
+from dropscribe.reports.wording import SHORT_WAIT_SECONDS, time_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -114,11 +114,6 @@ def show_path(path: bytes) -> str:
     return printable_line(path_text(path))
 
 
-def plural(number: int, word: str) -> str:
-    """``1 file``, ``2 files``."""
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
 def clock_words(seconds: float) -> str:
     """A recording's length as ``0:05`` or ``1:02:03``."""
     return clock_text(round(seconds))

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 import structlog
 
 from dropscribe.core.errors import ProviderError
-from dropscribe.core.text.printing import escape_text
+from dropscribe.core.text.printing import escape_text, plural
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport.http import HttpTransport
 from dropscribe.providers.transport.requests import Upload
@@ -194,8 +194,8 @@ def compose(events: Sequence[Mapping[str, Any]], host: str) -> tuple[str, str]:
     lines = [*map(_line, others)]
     lines += map(_line, failures) if len(failures) <= MOST_FAILURES else _summary(failures)
     if len(lines) > MOST_LINES:
-        lines = [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES} more lines"]
-    parts = [f"{len(failures)} {'file' if len(failures) == 1 else 'files'} failed"] if failures else []
+        lines = [*lines[:MOST_LINES], f"… and {plural(len(lines) - MOST_LINES, 'more line')}"]
+    parts = [f"{plural(len(failures), 'file')} failed"] if failures else []
     parts += dict.fromkeys(map(_what, others))
     headline = "; ".join(parts[:3]) + ("; …" if len(parts) > 3 else "")
     return f"dropscribe on {host}: {headline}", "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dropscribe.core.text.printing import amount_words, duration_words, path_text
+from dropscribe.core.text.printing import amount_words, duration_words, path_text, plural
 from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.stats import Ended
 from dropscribe.reports.troubles import troubles_of
@@ -13,7 +13,6 @@ from dropscribe.reports.wording import (
     clock_words,
     moment_words,
     next_request_at,
-    plural,
     printable_line,
     provider_word,
     reason_words,

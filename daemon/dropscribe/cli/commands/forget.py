@@ -16,6 +16,7 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import report_file_error, say
 from dropscribe.cli.options import act_as_owner, read_config
 from dropscribe.core.errors import AudioError
+from dropscribe.core.text.printing import plural
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.files.own_file import sha256_of
@@ -23,7 +24,7 @@ from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
 from dropscribe.reports.queue_reader import write_queue_once
 from dropscribe.reports.timed_calls import ask_disk
-from dropscribe.reports.wording import plural, printable_line
+from dropscribe.reports.wording import printable_line
 
 if TYPE_CHECKING:
     import argparse

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
-from dropscribe.core.text.printing import path_text, utc_text
+from dropscribe.core.text.printing import path_text, plural, utc_text
 from dropscribe.queue.sql.history import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
@@ -17,7 +17,7 @@ from dropscribe.reports.locations import filed_place
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.waiting import ListedState, listed_state
-from dropscribe.reports.wording import moment_words, plural, reason_words, render_table
+from dropscribe.reports.wording import moment_words, reason_words, render_table
 
 if TYPE_CHECKING:
     import argparse

@@ -13,7 +13,7 @@ from dropscribe.cli.options import read_config
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
-from dropscribe.core.text.printing import amount_words, path_text
+from dropscribe.core.text.printing import amount_words, path_text, plural
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.intake.pending import BLOCKED_WORDS
@@ -24,14 +24,7 @@ from dropscribe.reports.inbox_reader import unavailable_reason, unsettled_words,
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
 from dropscribe.reports.waiting import holds_on
-from dropscribe.reports.wording import (
-    bytes_words,
-    clock_words,
-    plural,
-    printable_line,
-    render_table,
-    time_words,
-)
+from dropscribe.reports.wording import bytes_words, clock_words, printable_line, render_table, time_words
 
 if TYPE_CHECKING:
     import argparse

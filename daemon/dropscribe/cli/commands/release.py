@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_config
+from dropscribe.core.text.printing import plural
 from dropscribe.queue.sql import backlog
 from dropscribe.reports.queue_reader import is_anybody_running, write_queue_once
-from dropscribe.reports.wording import plural
 
 if TYPE_CHECKING:
     import argparse

@@ -24,7 +24,7 @@ from dropscribe.config.disk_reads import real_paths
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
-from dropscribe.core.text.printing import shell_word
+from dropscribe.core.text.printing import plural, shell_word
 from dropscribe.files.beneath import closing, open_at, open_root, stat_at
 from dropscribe.publish.return_to_inbox import (
     ERROR_ENDING,
@@ -39,7 +39,7 @@ from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.locations import Place, find_places, folder_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue, write_queue_once
 from dropscribe.reports.timed_calls import ask_disk, stands_at
-from dropscribe.reports.wording import plural, show_path
+from dropscribe.reports.wording import show_path
 
 if TYPE_CHECKING:
     import argparse

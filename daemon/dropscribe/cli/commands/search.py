@@ -11,16 +11,8 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_reporting_config
 from dropscribe.core.errors import StoreError
-from dropscribe.core.text.printing import path_text, utc_text
-from dropscribe.reports.wording import (
-    clock_words,
-    moment_words,
-    plural,
-    printable,
-    show_path,
-    terminal_width,
-    wrap,
-)
+from dropscribe.core.text.printing import path_text, plural, utc_text
+from dropscribe.reports.wording import clock_words, moment_words, printable, show_path, terminal_width, wrap
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import catch_up
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.model import JobState
-from dropscribe.core.text.printing import amount_words, duration_words, path_text, utc_text
+from dropscribe.core.text.printing import amount_words, duration_words, path_text, plural, utc_text
 from dropscribe.queue.model import Stats, build_plan
 from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats
@@ -20,7 +20,6 @@ from dropscribe.reports.timed_calls import ask_disk_or, stands_at
 from dropscribe.reports.troubles import troubles_of
 from dropscribe.reports.wording import (
     next_request_at,
-    plural,
     provider_word,
     render_table,
     terminal_width,

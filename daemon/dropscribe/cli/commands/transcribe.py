@@ -33,11 +33,12 @@ from dropscribe.core.errors import (
     ProviderError,
 )
 from dropscribe.core.naming import free_name, split_name
+from dropscribe.core.text.printing import plural
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.mounts import require_proc
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.timed_calls import ask_disk
-from dropscribe.reports.wording import plural, render_table, show_path
+from dropscribe.reports.wording import render_table, show_path
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
 

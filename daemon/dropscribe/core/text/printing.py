@@ -85,6 +85,11 @@ def duration_words(seconds: float) -> str:
     return " ".join(parts[:1] if len(parts) > 1 and parts[1].endswith(" s") and seconds >= 600 else parts[:2])
 
 
+def plural(number: int, word: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def clock_text(seconds: int) -> str:
     """Whole seconds as ``0:05`` or ``1:02:03``."""
     minutes, second = divmod(seconds, 60)

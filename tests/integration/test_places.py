@@ -421,6 +421,7 @@ async def test_an_unmounted_inbox_is_not_an_empty_one(tmp_path, monkeypatch):
                 await whole.until(lambda: _waiting(whole, 3))
                 unmount(tmp_path / "inbox")
                 await whole.until_away()
+                await whole.until(lambda: not whole.daemon.engine.in_flight)  # attempts begun before that
                 calls = len(script.calls)
                 for _ in range(5):
                     whole.daemon.inboxes.look_again("calls")

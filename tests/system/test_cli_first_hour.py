@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import stat
@@ -167,6 +168,29 @@ def test_a_state_directory_that_is_a_file(scene, capsys):
     assert scene.run("check", "--quiet") == 74
     said = capsys.readouterr().err
     assert f"state_dir {scene.root}/state cannot be made: {scene.root}/state is not a folder" in said
+
+
+def test_a_state_directory_whose_disk_is_away(scene, capsys):
+    """A link to a folder that is not there: ``check`` ended without a report, ``run`` said "File exists"."""
+    (scene.root / "state").symlink_to(scene.root / "disk/state")
+    assert scene.run("check", "--json") == 74
+    told = json.loads(capsys.readouterr().out)
+    link = f"{scene.root}/state"
+    assert told["errors"] == [
+        f"state_dir {link} cannot be made: {link} is a link to a folder that is not there"
+    ]
+    assert not told["state_dir"]["exists"]
+    assert scene.run("run", "--once") == 74
+    assert "is not a folder, or a link to one that is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "list", "check"])
+def test_a_pipe_in_the_place_of_the_queue_is_not_waited_for(scene, capsys, command):
+    """It is named."""
+    (scene.root / "state").mkdir()
+    os.mkfifo(scene.root / "state/queue.db")
+    assert scene.run(command) == 74
+    assert "queue.db: is not a file" in capsys.readouterr().err
 
 
 def test_what_is_missing_on_this_system_has_its_place_too(scene, capsys):

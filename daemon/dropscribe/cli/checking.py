@@ -215,7 +215,8 @@ def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     path, fail = config.state_dir, findings.errors.append
     place = _nearest(path)
     is_writable = _is_writable(place)
-    mount, free_bytes = mount_of(os.fsencode(place)), shutil.disk_usage(place).free
+    disk = place if os.path.exists(place) else place.parent  # a link whose target is away
+    mount, free_bytes = mount_of(os.fsencode(disk)), shutil.disk_usage(disk).free
     try:
         require_proc()
     except OSError as error:
@@ -223,7 +224,8 @@ def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     if mount.kind is MountKind.REMOTE:
         fail(f"state_dir {path} is on a network file system ({mount.name}); use a local disk")
     elif not os.path.isdir(place):
-        fail(f"state_dir {path} cannot be made: {place} is not a folder")
+        what = "is not a folder" if disk == place else "is a link to a folder that is not there"
+        fail(f"state_dir {path} cannot be made: {place} {what}")
     elif not is_writable:
         fail(f"state_dir {_cannot(path, place)}; run this as the daemon's user, or set another state_dir")
     else:
@@ -236,7 +238,7 @@ def _check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
             fail(f"{error.path}: {error.reason}" + (f"; {error.remedy}" if error.remedy else ""))
     return {
         "path": str(path),
-        "exists": place == path,
+        "exists": disk == path,
         "writable": is_writable,
         "file_system": mount.name,
         "free_bytes": free_bytes,

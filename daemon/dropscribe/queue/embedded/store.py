@@ -132,6 +132,8 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
         with contextlib.ExitStack() as undo, store_errors(path):
             if not path.exists():
                 return None
+            if not path.is_file():  # SQLite would wait for a writer of a pipe
+                raise StoreUnusable(str(path), "is not a file", "move it away")
             uri = f"{path.resolve().as_uri()}?mode=ro"
             connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)
             undo.callback(connection.close)
@@ -207,6 +209,8 @@ def _writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place, reason = str(error.filename or path), error.strerror or str(error)
+        if isinstance(error, FileExistsError):
+            reason = "is not a folder, or a link to one that is not there"
         raise StoreError(place, reason, "give dropscribe a state_dir that it may write to") from error
 
 

@@ -135,6 +135,21 @@ def test_one_provider_serves_all_files(scene, emulator, monkeypatch, capfdbinary
     assert len(built) == 1
 
 
+def test_the_rate_limit_counts_over_all_files(scene, emulator, monkeypatch, capfdbinary):
+    """Two requests a minute: the third file waits for the rest of the minute."""
+    slept = []
+    monkeypatch.setattr(transcribe.time, "sleep", slept.append)
+    limited = scene.config.read_text().replace(
+        "max_upload: 1MB", "max_upload: 1MB\n    requests_per_minute: 2"
+    )
+    scene.config.write_text(limited)
+    files = [scene.drop(f"{name}.wav", part="done") for name in "abc"]
+    assert scene.run("transcribe", *files) == 0
+    assert capfdbinary.readouterr().out.count(b"\n") == 3
+    (seconds,) = slept
+    assert 0 < seconds <= 61
+
+
 def test_a_missing_file_is_74(scene, capfdbinary):
     """Said with its name."""
     assert scene.run("transcribe", scene.root / "none.wav") == 74

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import ScopeKind
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause
+from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause, rate_window
 from dropscribe.queue.sql import hold_rows, rows
 
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.model import ProviderLimits
     from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.sql.database import Connection
-
-_MINUTE_SECONDS = 60.0
-_LATE_SECONDS = 1.0
-"""A provider counts requests as they arrive; one may be on its way this much longer than a later one."""
 
 
 class ProviderRates:
@@ -41,9 +37,8 @@ class ProviderRates:
     def replan(self, limits: Collection[ProviderLimits]) -> None:
         """Replace the limits; requests of the last minute still count."""
         self._starts = {each.provider: self._starts.get(each.provider, deque()) for each in limits}
-        # Fewer than one a minute: one in a longer window.
         self._limits = {
-            each.provider: (max(1, int(rate)), _MINUTE_SECONDS / min(1.0, rate) + _LATE_SECONDS)
+            each.provider: rate_window(rate)
             for each in limits
             if (rate := each.requests_per_minute) is not None
         }

@@ -46,6 +46,15 @@ class ProviderLimits:
     remote_jobs: int = MOST_REMOTE_JOBS
 
 
+_LATE_SECONDS = 1.0
+"""A provider counts requests as they arrive; one may be on its way this much longer than a later one."""
+
+
+def rate_window(requests_per_minute: float) -> tuple[int, float]:
+    """(requests, seconds): so many may begin in that time, which is longer for fewer than one a minute."""
+    return max(1, int(requests_per_minute)), 60.0 / min(1.0, requests_per_minute) + _LATE_SECONDS
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """A provider asked for a break (Retry-After, 429, 503); afterwards one job probes it. Unix seconds."""

@@ -37,6 +37,7 @@ from dropscribe.core.text.printing import plural
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.mounts import require_proc
 from dropscribe.providers.build import build_provider
+from dropscribe.queue.model import rate_window
 from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.wording import render_table, show_path
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
@@ -63,13 +64,27 @@ def execute(options: argparse.Namespace) -> int:
     with asyncio.Runner() as runner:
         provider = build_provider(config)  # one for all files: the embedded engine loads its model once
 
+        begun: list[float] = []  # monotonic times of the requests
+
         def send(audio: AudioFile) -> Mapping[str, Any]:
+            _wait_for_rate(config, begun)
             return runner.run(_transcribe(audio, provider, config, options.format))
 
         try:
             return max(_transcribe_file(file, options, config, output, send) for file in options.files)
         finally:
             runner.run(provider.close())
+
+
+def _wait_for_rate(provider: ProviderConfig, begun: list[float]) -> None:
+    """Wait until the provider's rate limit allows one more request, and add that to *begun*."""
+    if provider.requests_per_minute is not None:
+        most, window_seconds = rate_window(provider.requests_per_minute)
+        free_at = begun[-most] + window_seconds if len(begun) >= most else 0.0
+        if (seconds := free_at - time.monotonic()) > 0:
+            with showing_progress(f"waiting {seconds:.0f} s, by requests_per_minute of {provider.name}"):
+                time.sleep(seconds)
+    begun.append(time.monotonic())
 
 
 def _transcribe_file(

@@ -139,6 +139,30 @@ async def test_an_upload_without_a_job_is_deleted_where_the_vendor_can(bench_of,
     assert len(bench.emulator.vendors.desk.uploads) == left
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_an_upload_is_deleted_after_its_job_where_the_vendor_keeps_it(bench_of, is_gone):
+    """Soniox' client deletes both; its reference says that the file goes with the transcription."""
+    bench = bench_of("soniox")
+    provider, job_id = await started(bench)
+    if is_gone:
+        bench.emulator.vendors.desk.uploads.clear()
+    await provider.delete_job(job_id)
+    asked = [(request.method, request.path) for request in bench.emulator.requests[-2:]]
+    assert asked == [("DELETE", "/v1/transcriptions/job-1"), ("DELETE", "/v1/files/up-1")]
+    assert not bench.emulator.vendors.desk.uploads
+    await provider.delete_job(job_id)
+
+
+async def test_a_deletion_that_cannot_be_asked_for_is_an_error(bench_of):
+    """It is tried again."""
+    bench = bench_of("soniox")
+    provider, job_id = await started(bench)
+    bench.emulator.fail(Fault(status=503))
+    assert type(await failure_of(provider.delete_job(job_id))) is TemporaryFailure
+    await provider.delete_job(job_id)
+    assert not bench.emulator.vendors.desk.uploads
+
+
 async def test_an_upload_whose_job_cannot_be_asked_for_is_deleted(bench_of):
     """A parameter in the way of others is found when the file is there already."""
     bench = bench_of("soniox")

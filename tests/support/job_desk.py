@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from support.received import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass
@@ -39,6 +43,7 @@ class JobDesk:
     jobs: dict[str, VendorJob] = field(default_factory=dict)
     created: list[VendorJob] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    _upload_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def paid_again(self) -> int:
         """Jobs on audio that an earlier job had."""
@@ -46,7 +51,7 @@ class JobDesk:
 
     def keep(self, heard: str, sha256: str) -> str:
         """Take an upload in; returns its id."""
-        name = f"up-{len(self.uploads) + 1}"
+        name = f"up-{next(self._upload_numbers)}"
         self.uploads[name] = (heard, sha256)
         return name
 

@@ -120,7 +120,9 @@ def soniox(key: str, desk: JobDesk, request: Received, body: bytes, hear: Callab
             raise _soniox_error(400, "invalid_request", "file is required")
         return 201, {"id": desk.keep(hear(), request.audio_sha256), "size": request.audio_bytes}
     if request.method == "DELETE" and request.path.startswith("/v1/files/"):
-        return 204, desk.uploads.pop(request.path.removeprefix("/v1/files/")) and None
+        if desk.uploads.pop(request.path.removeprefix("/v1/files/"), None) is None:
+            raise _soniox_error(404, "file_not_found", "Not found")
+        return 204, None
     if (request.method, request.path) == ("POST", "/v1/transcriptions"):
         return 201, _soniox_view(_soniox_create(desk, body), "queued")
     return _soniox_job(desk, request)

@@ -79,8 +79,8 @@ class JobVendor(Vendor):
         jobs_path: A POST creates a job.
         job_path: A GET asks for the job's state.
         result_path: The result, where it is not in the answer with the state.
-        delete_path: A DELETE deletes the job and its upload.
-        unused_path: A DELETE deletes an upload on which no job was made.
+        delete_path: A DELETE deletes the job.
+        delete_upload_path: A DELETE deletes an upload, with or without a job; "" where it goes with its job.
         probe_path: A GET that costs nothing and proves the key.
         file_name: The file's field in the upload's answer, and in the request for a job.
         id_field: The job's id, in the answer that created it.
@@ -97,7 +97,7 @@ class JobVendor(Vendor):
     job_path = "{jobs}/{id}"
     result_path = ""
     delete_path = "{jobs}/{id}"
-    unused_path = ""
+    delete_upload_path = ""
     probe_path = "{jobs}?limit=1"
     file_name: tuple[str, str] = ("", "")
     id_field = "id"
@@ -224,9 +224,10 @@ class JobProvider(HttpProvider):
         """See :class:`dropscribe.providers.base.JobProvider`."""
         if not self.vendor.delete_path:
             return
-        answer = await self._deleted(self.vendor.delete_path, job_id)
-        if answer.status // 100 != 2 and answer.status not in {404, 410}:
-            raise self._classifier.error(answer)
+        upload = await self._upload_of(job_id)
+        await self._delete(self.vendor.delete_path, job_id)
+        if upload:
+            await self._delete(self.vendor.delete_upload_path, upload)
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Start a job and wait for it here: for commands, and for the pieces of a recording."""
@@ -264,8 +265,24 @@ class JobProvider(HttpProvider):
                 raise AmbiguousFailure("job_unfinished", "the provider has not finished")
             raise _StateUnknown("job_unfinished", f"{error}; job {job_id} is left at the provider")
 
-    async def _deleted(self, path: str, name: str) -> Answer:
-        return await self._request("DELETE", Upload(self.vendor.at(path, name)), self._timeout_seconds)
+    async def _upload_of(self, job_id: str) -> str:
+        """The name of a job's upload, where that is deleted apart; "" if the job is gone."""
+        if not self.vendor.delete_upload_path:
+            return ""
+        try:
+            found = await self._fetched(self.vendor.job_path, job_id)
+        except AmbiguousFailure:
+            return ""
+        if isinstance(found, Unfinished):
+            raise found.error or TemporaryFailure("bad_answer", "no answer about the job")
+        return self.vendor.told(found[1], self.vendor.file_name[1])
+
+    async def _delete(self, path: str, name: str) -> None:
+        """Delete a job or an upload; one that is gone already is no error."""
+        url = self.vendor.at(path, name)
+        answer = await self._request("DELETE", Upload(url), self._timeout_seconds)
+        if answer.status // 100 != 2 and answer.status not in {404, 410}:
+            raise self._classifier.error(answer)
 
     async def _posted(self, request: Upload) -> _Document:
         answer = await self._accepted(request, self._timeout_seconds)
@@ -291,9 +308,9 @@ class JobProvider(HttpProvider):
             raise  # there may be a job on the upload
         except ProviderError:
             name = self.vendor.told(uploaded, self.vendor.file_name[0])
-            if name and self.vendor.unused_path:
+            if name and self.vendor.delete_upload_path:
                 with contextlib.suppress(ProviderError):
-                    await self._deleted(self.vendor.unused_path, name)
+                    await self._delete(self.vendor.delete_upload_path, name)
             raise
 
     async def _fetched(self, path: str, job_id: str, *, is_result: bool = False) -> _Document | Unfinished:

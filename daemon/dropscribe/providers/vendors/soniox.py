@@ -26,7 +26,7 @@ class Soniox(JobVendor):
     file_name = ("id", "file_id")
     jobs_path = "/v1/transcriptions"
     result_path = "{jobs}/{id}/transcript"
-    unused_path = "/v1/files/{id}"  # the account has room for a limited number of files
+    delete_upload_path = "/v1/files/{id}"  # the account has room for a limited number of files
     probe_path = "/v1/models"
     length_field = ("audio_duration_ms", _MILLISECONDS)
     errors = {(None, "internal_error"): Kind.TEMPORARY}

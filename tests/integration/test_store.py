@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,14 @@ def test_a_directory_of_other_files_keeps_its_mode(tmp_path, content, mode):
     Store(folder).close()
 
     assert stat.S_IMODE(folder.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("away")])
+def test_what_stands_in_the_place_of_the_directory_is_named(tmp_path, make):
+    """A file, or a link to a disk that is not mounted; the system's words are "File exists"."""
+    make(tmp_path / "state")
+    with pytest.raises(StoreError, match="is not a folder, or a link to one that is not there"):
+        Store(tmp_path / "state")
 
 
 def test_damage_is_told_and_nothing_is_deleted(tmp_path):

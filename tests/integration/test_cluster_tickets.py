@@ -197,6 +197,31 @@ async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, m
     assert begin(store, "n0") is None
 
 
+@pytest.mark.parametrize("seconds", [86_400.0, -3600.0])
+def test_a_step_of_a_nodes_clock_changes_no_time_of_the_cluster(store, monkeypatch, seconds):
+    """A pause that it writes then would end a day too late, and all other nodes would look silent."""
+    before, time_by_clock = store.now(), time.time
+    monkeypatch.setattr(time, "time", lambda: time_by_clock() + seconds)
+    assert 0 <= store.now() - before < 60
+    store.call(store.refresh_session).result()
+    assert -1 < store.now() - before < 60
+
+
+async def test_no_node_is_silent_by_a_step_of_the_servers_clock(store, monkeypatch):
+    """Each of them has sent its last heartbeat by the clock before."""
+    heartbeats = Heartbeats(store, NodeStats("n0", "here", "all", "1", store.now(), store.now(), 0))
+    beating = asyncio.create_task(heartbeats.run(RetryingDatabase(store), ()))
+    async with asyncio.timeout(30):
+        while not heartbeats.has_beaten_for(0.01):  # noqa: ASYNC110 - it has no Event
+            await asyncio.sleep(0.01)
+    beating.cancel()
+    monkeypatch.setattr("dropscribe.queue.cluster.store.read_ahead_seconds", lambda _: 3600.0)
+    stepped_at = time.monotonic()
+    await store.do(store.refresh_session)
+    assert not heartbeats.has_beaten_for(time.monotonic() - stepped_at)
+    assert heartbeats.has_beaten_for(0.0)
+
+
 def test_a_batch_that_failed_takes_no_slot_twice(store):
     """Its calls are made anew, each alone: the same claim has one attempt and one slot."""
     assert store.has_name

@@ -76,10 +76,11 @@ class Heartbeats:
     def has_beaten_for(self, seconds: float) -> bool:
         """Whether it has sent heartbeats without a gap for *seconds*.
 
-        After a database's absence every node looks silent, until each has sent one again.
+        After a database's absence, or a step of its clock, every node looks silent, until each has sent one
+        again.
         """
-        now = time.monotonic()
-        return now - self._last_beat <= 2 * BEAT_SECONDS and now - self._beating_since >= seconds
+        now, since = time.monotonic(), max(self._beating_since, self._store.stepped_at)
+        return now - self._last_beat <= 2 * BEAT_SECONDS and now - since >= seconds
 
 
 def beat(db: Connection, node: NodeStats) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _NAME_TRIES = 10
 _NAME_GAP_SECONDS = 0.5
+_STEP_SECONDS = 2.0  # A clock that is adjusted gradually moves less between two heartbeats
 
 MIGRATIONS = ("cluster_schema.sql", *(f"cluster_migration_{version}.sql" for version in range(2, 7)))
 """Migrations from version N to N+1. Each must leave everything that the version before reads and writes."""
@@ -46,6 +47,7 @@ class ClusterStore(Database):
 
     Attributes:
         clock_ahead_seconds: Seconds by which the server's clock is ahead of this node's.
+        stepped_at: When a step of the server's clock was noticed last, or the first look at it; monotonic.
         has_name: Whether the writer's session holds the lock on the node's name.
 
     Raises:
@@ -56,6 +58,7 @@ class ClusterStore(Database):
 
     def __init__(self, dsn: str, roots: MountMap, node: str) -> None:
         self._node, self.has_name = node, False
+        self._ahead_of_monotonic_seconds = self.stepped_at = 0.0
         self._reader = partial(PostgresReader, dsn, roots, session_name(node))
         self._connection = PostgresConnection(dsn, roots, session_name(node))
         super().__init__(StoreError(self._connection.server, "is closed: the daemon ends"))
@@ -81,8 +84,8 @@ class ClusterStore(Database):
         )
 
     def now(self) -> float:
-        """Unix seconds by the server's clock, as of the last :meth:`refresh_session`."""
-        return time.time() + self.clock_ahead_seconds
+        """Unix seconds by the server's clock: a step of this node's own clock does not change them."""
+        return time.monotonic() + self._ahead_of_monotonic_seconds
 
     def open_reader(self) -> PostgresReader:
         """See the base class."""
@@ -108,7 +111,11 @@ class ClusterStore(Database):
 
     def refresh_session(self, db: Connection) -> None:
         """Compare the clocks, which may be minutes apart; take the node's name if this session lacks it."""
+        expected_at = self.now()
         self.clock_ahead_seconds = read_ahead_seconds(db)
+        self._ahead_of_monotonic_seconds = time.time() + self.clock_ahead_seconds - time.monotonic()
+        if abs(self.now() - expected_at) > _STEP_SECONDS:
+            self.stepped_at = time.monotonic()
         if not self.has_name:
             take = "SELECT pg_try_advisory_lock(?, hashtext(?))"
             self.has_name = bool(db.execute(take, (NODE_LOCKS, self._node)).fetchone()[0])

@@ -34,7 +34,7 @@ POOL_CONNECTIONS = 4
 END_SECONDS = 5.0
 """Idle workers are not waited for longer: their last writes go to the database, which may be away."""
 
-POLL_SECONDS = 0.5  # Polling interval: a notification that arrives while procrastinate fetches is lost
+POLL_SECONDS = 2.0  # Polling interval: a notification that arrives while procrastinate fetches is lost
 AGAIN_SECONDS = 1.0
 _RECONNECT_SECONDS = 5.0
 

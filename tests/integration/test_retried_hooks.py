@@ -104,7 +104,8 @@ async def test_a_command_that_fails_is_run_again(tmp_path):
                     await asyncio.sleep(0.01)
     assert len(events(out)) == 3
     assert len({event["id"] for event in events(out)}) == 1
-    assert [line["reason"] for line in lines if line["event"] == "notification.undelivered"] == ["exit 1"] * 2
+    undelivered = [line for line in lines if line["event"] == "notification.undelivered"]
+    assert [(line["recipient"], line["reason"]) for line in undelivered] == [("hook:done", "exit 1")] * 2
 
 
 async def test_an_event_survives_the_daemon(tmp_path):

@@ -64,8 +64,9 @@ class Inbox:
         self._clock = clock
         self._queue = queue
         self._step_timer = _StepTimer(clock)
-        root, note_progress = os.fsencode(rule.inbox), self._step_timer.note_progress
-        context = InboxContext(rule, root, rule.patterns, queue, open_source, owner_token, note_progress)
+        root, timer = os.fsencode(rule.inbox), self._step_timer
+        waits = timer.note_progress, timer.asking_queue
+        context = InboxContext(rule, root, rule.patterns, queue, open_source, owner_token, *waits)
         self._scanner = Scanner(context)
         self._on_change = on_change
         self._state = InboxState(available=False, reason=self._scanner.availability.reason)
@@ -120,7 +121,7 @@ class Inbox:
         state, seconds = self._state, self._step_timer.waited_seconds()
         if seconds < HANGS_SECONDS:
             return state
-        reason = f"its file system has not answered for {seconds:.0f} s"
+        reason = f"{self._step_timer.waits_for} has not answered for {seconds:.0f} s"
         return replace(state, available=False, reason=reason)
 
     def is_hanging(self) -> bool:
@@ -201,11 +202,12 @@ class Inbox:
 
 
 class _StepTimer:
-    """How long the thread's step has waited for the file system; read from any thread."""
+    """How long the thread's step has waited for the file system or the queue; read from any thread."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: float | None = None
+        self.waits_for = "its file system"
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
@@ -215,6 +217,17 @@ class _StepTimer:
             yield
         finally:
             self._since = None
+
+    @contextlib.contextmanager
+    def asking_queue(self) -> Iterator[None]:
+        """The block waits for the queue alone, which another program may have locked."""
+        before, self.waits_for = self.waits_for, "the queue"
+        self.note_progress()
+        try:
+            yield
+        finally:
+            self.note_progress()
+            self.waits_for = before
 
     def note_progress(self) -> None:
         """The file system has answered; the time limit of this step begins anew."""

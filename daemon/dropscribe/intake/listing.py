@@ -165,7 +165,8 @@ class Lister:
                     elif patterns.takes(prefix + name):
                         yield prefix + name
         if has_moved:
-            self._context.queue.moved_device(self._context.rule.name, directory, device)
+            with self._context.asking_queue():
+                self._context.queue.moved_device(self._context.rule.name, directory, device)
         return below
 
     def _note_missing(self, directory: bytes, rows: Iterable[LiveRow], device: int) -> None:
@@ -196,7 +197,8 @@ class Lister:
         if gone and self._availability.is_same_folder():
             for start in range(0, len(gone), _BATCH):
                 batch = gone[start : start + _BATCH]
-                self._context.queue.withdraw(self._context.rule.name, batch, "the file was taken away")
+                with self._context.asking_queue():
+                    self._context.queue.withdraw(self._context.rule.name, batch, "the file was taken away")
                 yield
             for path in gone:
                 del self._missing_now[path]

@@ -22,6 +22,7 @@ from dropscribe.intake.settler import Settler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from dropscribe.config.model import FolderRule
     from dropscribe.core.rules import FilePatterns
@@ -52,6 +53,7 @@ class InboxContext:
     owner_token: str | None  # See :class:`~dropscribe.intake.owner_file.OwnerFile`
     # Called when the file system has answered, so that a long step is distinguished from a hanging one.
     note_progress: Callable[[], None]
+    asking_queue: Callable[[], AbstractContextManager[None]]  # Around a call that writes to the queue
     mounts: MountCache = field(default_factory=MountCache)
 
 

@@ -178,7 +178,8 @@ class Settler:
     def _hand_over(self, inbox: OpenInbox, settled: list[tuple[NewJob, Entry]], now: float) -> None:
         """Submit settled files; those that the queue does not take wait for the next try."""
         try:
-            results = self._context.queue.submit([job for job, _ in settled])
+            with self._context.asking_queue():
+                results = self._context.queue.submit([job for job, _ in settled])
         except StoreError as error:
             self._note_store(error.reason, now)
             for job, entry in settled:
@@ -216,7 +217,8 @@ class Settler:
                 # A hard link of a file that has a job: taken when that job has ended.
                 note = f"it is the same file as {os.fsdecode(other)!r}"
             else:
-                self._context.queue.relocate(job, other)
+                with self._context.asking_queue():
+                    self._context.queue.relocate(job, other)
         if note:
             self.pending.postpone(job.path, entry, Cause.TWIN, note, now)
         else:

@@ -201,6 +201,11 @@ class RetriedHook(Recipient):
         self._event = event
         self.name = f"hook:{event}"
 
+    @property
+    def label(self) -> str:
+        """As its name: which of the hooks it is."""
+        return self.name
+
     def wants(self, event: str) -> bool:
         """True for its own event alone."""
         return event == self._event

@@ -46,6 +46,11 @@ class Recipient(ABC):
     name: str  # its kind, a colon, and an id that is the same after a restart, and no secret
     most_at_once = 1  # notifications in one delivery
 
+    @property
+    def label(self) -> str:
+        """Its name in the log: the kind alone, because the id of an url tells nobody anything."""
+        return self.name.partition(":")[0]
+
     def wants(self, event: str) -> bool:
         """Whether it receives events of this name: done, failed, held, released, budget."""
         return event != "done"
@@ -217,7 +222,7 @@ class DeliveryLoop:
                 outbox.note_message(db, recipient.name, now)
 
         await self._store.do(write)
-        fields = {"recipient": recipient.name.partition(":")[0], "reason": reason}
+        fields = {"recipient": recipient.label, "reason": reason}
         if reason and ended:
             log.error("notification.given_up", **fields, count=len(ended))
         if again:

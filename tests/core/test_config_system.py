@@ -111,6 +111,21 @@ def test_what_is_there_is_not_named(tmp_path):
     assert problem.path == "hooks.on_failed"
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/dev/null", "/dev/null is there and is not a file"),
+        ("n" * 300 + "/x", "n" * 300 + " is not a folder"),
+    ],
+)
+def test_a_metrics_file_is_no_device_and_has_a_folder(tmp_path, name, said):
+    """A device would be replaced by the file; a name that no disk takes ended ``check`` without a report."""
+    text = f"providers: {{l: {{type: local}}}}\nfolders: {{}}\nmetrics: {{file: {name}}}\n"
+    config, _ = parse_config(text, folder=tmp_path, environ={})
+    (problem,) = system_problems(config)
+    assert (problem.path, problem.message.endswith(said)) == ("metrics.file", True)
+
+
 def test_a_metrics_file_and_a_template_must_be_files(tmp_path):
     """A folder is none, and a FIFO is not waited for."""
     (tmp_path / "metrics/dropscribe.prom").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
@@ -130,6 +131,16 @@ def test_the_textfile_is_replaced_whole(metrics, tmp_path):
     assert b"dropscribe_queue_files" in path.read_bytes()
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_device_is_not_replaced(tmp_path):
+    """``file: /dev/null`` made a file of it, for the whole machine."""
+    path = tmp_path / "null"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="is not a file"):
+        write_metrics_file(path, b"x")
+    assert os.listdir(tmp_path) == ["null"]
+    assert path.is_fifo()
 
 
 def test_a_textfile_that_cannot_be_written_leaves_nothing(tmp_path):

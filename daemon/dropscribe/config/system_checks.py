@@ -51,10 +51,13 @@ def _looks(config: Config) -> Iterator[Problem]:
     if config.http and config.http.socket:
         yield from _socket(config.http.socket)
     file = config.metrics and config.metrics.file
-    if file and not file.parent.is_dir():
+    if file and not os.path.isdir(file.parent):
         yield Problem(f"{file.parent} is not a folder", path="metrics.file", hint="make it, or name another")
-    elif file and file.is_dir():
+    elif file and os.path.isdir(file):
         yield Problem(f"{file} is a folder", path="metrics.file", hint="name a file in it")
+    elif file and os.path.exists(file) and not os.path.isfile(file):
+        hint = "choose another path: it would be replaced"
+        yield Problem(f"{file} is there and is not a file", path="metrics.file", hint=hint)
     for name, provider in config.providers.items():
         model = Path(provider.model or "")
         if provider.type == "local" and model.is_absolute() and not (model / "model.bin").is_file():

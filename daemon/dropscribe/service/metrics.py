@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -241,8 +242,11 @@ class MetricsFile:
 def write_metrics_file(path: Path, content: bytes) -> None:
     """Put *content* at *path* in one step, readable by all; OSError leaves the old file unchanged.
 
-    The temporary name does not end in ``.prom``, so that the collector never reads half a file.
+    The temporary name does not end in ``.prom``, so that the collector never reads half a file. A device,
+    such as /dev/null, is not replaced.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileExistsError(errno.EEXIST, "it is there and is not a file", str(path))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -16,6 +16,7 @@ import pytest
 from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
+from dropscribe.files import mounts
 from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.pipeline.handler import build_runtime
 from dropscribe.publish.places import PlaceRefused, check_places
@@ -404,6 +405,37 @@ async def test_an_inbox_that_is_missing_at_the_start(tmp_path, monkeypatch):
         (tmp_path / "calls/inbox").mkdir(parents=True)
         (tmp_path / "calls/inbox/call.wav").write_bytes(wav())
         await whole.until((tmp_path / "calls/done/call.wav").exists)
+
+
+@pytest.mark.parametrize("moment", ["start", "idle", "in_flight"])
+@pytest.mark.parametrize("done", ["share/done", "share"])
+async def test_nothing_is_filed_below_the_mount_point_of_a_share_that_is_away(tmp_path, moment, done):
+    """What is put there would be hidden once the share of done is back; the file waits, and says why."""
+    config = make_config(tmp_path)
+    config = make_config(tmp_path, rules={"calls": replace(config.folders["calls"], done=tmp_path / done)})
+    share = tmp_path / "share"
+    gate = asyncio.Event()
+    with tmpfs(share):
+        async with House(config, {"main": ScriptedProvider(gate=gate)}) as house:
+            if moment == "idle":
+                gate.set()
+                await house.drop("first.wav", b"RIFF first")
+                await house.until(lambda: len(house.listener.files) == 1)
+            elif moment == "in_flight":
+                await house.drop("first.wav", b"RIFF first")
+                await house.until(lambda: house.providers["main"].calls)
+            else:
+                await house.until(lambda: os.fsencode(tmp_path / done) in mounts._found_on)
+            unmount(share)
+            gate.set()
+            await house.drop("call.wav", b"RIFF call")
+            await house.until(lambda: house.engine.folders.closed_reason("calls"))
+            assert f"nothing is mounted on {share} any more" in house.engine.folders.closed_reason("calls")
+            assert os.listdir(share) == []
+            assert b"call.wav" not in house.providers["main"].calls
+            mount("-t", "tmpfs", "tmpfs", share)
+            await house.until(lambda: len(house.listener.files) == (1 if moment == "start" else 2))
+            assert {"call.wav", "call.json", "call.txt"} <= tree(tmp_path / done)
 
 
 async def test_an_unmounted_inbox_is_not_an_empty_one(tmp_path, monkeypatch):

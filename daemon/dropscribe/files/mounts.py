@@ -168,6 +168,32 @@ def _described(device: int) -> tuple[str, list[bytes]]:
     return name.decode(errors="replace"), options.split(b",")
 
 
+_found_on: dict[bytes, tuple[int | None, bytes]] = {}
+"""Folder → its device and the mount point above it, as they were found last."""
+
+
+def require_mount(folder: bytes) -> None:
+    """Raise OSError if the file system that *folder* was found on before is not mounted any more.
+
+    What is written then goes below the mount point, where nobody sees it once the file system is back.
+    """
+    try:
+        device = os.stat(folder).st_dev
+    except OSError:
+        device = None
+    found_device, point = _found_on.get(folder, (None, b"/"))
+    if device is not None and device == found_device:
+        return
+    real = os.path.realpath(folder)
+    if not os.path.ismount(point) and (real + b"/").startswith(point + b"/"):
+        advice = "mount it, or restart dropscribe to use the folder without it"
+        words = f"nothing is mounted on {os.fsdecode(point)} any more; {advice}"
+        raise OSError(errno.ENODEV, words, os.fsdecode(folder))
+    while not os.path.ismount(real):
+        real = os.path.dirname(real)
+    _found_on[folder] = device, real
+
+
 def ignore_sigio() -> None:
     """Make lease probes safe. Called once, from the main thread, before any thread starts."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)

@@ -20,6 +20,7 @@ from dropscribe.core.model import AttemptEnd, JobState, Retry, Withdrawn
 from dropscribe.core.requests.params import effective_params
 from dropscribe.core.retry import MAX_INTERNAL_ERRORS
 from dropscribe.core.text.printing import path_text
+from dropscribe.files.mounts import require_mount
 from dropscribe.media.fitted import FittedProvider
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.attempts import Attempts
@@ -219,6 +220,8 @@ class Handler:
             queue, holds, intake, reporter, disks, self.checks, results, self.budgets, failures
         )
         self._publisher = Publisher(queue, intake, reporter, disks, results, token)
+        for rule in runtime.config.folders.values():  # remembers their mounts from the start
+            disks.of(rule.name).submit(require_mount, os.fsencode(rule.done))
 
     async def attempt(self, job: Job) -> Outcome:
         """Make one attempt to transcribe *job*."""

@@ -23,7 +23,7 @@ from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing, make_folder, make_root, open_folder, open_root, sync
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
-from dropscribe.files.mounts import lease_support
+from dropscribe.files.mounts import lease_support, require_mount
 from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.own_file import start_writing, write_all
 from dropscribe.files.permissions import (
@@ -121,7 +121,12 @@ class _Folders(contextlib.ExitStack):
         """The folder that the files go to; FileNotFoundError if there is none, and *make* is false."""
         path, directory = request.output_names.root, request.output_names.directory
         open_top, open_below = (make_root, make_folder) if make else (open_root, open_folder)
-        root = self._once((path, b""), lambda: open_top(path))
+
+        def open_mounted() -> int:
+            require_mount(path)
+            return open_top(path)
+
+        root = self._once((path, b""), open_mounted)
         return self._once((path, directory), lambda: open_below(root, directory))
 
     def _once(self, key: tuple[bytes, bytes], open_it: Callable[[], int]) -> int:

@@ -15,6 +15,7 @@ from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.audio import AudioFile, open_folder_of
 from dropscribe.files.beneath import closing, open_file, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
+from dropscribe.files.mounts import require_mount
 from dropscribe.files.permissions import is_kept_in_place, may_act_as_owner
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Places(contextlib.ExitStack):
     def target(self, root: bytes, directory: bytes) -> _Target:
         """The folder *directory* below *root*, or the nearest one above it, open: files can go there."""
         if (root, directory) not in self._targets:
+            with _refusals(root, b""):
+                require_mount(root)
             place, below, folder = _open_nearest(self, root, directory)
             with _refusals(place, below):
                 is_there = (place, below) == (root, directory)

@@ -171,6 +171,16 @@ async def test_what_nobody_gets_any_more_is_forgotten(store, receiver):
     assert receiver.told == []
 
 
+async def test_what_waits_for_its_batch_is_not_outdated(store, monkeypatch):
+    """A message a week: a restart forgets none of its events."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
+    people, now = Recorder(batch_seconds=7 * 86400.0), time.time()
+    event = Notification(0, "b", now - 6 * 86400, '{"event": "held", "provider": "main", "at": ""}')
+    await store.do(lambda db: outbox.put(db, event, [people.name]))
+    async with running(Notifications(store, [people])):
+        await until(lambda: people.sent)
+
+
 async def test_a_clock_set_back_keeps_nobody_waiting(store, receiver):
     """A notification from the future goes out at the next start."""
     hook = Webhook(receiver.url, SECRET)
@@ -337,7 +347,7 @@ async def test_a_reload_does_not_say_it_twice(store, monkeypatch, reloads):
 async def test_a_notification_that_a_reload_deletes_ends_nothing(store, monkeypatch):
     """The new config leaves the recipient out, just when its notification is to be read."""
     people = Recorder()
-    monkeypatch.setattr(outbox, "read_due", lambda db, *_: outbox.begin(db, (), time.time(), 0.0) and [])
+    monkeypatch.setattr(outbox, "read_due", lambda db, *_: outbox.begin(db, {}, time.time()) and [])
     loop = DeliveryLoop(store, people, {})
     await store.do(lambda db: outbox.put(db, Notification(0, "id", time.time() - 60, "{}"), [people.name]))
     assert await loop._round() == 0

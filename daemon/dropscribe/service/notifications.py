@@ -45,6 +45,7 @@ class Recipient(ABC):
 
     name: str  # its kind, a colon, and an id that is the same after a restart, and no secret
     most_at_once = 1  # notifications in one delivery
+    keep_seconds = GIVE_UP_SECONDS  # how long a notification may wait
 
     @property
     def label(self) -> str:
@@ -118,14 +119,15 @@ class Notifications:
                 await asyncio.gather(*(loop.deliver_all() for loop in self._loops))
 
     async def _drop_outdated(self) -> None:
-        names, now = [each.recipient.name for each in self._loops], time.time()
+        now, recipients = time.time(), [loop.recipient for loop in self._loops]
+        oldest_at = {each.name: now - each.keep_seconds for each in recipients}
         try:
-            forgotten = await self._store.do(lambda db: outbox.begin(db, names, now, now - GIVE_UP_SECONDS))
+            forgotten = await self._store.do(lambda db: outbox.begin(db, oldest_at, now))
         except StoreError as error:
             log.warning("notification.outbox_unusable", reason=error.reason)
             return
         if forgotten:
-            reason = "older than a day, or its recipient is no longer configured"
+            reason = "too old, or its recipient is no longer configured"
             log.warning("notification.forgotten", count=forgotten, reason=reason)
 
     def _written(self, event: str, written: asyncio.Future[list[str]]) -> None:
@@ -210,7 +212,7 @@ class DeliveryLoop:
 
     async def _settle(self, notifications: list[Notification], reason: str) -> None:
         now, recipient = time.time(), self.recipient
-        ended = [each for each in notifications if not reason or each.at < now - GIVE_UP_SECONDS]
+        ended = [each for each in notifications if not reason or each.at < now - recipient.keep_seconds]
         again = [each for each in notifications if each not in ended]
         tries = max(each.tries for each in notifications) + 1
         due_at = now + retry_seconds(tries, random.random())  # noqa: S311 - jitter, not a secret

@@ -29,7 +29,7 @@ from dropscribe.core.text.printing import escape_text, plural
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport.http import HttpTransport
 from dropscribe.providers.transport.requests import Upload
-from dropscribe.service.notifications import Recipient
+from dropscribe.service.notifications import GIVE_UP_SECONDS, Recipient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,6 +139,7 @@ class AppriseNotifier(Recipient):
     ) -> None:
         self._url = url
         self._batch_seconds = batch_seconds
+        self.keep_seconds = GIVE_UP_SECONDS + batch_seconds
         self._quiet_hours = quiet_hours
         self._zone = zone
         self.name = f"apprise:{_digest(url)}"

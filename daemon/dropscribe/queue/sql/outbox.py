@@ -14,7 +14,7 @@ from dropscribe.queue.sql.database import marks, upsert
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Mapping
 
 MOST_WAITING = 10_000
 """Newer notifications of a recipient that does not accept them are dropped: it must not fill the disk."""
@@ -82,15 +82,20 @@ def note_message(db: sqlite3.Connection, recipient: str, now: float) -> None:
     upsert(db, "facts", "name", {"name": _LAST_MESSAGE + recipient, "value": str(now)})
 
 
-def begin(db: sqlite3.Connection, recipients: Collection[str], now: float, oldest_at: float) -> int:
-    """Delete notifications to others than *recipients* or from before *oldest_at*; returns their number.
+def begin(db: sqlite3.Connection, oldest_at: Mapping[str, float], now: float) -> int:
+    """Delete notifications to recipients that are gone, and outdated ones; returns their number.
 
-    The last messages to others are forgotten too. After a clock was set back, none waits for a time by the
-    old clock.
+    The last messages to recipients that are gone are forgotten too. After a clock was set back, none waits
+    for a time by the old clock.
+
+    Args:
+        oldest_at: Each recipient, and the time before which a notification to it is outdated.
     """
     db.execute("UPDATE outbox SET due_at = min(due_at, ?), at = min(at, ?)", (now, now))
-    known = [_LAST_MESSAGE + recipient for recipient in recipients]
+    known = [_LAST_MESSAGE + recipient for recipient in oldest_at]
     gone = f"DELETE FROM facts WHERE substr(name, 1, ?) = ? AND name NOT IN ({marks(known)})"
     db.execute(gone, (len(_LAST_MESSAGE), _LAST_MESSAGE, *known))
-    stale = f"DELETE FROM outbox WHERE recipient NOT IN ({marks(recipients)}) OR at < ?"
-    return db.execute(stale, (*recipients, oldest_at)).rowcount
+    others = f"DELETE FROM outbox WHERE recipient NOT IN ({marks(oldest_at)})"
+    deleted = db.execute(others, tuple(oldest_at)).rowcount
+    outdated = "DELETE FROM outbox WHERE recipient = ? AND at < ?"
+    return deleted + sum(db.execute(outdated, each).rowcount for each in oldest_at.items())

@@ -386,3 +386,10 @@ async def test_a_result_that_is_too_large_is_not_asked_for_all_day(job_bench, mo
     job_bench.emulator.fail(Fault(huge_bytes=100_000))
     error = await failure_of(provider.poll_job(job_id, {}))
     assert (type(error), error.code) == (AmbiguousFailure, "answer_too_large")
+
+
+async def test_a_failed_job_of_soniox_has_the_type_of_its_error_as_code(bench_of):
+    """Also where its words could be a code."""
+    bench = bench_of("soniox")
+    bench.emulator.vendors.desk.failure = "broken"
+    assert (await failure_of_job(bench)).code == "invalid_audio_file"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
 from dropscribe.providers.jobs import JobVendor
@@ -33,8 +31,7 @@ class Soniox(JobVendor):
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """The error's type and words."""
-        said = error_of({"message": polled.get("error_message"), "type": polled.get("error_type")})
-        return replace(said, code=said.code or next(iter(said.signs), ""))
+        return error_of({"message": polled.get("error_message"), "code": polled.get("error_type")})
 
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Tokens are parts of words, or Chinese and Japanese characters. Times are milliseconds.

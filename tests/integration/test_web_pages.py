@@ -777,6 +777,24 @@ async def test_sessions_with_two_daemons_of_one_host_do_not_end_each_other(scene
             assert (await client.get(f"{address}/status")).status_code == 200
 
 
+async def test_a_form_whose_session_has_ended_leads_to_the_login(scene):
+    """A program is told 401."""
+    async with serving(scene, token=TOKEN) as site, site.client() as client:
+        answer = await client.post("/providers/main/try", headers={"Accept": "text/html,*/*"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert (await client.post("/providers/main/try")).status_code == 401
+    assert site.engine.probed == []
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/static/nothing.css", "/files/1/a/b"])
+async def test_an_address_of_nothing_has_a_page(scene, path):
+    """With a way back."""
+    async with serving(scene, root_path="/scribe") as site, site.client() as client:
+        answer = await client.get(path)
+    assert answer.status_code == 404
+    assert '<a href="/scribe/">Back to the overview</a>' in answer.text
+
+
 async def test_without_pages_nobody_is_led_to_a_login(scene):
     """There is no form then."""
     async with serving(scene, token=TOKEN, pages=False) as site, site.client() as client:

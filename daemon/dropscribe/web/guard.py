@@ -211,8 +211,8 @@ class Guard:
                 return None
             if refusal := await self._access.slow_down():
                 return refusal
-        http, is_look = self._access.http, scope["method"] in {"GET", "HEAD"}
-        if http.pages and is_look and "text/html" in headers.get("accept", ""):
+        http = self._access.http
+        if http.pages and "text/html" in headers.get("accept", ""):  # also of a form, whose session has ended
             return RedirectResponse(f"{http.root_path}/login", HTTPStatus.SEE_OTHER)
         return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
 

@@ -251,6 +251,15 @@ def test_a_folder_with_an_attribute_that_lets_no_file_go(scene, capsys, letter, 
     assert f"it is immutable or append-only: chattr -i -a {scene.root / place}" in capsys.readouterr().err
 
 
+def test_one_inbox_by_two_paths(scene, capsys):
+    """A bind mount, which no path shows: with it the daemon does not start."""
+    with mounted(scene.root / "memos", "--bind", scene.root / "inbox"):
+        with scene.config.open("a") as config:
+            config.write("  memos: {inbox: memos, provider: main, done: d, failed: f}\n")
+        assert scene.run("check", "--quiet") == 74
+    assert "another rule's inbox is the same folder" in capsys.readouterr().err
+
+
 def test_a_port_in_use(scene, capsys):
     """The address, and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -14,6 +14,7 @@ from dropscribe.app.daemon import ONCE_HORIZON_SECONDS
 from dropscribe.pipeline.attempts import LONGEST_LOOK_SECONDS
 from support.daemon_process import Installation, wait_until
 from support.emulator import Fault
+from support.faults import mounted
 from support.house import digest, tree
 from support.scene import wav_bytes
 
@@ -260,6 +261,20 @@ def test_a_second_daemon_on_the_same_inbox(site):
             assert second.wait() == 69
             assert str(site.inbox) in second.log_path.read_text()
         assert first.stop() == 0
+
+
+def test_one_inbox_by_two_paths(site):
+    """69 also for two rules of one daemon, by a bind mount: and no other daemon is to be stopped."""
+    with mounted(site.root / "memos", "--bind", site.inbox):
+        config = site.config()
+        memos = {"inbox": "memos", "done": "memos-done", "failed": "memos-failed", "provider": "pulse"}
+        config["folders"]["memos"] = memos
+        site.write_config(json.dumps(config))
+        with site.start("--once") as process:
+            assert process.wait() == 69
+            said = process.log_path.read_text()
+    assert "another rule of this daemon has it" in said
+    assert "the other daemon" not in said
 
 
 @pytest.mark.slow

@@ -321,8 +321,8 @@ def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
     found = {rule.name: ask_disk_or(None, rule.inbox, partial(os.stat, rule.inbox)) for rule in rules}
     places = {name: (status.st_dev, status.st_ino) for name, status in found.items() if status}
     counts = Counter(places.values())
-    findings.warnings += [
-        f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox})"
+    findings.errors += [
+        f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox}); one rule, one inbox"
         for rule in rules
         if rule.name in places and counts[places[rule.name]] > 1
     ]

@@ -98,7 +98,8 @@ class Inboxes:
                 # Our own old threads may still hold locks: the thread of a changed rule until commit, the
                 # thread of a rule that was removed and is now back until it has ended.
                 if reason == TAKEN or (reason == TAKEN_BY_US and seen[inbox.seen_folder] > 1):
-                    remedy = "stop the other daemon, or give each its own inbox"
+                    remedy = "give each its own inbox"
+                    remedy = f"stop the other daemon, or {remedy}" if reason == TAKEN else remedy
                     raise StoreInUse(str(inbox.rule.inbox), reason, remedy)
             undo.pop_all()
         return {**unchanged, **new}

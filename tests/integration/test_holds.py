@@ -336,11 +336,13 @@ async def test_after_an_ambiguous_attempt_a_file_stays_with_its_provider(tmp_pat
     """It may have been paid for there; also while that provider is held, the next one does not get it."""
     first = ScriptedProvider([AmbiguousFailure("no_answer"), ProviderUnusable("unauthorized", status=401)])
     second = ScriptedProvider()
-    config = make_config(tmp_path, providers=_providers("first", "second"), hold=(0.2, 0.2))
+    config = make_config(tmp_path, providers=_providers("first", "second"), hold=(600.0, 600.0))
     async with House(config, {"first": first, "second": second}) as house:
         await house.drop("pinned.wav", b"1")
         await house.until(lambda: house.listener.holds)
         await house.drop("free.wav", b"2")
+        await house.until(lambda: len(house.listener.files) == 1)
+        house.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, "first"))
         await house.until(lambda: len(house.listener.files) == 2)
 
     assert second.calls == [b"free.wav"]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from dropscribe.config.model import ProviderConfig
+from dropscribe.pipeline import disk_threads, publisher
 from dropscribe.queue import retrying_database
+from dropscribe.queue.embedded import dispatcher
+from dropscribe.queue.sql import claims
 from support.house import House, make_config
 from support.scripted import ScriptedProvider, transcript_of
 
@@ -72,3 +76,37 @@ def _grow(db):
 def _grow_no_more(db):
     (pages,) = db.execute("PRAGMA page_count").fetchone()
     db.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+
+
+async def test_answers_that_wait_are_read_once_a_slot_is_free(tmp_path, monkeypatch):
+    """Each end of an upload read all that waited for a slow disk, with their documents."""
+    answers, read = threading.Event(), []
+    publish, jobs_with_result = publisher.publish_together, claims.jobs_with_result
+
+    def slow_publish(requests):
+        assert answers.wait(60)
+        return publish(requests)
+
+    def counted(*arguments):
+        read.append(found := jobs_with_result(*arguments))
+        return found
+
+    monkeypatch.setattr(publisher, "publish_together", slow_publish)
+    monkeypatch.setattr(claims, "jobs_with_result", counted)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
+    monkeypatch.setattr(dispatcher, "PUBLISHING_SLOTS", 2)
+    async with House(_config(tmp_path, 1)) as house:
+        try:
+            for number in range(20):
+                await house.drop(f"{number}.wav", b"RIFF %d" % number)
+            await house.until(lambda: _has_stored(house, 20))
+            assert sum(map(len, read)) <= 2
+        finally:
+            answers.set()
+        await house.until(lambda: len(house.listener.files) == 20)
+
+    assert sum(map(len, read)) <= 2 * 20
+
+
+async def _has_stored(house, count):
+    return (await house.stats()).publishing == count

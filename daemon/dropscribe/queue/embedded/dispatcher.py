@@ -41,8 +41,8 @@ class EmbeddedDispatcher:
     """Claims jobs that may start now and runs them, whenever ``Signals.wake`` is set.
 
     Almost every result is published by the task that stored it. A search for stored results finds those of an
-    earlier run, those without a free publishing slot, and those whose disk was full. It also reads the
-    results that are being published, so it is made once a second, and when one that was deferred is due.
+    earlier run, those without a free publishing slot, and those whose disk was full. It is made once a
+    second, when one that was deferred is due, and when a slot gets free while more are waiting.
 
     Args:
         state_dir: Its disk must have room for an answer before anything is claimed.
@@ -149,10 +149,10 @@ class EmbeddedDispatcher:
         self._database.note_trouble(trouble_of_disk(self._state_dir))
         requests = [] if self._database.trouble else self._admission.requests()
         limits = self._limits()
-        if not limits.publications:
+        if not limits.publications and self._admission.publications() < PUBLISHING_SLOTS:
             waits_until.append(self._search_at)
         if not requests and not limits.publications and not limits.polls:
-            return self._sleep_seconds(None, waits_until)  # freeing a slot wakes the loop
+            return self._sleep_seconds(None, waits_until)  # freeing a slot of any kind wakes the loop
         try:
             claimed, due, next_at = await self._database.store.do(
                 lambda db: claims.claim(db, requests, limits, self._database.now())
@@ -172,14 +172,15 @@ class EmbeddedDispatcher:
 
     def _limits(self) -> claims.Limits:
         in_flight, now = self._admission.in_flight, time.monotonic()
-        polls = POLLING_SLOTS if in_flight.at_provider and len(in_flight.polling) < POLLING_SLOTS else 0
+        polls = POLLING_SLOTS - len(in_flight.polling) if in_flight.at_provider else 0
         publications = 0
-        if now >= self._search_at:
+        if now >= self._search_at and (free := PUBLISHING_SLOTS - self._admission.publications()) > 0:
             self._search_at = now + _SEARCH_GAP_SECONDS
-            # The results in flight are read too: a row has its result before its attempt has ended in memory.
-            publications = PUBLISHING_SLOTS + len(in_flight)
+            publications = free
         folders, hanging = self._admission.plan.chains, self._admission.folders.hanging
-        return claims.Limits(in_flight.suspects(), polls, publications, folders, hanging)
+        # An attempt too: a row has its result before its attempt has ended in memory.
+        busy = tuple(in_flight.tasks)
+        return claims.Limits(in_flight.suspects(), polls, publications, folders, hanging, busy)
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._admission.waits() + [at - time.monotonic() for at in waits_until]

@@ -59,7 +59,8 @@ class Limits:
     polls: int  # Jobs at providers at most
     publications: int  # Jobs with a stored result at most; 0 does not look for any
     folders: Collection[str]  # The plan's: jobs of rules that have left it take no places of others
-    hanging: Collection[str] = ()  # Those of which nothing is published
+    hanging: Collection[str]  # Those of which nothing is published
+    in_flight: Collection[int]  # Ids of jobs that are not polled or published again
 
 
 def claim(
@@ -77,12 +78,12 @@ def claim(
             times.append(next_due_at(db, request.provider, request.routes))
     due: list[Job] = []
     if limits.polls:
-        polled = f"{AT_PROVIDER} AND {_due_in(limits.folders)}"
-        due = rows.read_jobs(db, polled, (*limits.folders, now, limits.polls))
+        which, values = _due_in(limits.folders, limits.in_flight, now, limits.polls)
+        due = rows.read_jobs(db, f"{AT_PROVIDER} AND {which}", values)
         times.append(earliest_due(db, f"{AT_PROVIDER} AND due_at > ?", (now,)))
     if limits.publications:
         folders = [folder for folder in limits.folders if folder not in limits.hanging]
-        due += jobs_with_result(db, _due_in(folders), (*folders, now, limits.publications))
+        due += jobs_with_result(db, *_due_in(folders, limits.in_flight, now, limits.publications))
         times.append(earliest_due(db, f"{HAS_RESULT} AND due_at > ?", (now,)))
     # A job that is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
@@ -106,9 +107,12 @@ def is_poll_expected(
     )
 
 
-def _due_in(folders: Collection[str]) -> str:
+def _due_in(
+    folders: Collection[str], in_flight: Collection[int], now: float, limit: int
+) -> tuple[str, tuple[object, ...]]:
     """The first jobs of *folders* that are due, by the index of their state: the plus hides other indexes."""
-    return f"+jobs.folder IN ({marks(folders)}) AND due_at <= ? ORDER BY due_at, jobs.id LIMIT ?"
+    which = f"+jobs.folder IN ({marks(folders)}) AND jobs.id NOT IN ({marks(in_flight)}) AND due_at <= ?"
+    return f"{which} ORDER BY due_at, jobs.id LIMIT ?", (*folders, *in_flight, now, limit)
 
 
 def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has_suspect: bool) -> list[Job]:

@@ -151,6 +151,22 @@ def test_sighup_refuses_a_bad_config(tmp_path, vendor):
     assert tree(site.done) == groups("a")
 
 
+def test_a_warning_about_the_config_is_an_event_of_the_log(tmp_path, vendor):
+    """At the start and at a reload; no line is anything but a JSON object."""
+    emulator, _till = vendor
+    site = Installation(tmp_path, emulator.url)
+    site.config_path.chmod(0o644)
+    with site.start_ready() as process:
+        (warning,) = process.until_logged("config.warning")
+        assert warning["place"].startswith(f"{site.config_path}:")
+        assert warning["reason"].startswith("providers.pulse.api_key: others on this machine can read")
+        assert warning["hint"] == f"chmod 600 {site.config_path}"
+        process.send(signal.SIGHUP)
+        process.until_logged("config.warning", 2)
+        assert process.stop() == 0
+    assert [line["text"] for line in process.lines() if "text" in line] == []
+
+
 def test_sighup_refuses_another_state_directory(tmp_path, vendor):
     """The queue cannot move under a running daemon: it is refused in clear words, and nothing changes."""
     emulator, _till = vendor

@@ -51,8 +51,7 @@ class Reloader:
         except ConfigError as error:
             for problem in error.problems:
                 if not problem.warning:
-                    place = problem.file + (f":{problem.line}:{problem.column}" if problem.line else "")
-                    self._refuse(place=place, reason=problem.message)
+                    self._refuse(place=problem.place, reason=problem.message)
         except TimeoutError:
             self._refuse(reason=f"it could not be read within {READ_SECONDS:g} seconds")
         except DropscribeError as error:

@@ -28,6 +28,11 @@ class Problem:
     path: str = ""  # dotted path of the key ("folders.calls.provider"), or ""
     warning: bool = False  # True for a problem that is reported but not refused
 
+    @property
+    def place(self) -> str:
+        """``file:line:column``, or the file alone."""
+        return self.file + (f":{self.line}:{self.column}" if self.line else "")
+
     def __str__(self) -> str:
         """``file:line:column: message``, then the line and a caret with the hint.
 
@@ -40,7 +45,7 @@ class Problem:
         if not self.line:
             head = _one_line(f"{self.file}: {message}" if self.file else message)
             return f"{head}\n    {hint}" if hint else head
-        head = _one_line(f"{self.file}:{self.line}:{self.column}: {message}")
+        head = _one_line(f"{self.place}: {message}")
         start = max(0, self.column - _EXCERPT // 2) if len(self.source_line) > _EXCERPT else 0
         caret = (" " * (self.column - 1 - start) + "^" * max(self.length, 1))[:_EXCERPT]
         source = self.source_line.replace("\t", " ")[start : start + _EXCERPT]

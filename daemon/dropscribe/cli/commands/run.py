@@ -15,8 +15,10 @@ from dropscribe.files.mounts import require_proc
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from dropscribe.config.model import Config
+    from dropscribe.core.errors import Problem
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -26,15 +28,34 @@ def execute(options: argparse.Namespace) -> int:
     config, warnings = load_config(path)
     with loading_for_good():
         from dropscribe.app.daemon import run_in_foreground  # noqa: PLC0415
+        from dropscribe.service.logs import configure_logging  # noqa: PLC0415
 
-    for warning in warnings:
-        say(str(warning))
+    def reread() -> Config:
+        config, warnings = load_config(path)
+        _log_warnings(warnings)
+        return config
+
     if sys.stderr.isatty():
+        for warning in warnings:
+            say(str(warning))
         say(f"config: {config.path}" if options.once else _welcome(config))
-    result = run_in_foreground(config, lambda: load_config(path)[0], once=options.once)
+    else:
+        configure_logging(config.log.level, config.log.format, secrets=config.secrets)
+        _log_warnings(warnings)
+    result = run_in_foreground(config, reread, once=options.once)
     if options.once and (result.left != 0 or result.unavailable):
         return exit_codes.LEFT_WAITING
     return exit_codes.SOME_FAILED if options.once and result.failed else exit_codes.OK
+
+
+def _log_warnings(warnings: Iterable[Problem]) -> None:
+    """One event of the log each, because lines for people would stand between those for programs."""
+    import structlog  # noqa: PLC0415  # loaded by now; other commands do without it
+
+    for warning in warnings:
+        hint = {"hint": warning.hint} if warning.hint else {}
+        reason = f"{warning.path}: {warning.message}" if warning.path else warning.message
+        structlog.get_logger().warning("config.warning", place=warning.place, reason=reason, **hint)
 
 
 def _welcome(config: Config) -> str:

@@ -178,7 +178,7 @@ def require_mount(folder: bytes) -> None:
     What is written then goes below the mount point, where nobody sees it once the file system is back.
     """
     try:
-        device = os.stat(folder).st_dev
+        device = os.stat(os.path.join(folder, b"")).st_dev  # the slash has it mounted on demand (autofs, NFS)
     except OSError:
         device = None
     found_device, point = _found_on.get(folder, (None, b"/"))

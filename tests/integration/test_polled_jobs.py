@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -84,6 +85,58 @@ async def test_a_result_is_filed_and_its_job_deleted(tmp_path, emulator, desk):
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
     assert (len(desk.created), desk.jobs) == (1, {})
     assert house.listener.files[0].job.attempts == 1
+
+
+PUT_OFF, DUE = "UPDATE jobs SET due_at = 9e9", "UPDATE jobs SET due_at = 1.0"
+
+
+async def _finish(house, emulator, desk):
+    """Poll the job some times more, then let the vendor finish it."""
+    polls = len(emulator.requests)
+    await house.store.do(lambda db: db.execute(DUE))
+    house.engine.signals.wake.set()
+    await house.until(lambda: len(emulator.requests) > polls + 3)
+    for job in desk.jobs.values():
+        job.polls_left = 0
+    await house.until(lambda: house.listener.files)
+
+
+async def test_a_clock_that_is_set_forward_ends_no_job(tmp_path, emulator, desk, monkeypatch):
+    """By two days: a job that is not finished after one is given up, and its file sent again."""
+    desk.polls, time_by_clock = 10**6, time.time
+    async with house_at(emulator, tmp_path) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.engine.in_flight.at_provider and not house.engine.in_flight)
+
+        async def is_put_off():
+            """A poll that was under way may have made it due again."""
+            await house.store.do(lambda db: db.execute(PUT_OFF))
+            await asyncio.sleep(0.05)
+            (due_at,) = await house.store.do(lambda db: db.execute("SELECT due_at FROM jobs").fetchone())
+            return due_at == 9e9 and not house.engine.in_flight
+
+        await house.until(is_put_off)
+        monkeypatch.setattr(time, "time", lambda: time_by_clock() + 2 * 86400.0)
+        house.engine.signals.wake.set()
+
+        async def is_set_forward():
+            (found,) = await house.store.do(lambda db: db.execute("SELECT remote_at FROM jobs").fetchone())
+            return found > time_by_clock() + 86400.0
+
+        await house.until(is_set_forward)
+        await _finish(house, emulator, desk)
+    assert len(desk.created) == 1
+
+
+async def test_the_age_of_a_job_is_by_the_queues_clock(tmp_path, emulator, desk, monkeypatch):
+    """A node whose own clock is two days ahead gives up no job."""
+    desk.polls, time_by_clock = 10**6, time.time
+    async with house_at(emulator, tmp_path) as house:
+        monkeypatch.setattr(house.store, "now", lambda: time_by_clock() - 2 * 86400.0)
+        await house.drop("call.wav")
+        await house.until(lambda: house.engine.in_flight.at_provider)
+        await _finish(house, emulator, desk)
+    assert len(desk.created) == 1
 
 
 async def test_a_deletion_that_fails_is_tried_again_and_given_up_at_last(tmp_path, emulator, desk):

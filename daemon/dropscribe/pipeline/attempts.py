@@ -216,11 +216,11 @@ class Attempts:
         The recording is not looked at, so nothing that happens to it meanwhile loses the answer. A bug does
         not fail the job, which is polled again.
         """
-        job, began = claim.job, remote.created_at
+        job, age_seconds = claim.job, max(0.0, self.queue.now() - remote.created_at)
         try:
-            found = await poll(claim.runtime.providers[job.provider], remote, claim.params)
+            found = await poll(claim.runtime.providers[job.provider], remote, claim.params, age_seconds)
         except ProviderError as error:
-            return await self._failed(claim, error, max(0.0, time.time() - began))
+            return await self._failed(claim, error, age_seconds)
         if isinstance(found, ProviderUnusable):
             await self.holds.hold(claim, ScopeKind.PROVIDER, found)
             return Retry(LONGEST_POLL_SECONDS, found.code, found.reason)
@@ -229,7 +229,7 @@ class Attempts:
         await self.holds.answered(job)
         if isinstance(found, AtProvider):
             return found
-        return await self._answered(claim, remote, found, max(0.0, time.time() - began))
+        return await self._answered(claim, remote, found, age_seconds)
 
     async def _ask(self, claim: Claim, audio: AudioFile) -> Transcript | AtProvider:
         job = claim.job
@@ -296,9 +296,12 @@ class Attempts:
 
 
 async def poll(
-    provider: Provider, remote: RemoteJob, params: Mapping[str, ParamValue]
+    provider: Provider, remote: RemoteJob, params: Mapping[str, ParamValue], age_seconds: float
 ) -> Transcript | AtProvider | Retry | ProviderUnusable:
     """Ask for the result of a provider's job once; a failed poll is repeated until the provider can be asked.
+
+    Args:
+        age_seconds: How long the provider has had the job.
 
     Raises:
         ProviderError: The job is over without a result, or the provider does not finish it.
@@ -310,7 +313,6 @@ async def poll(
         return found
     if isinstance(found.error, ProviderUnusable):
         return found.error
-    age_seconds = max(0.0, time.time() - remote.created_at)
     wait_seconds = provider.poll_seconds(age_seconds)
     error = found.error
     if error is not None and error.code == NO_RESULT and age_seconds > UNUSABLE_SECONDS:

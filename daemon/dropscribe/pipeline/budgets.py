@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,7 @@ class Budgets:
             return ()
         seconds = await self._seconds(claim, transcript, audio)
         money = (seconds or 0.0) / 60 * (provider.price_per_minute or 0.0)
-        day = day_of(time.time(), claim.config.time_zone).isoformat()
+        day = day_of(self.queue.now(), claim.config.time_zone).isoformat()
         scopes = (Scope(ScopeKind.PROVIDER, job.provider), Scope(ScopeKind.FOLDER, job.folder))
         return tuple(Spending(scope, day, money, seconds) for scope in scopes)
 
@@ -79,7 +78,7 @@ class Budgets:
     async def audit(self) -> None:
         """Stop scopes whose budget is spent, release those with a new period, and notify changes."""
         accounts = await self.queue.check_budgets()
-        self._audited_at = time.time()
+        self._audited_at = self.queue.now()
         self._turns_at = min((account.turns_at for account in accounts), default=None)
         stops = {stop.scope: stop for stop in stops_of(accounts)}
         for account in accounts:
@@ -96,9 +95,9 @@ class Budgets:
     async def watch(self) -> None:
         """Audit at each turn of a day or month, and after the clock was set back, until cancelled."""
         while True:
-            left_seconds = LONGEST_SLEEP_SECONDS if self._turns_at is None else self._turns_at - time.time()
-            await asyncio.sleep(max(0.01, min(LONGEST_SLEEP_SECONDS, left_seconds)))
-            if self._turns_at is not None and not self._audited_at <= time.time() < self._turns_at:
+            turns_at = math.inf if self._turns_at is None else self._turns_at
+            await asyncio.sleep(max(0.01, min(LONGEST_SLEEP_SECONDS, turns_at - self.queue.now())))
+            if self._turns_at is not None and not self._audited_at <= self.queue.now() < self._turns_at:
                 await self.audit()
 
     async def _seconds(self, claim: Claim, transcript: Transcript, audio: AudioFile | None) -> float | None:

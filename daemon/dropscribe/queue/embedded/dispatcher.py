@@ -129,13 +129,15 @@ class EmbeddedDispatcher:
         log_abandoned(abandoned)
 
     def _note_clock(self) -> None:
-        """Notice a clock that was set back, by its distance to the monotonic one."""
+        """Notice a step of the clock, by its distance to the monotonic one."""
         before = self._clock_ahead_seconds
         self._clock_ahead_seconds = self._database.now() - time.monotonic()
         set_back_seconds = before - self._clock_ahead_seconds
         if set_back_seconds >= _CLOCK_STEP_SECONDS:
             log.warning("clock.set_back", seconds=round(set_back_seconds, 1))
             self._admission.set_clock_back(set_back_seconds)
+        elif -set_back_seconds >= _CLOCK_STEP_SECONDS:  # what waits for a time is only early
+            self._database.post(lambda db: transactions.set_remote_jobs_forward(db, -set_back_seconds))
 
     async def _dispatch(self, group: asyncio.TaskGroup, runner: JobRunner) -> float:
         """Start jobs in free slots; returns the seconds until something can change by itself."""

@@ -159,6 +159,11 @@ def set_clock_back(db: Connection, seconds: float, now: float) -> None:
             db.execute(f"{set_back} WHERE {which} AND {column} > ?", (seconds, now))
 
 
+def set_remote_jobs_forward(db: Connection, seconds: float) -> None:
+    """Count no step of the clock as time that a provider has had a job: one of a day would end the job."""
+    db.execute(f"UPDATE jobs SET remote_at = remote_at + ? WHERE {rows.AT_PROVIDER}", (seconds,))
+
+
 def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:
     """Free the jobs assigned to a provider that their folder's list no longer has.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from dropscribe.cli import unit_sandbox
+from dropscribe.cli.checking import Findings, check_document
 from dropscribe.cli.unit_sandbox import parse_sandbox, unit_refusals
 from dropscribe.config.load import load_config
 
@@ -132,6 +134,26 @@ def test_every_file_of_the_config_is_judged(tmp_path, monkeypatch):
         "folders.f.template",
         "hooks.on_done",
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is said to root")
+def test_root_is_told_of_the_units_user_before_the_first_start(tmp_path, monkeypatch):
+    """Root can read every key; after the first start the owner of the state directory tells the user."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "state_dir: state\nproviders: {p: {type: openai, url: http://localhost/v1}}\n"
+        "folders: {f: {inbox: in, provider: p}}\n"
+    )
+    shown = f"LoadState=loaded\nUser=dropscribe\nEnvironment=DROPSCRIBE_CONFIG={config}\n"
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\ncat <<END\n{shown}END\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    loaded, _ = load_config(config)
+    findings = Findings()
+    check_document(loaded, findings)
+    (warning,) = [words for words in findings.warnings if words.startswith("checked as root")]
+    assert warning.endswith("as the daemon's user: sudo -u dropscribe dropscribe check")
 
 
 @pytest.mark.parametrize("shown", ["", "LoadState=not-found\nProtectSystem=no\n"])

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli.unit_sandbox import unit_refusals
+from dropscribe.cli.unit_sandbox import unit_refusals, unit_user
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import shell_word
 from dropscribe.files.beneath import closing, open_root
@@ -271,11 +271,13 @@ def _check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
 
 def _warn_of_root(config: Config, findings: Findings) -> None:
     """Warn that root can do everything, so that this check proves little for the daemon's user."""
+    if os.geteuid() != 0:
+        return
     try:
         owner = pwd.getpwuid(os.stat(config.state_dir).st_uid).pw_name
-    except (OSError, KeyError):
-        return
-    if os.geteuid() == 0 and owner != "root":
+    except (OSError, KeyError):  # before the first start
+        owner = unit_user(config)
+    if owner not in {"", "root"}:
         remedy = f"as the daemon's user: sudo -u {owner} dropscribe check"
         findings.warnings.append(f"checked as root, who may do everything; {remedy}")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNIT = "dropscribe.service"
 _ASK_SECONDS = 5.0
 _PROPERTIES = (
-    "LoadState,Environment,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,BindPaths,BindReadOnlyPaths,"
+    "LoadState,User,Environment,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,BindPaths,BindReadOnlyPaths,"
     "StateDirectory,RuntimeDirectory,CacheDirectory,LogsDirectory,MemoryDenyWriteExecute"
 )
 _OWN_FOLDERS = {
@@ -41,6 +41,7 @@ class UnitSandbox:
     """The settings of a unit that decide which folders it can use (systemd.exec(5))."""
 
     config: str  # The config file that the unit's environment names, or ""
+    user: str  # ``User=``, or ""
     is_read_only: bool  # Whether all folders but *writable* are read-only (``ProtectSystem=strict``)
     hides_homes: bool  # Whether /home, /root and /run/user are hidden or read-only
     shows_homes: bool  # Whether they are read-only
@@ -85,11 +86,8 @@ def unit_refusals(config: Config, served: Iterable[FolderRule]) -> Iterator[str]
     Args:
         served: The rules whose folders this machine uses.
     """
-    sandbox = read_sandbox()
-    try:
-        if sandbox is None or not os.path.samefile(sandbox.config, config.path or ""):
-            return
-    except OSError:  # the unit names no config, or one that is not there
+    sandbox = _sandbox_of(config)
+    if sandbox is None:
         return
     written = ((name, sandbox.refusal(path)) for name, path in _written_by(config, served))
     read = ((name, sandbox.hiding(path)) for name, path in _read_by(config))
@@ -100,6 +98,22 @@ def unit_refusals(config: Config, served: Iterable[FolderRule]) -> Iterator[str]
             f"provider {local[0]}: the unit {UNIT} forbids the machine code that the embedded engine makes: "
             "install the drop-in local-engine.conf (systemd/dropscribe.service.d)"
         )
+
+
+def unit_user(config: Config) -> str:
+    """The user as whom the installed unit runs *config*; "" if that is not known, or no unit does."""
+    sandbox = _sandbox_of(config)
+    return sandbox.user if sandbox else ""
+
+
+def _sandbox_of(config: Config) -> UnitSandbox | None:
+    """The sandbox of the installed unit, if that runs *config*."""
+    sandbox = read_sandbox()
+    try:
+        is_its_config = sandbox is not None and os.path.samefile(sandbox.config, config.path or "")
+    except OSError:  # the unit names no config, or one that is not there
+        return None
+    return sandbox if is_its_config else None
 
 
 def _written_by(config: Config, served: Iterable[FolderRule]) -> Iterator[tuple[str, Path]]:
@@ -168,6 +182,7 @@ def parse_sandbox(shown: str) -> UnitSandbox | None:
     environment = dict(part.split("=", 1) for part in values.get("Environment", "").split() if "=" in part)
     return UnitSandbox(
         config=environment.get("DROPSCRIBE_CONFIG", ""),
+        user=values.get("User", ""),
         is_read_only=values.get("ProtectSystem") == "strict",
         hides_homes=values.get("ProtectHome") in {"yes", "tmpfs", "read-only"},
         shows_homes=values.get("ProtectHome") == "read-only",

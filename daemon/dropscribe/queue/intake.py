@@ -50,10 +50,7 @@ class EmbeddedIntake:
     def rename_folders(self, db: Connection, inboxes: Mapping[str, str]) -> None:
         """Give the live jobs of renamed rules to the new names, now and when more come.
 
-        The thread of an old rule may submit until it has ended.
-
-        Args:
-            inboxes: The inbox of each rule.
+        The thread of an old rule may submit until it has ended. *inboxes* are those of all rules.
         """
         renamed = intake_queries.note_inboxes(db, inboxes)
         names = {old: renamed.get(new, new) for old, new in self._renamed.items()} | dict(renamed)

@@ -122,7 +122,6 @@ class Account:
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing is left."""
         return self.spent >= self.limit.amount
 
 

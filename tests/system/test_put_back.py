@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import pytest
 
 from support.daemon_process import Installation
+from support.faults import mounted, unmount
 from support.house import digest, tree
 from support.waiting import until_true
 
@@ -60,3 +62,24 @@ def test_a_failed_folder_that_is_away_keeps_its_files_failed(site):
     (site.root / "away").rename(site.failed)
     assert tree(site.failed) == {"2026/one.wav", "2026/one.error.json"}
     assert site.status()["failed"] == 1
+
+
+def test_an_unmounted_share_of_failed_keeps_its_files_failed(tmp_path, vendor):
+    """Its bare mount point is a folder without the audio."""
+    emulator, till = vendor
+    site = Installation(tmp_path, emulator.url, rule={"rescan": "200ms"})
+    till.refused = {digest(b"one")}
+    with mounted(site.failed, "-t", "tmpfs", "none"), site.start_ready() as process:
+        site.drop("2026/one.wav", b"one")
+        process.until_logged("file.failed")
+        till.refused = set()
+        put_back(site, removes=False)
+        process.until_logged("file.done")
+        unmount(site.failed)
+        for number in range(3):
+            site.drop(f"{number}.wav", b"more %d" % number)
+            process.until_logged("file.done", number + 2)
+            time.sleep(0.3)  # a listing
+        assert not process.logged("job.taken_back")
+        assert site.status()["failed"] == 1
+        assert process.stop() == 0

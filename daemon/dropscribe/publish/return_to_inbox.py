@@ -27,6 +27,7 @@ from dropscribe.files.beneath import (
     sync,
 )
 from dropscribe.files.capabilities import capabilities_of
+from dropscribe.files.mounts import require_mount
 from dropscribe.files.moves import FileName, move_new, remove_if
 from dropscribe.files.own_file import OwnFile, copy_verified, sha256_of
 
@@ -176,6 +177,7 @@ def remove_error_file(root: bytes, path: bytes) -> bool:
     """Remove the error file beside the audio *path* below ``failed``; False while the audio may be there."""
     directory, _, name = path.rpartition(b"/")
     try:
+        require_mount(root)
         with closing(open_root(root)) as opened:
             try:
                 folder = open_folder(opened, directory)

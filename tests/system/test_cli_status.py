@@ -335,6 +335,24 @@ def test_the_wait_of_a_settling_file_is_told_as_it_is_now(tmp_path):
         assert process.stop() == 0
 
 
+IDLE_AT_ONCE = f"from dropscribe.intake import pending\npending.IDLE_WRITER_SECONDS = 0.0\n{QUICK_REPORTS}"
+
+
+def test_a_program_that_keeps_a_file_open_keeps_no_disk_awake(tmp_path):
+    """The time that it does so is told as of the last look, and not written between two."""
+    site = Installation(tmp_path, "http://127.0.0.1:9")
+    file, live = site.drop("open.wav", wav_bytes()), tmp_path / "state/live.json"
+    with file.open("ab"), site.start(program=IDLE_AT_ONCE) as process:
+        process.until(lambda: live.exists() and "has not changed" in live.read_text(), "the idle writer")
+        written = set()
+        end = time.monotonic() + 6.0
+        while time.monotonic() < end:
+            written.add(live.stat().st_mtime_ns)
+            time.sleep(0.05)
+        assert process.stop() == 0
+    assert len(written) <= 4
+
+
 def test_why_a_file_that_stays_open_is_taken(scene, capsys):
     """Where the rule says so."""
     scene.config.write_text(f"{CONFIG}    settle: ignore_writers\n")

@@ -72,7 +72,8 @@ class StatusPublisher:
     async def write_when_new(self) -> None:
         """Write live.json at most five times a second, and only when something may have changed.
 
-        While files settle, time alone changes it: it has the seconds that each has waited.
+        While files wait for their quiet times, time alone changes it: it has the seconds of each. Waits for
+        others, such as a program that keeps a file open for days, keep no disk awake.
         """
         news = self.engine.signals.news
         last: dict[str, Any] = {}
@@ -87,9 +88,8 @@ class StatusPublisher:
             except Exception:  # a report that fails must not end the daemon
                 log.exception("status.not_written")
             await asyncio.sleep(_LIVE_GAP_SECONDS)
-            is_settling = any(folder["settling"] for folder in last.get("folders", {}).values())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), _WAITS_SECONDS if is_settling else None)
+                await asyncio.wait_for(news.wait(), _WAITS_SECONDS if self.inboxes.is_settling() else None)
 
     def _words(self, live: dict[str, Any]) -> str:
         settling = sum(folder["settling"] for folder in live["folders"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from dropscribe.config.model import FolderRule, ProviderConfig
-from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable, TemporaryFailure
+from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.pipeline.handler import Handler, build_runtime
 from dropscribe.queue import holds
@@ -355,6 +356,21 @@ async def test_a_rename_moves_the_job_of_that_file_alone(tmp_path, queue_kind):
     assert len(script.calls) == 2
     ends = ("wav", "json", "txt")
     assert tree(tmp_path / "done") == {f"{stem}.{end}" for stem in ("call", "renamed") for end in ends}
+
+
+async def test_few_failed_files_are_looked_at_for_each_new_one_of_a_recorder_with_one_name(tmp_path):
+    """Of the same size too: all of them may be originals of its copy."""
+    refused = AudioRejected("bad_audio", "no sound")
+    async with House(make_config(tmp_path), {"main": ScriptedProvider([refused] * 12)}) as house:
+        for count in range(1, 13):
+            await house.drop("call.wav")
+            await house.until(lambda count=count: len(house.listener.files) == count, 30.0)
+        (tmp_path / "inbox/call.wav").write_bytes(b"RIFF some audio")
+        new = house.new_job("call.wav")
+        found = await house.store.do(lambda db: intake_queries.read_failed_of(db, new))
+
+    newest = {os.fsencode(tmp_path / f"failed/call-{number}.wav") for number in range(3, 13)}
+    assert {filed for _, filed in found} == newest
 
 
 async def test_a_run_that_ends_by_itself_tries_a_provider_whose_hold_is_due(tmp_path):

@@ -41,7 +41,7 @@ def test_a_copy_that_replaces_the_original_is_a_retry(site):
 
 
 def test_an_original_that_goes_after_its_copy_was_taken_leaves_no_error_file(site):
-    """However late: while it is there it has failed."""
+    """Within an hour; while it is there it has failed."""
     put_back(site, removes=False)
     with site.start() as process:
         process.until_logged("file.done")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
+
+_COPIED_SECONDS = 3600.0
+"""How long the original of a copy is looked for in ``failed``: many files may have one name and one size."""
 
 
 class _OfThread(threading.local):
@@ -48,6 +53,8 @@ class InboxQueue:
         self._store = engine.store
         self._loop = loop
         self._of_thread = _OfThread()
+        # Folder → (folder, place) of failed audio of which a copy was taken → monotonic time to forget it.
+        self._copied: defaultdict[str, dict[tuple[str, bytes], float]] = defaultdict(dict)
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """Queue settled files: durable when it returns, idempotent while their jobs live.
@@ -58,7 +65,8 @@ class InboxQueue:
         """
         for job in jobs if intake_queries.has_failed(self._reader()) else ():
             for folder, filed in intake_queries.read_failed_of(self._reader(), job):
-                self._take_back(folder, filed)
+                if not self._take_back(folder, filed):
+                    self._copied[job.folder][folder, filed] = time.monotonic() + _COPIED_SECONDS
         submitted = self._engine.intake.submit(jobs)
         self._engine.signals.wake_from_thread(self._loop)
         for job, result in zip(jobs, submitted, strict=True):
@@ -96,26 +104,29 @@ class InboxQueue:
         self._store.call(lambda db: self._engine.intake.moved_device(db, folder, directory, device)).result()
 
     def take_back_copied(self, folder: str) -> Iterator[None]:
-        """Take back the failed audio that was copied into the inbox, and removed from ``failed`` afterwards.
+        """Take back the failed audio that is removed from ``failed`` after its copy in the inbox was taken.
 
         Yields after each file that is looked at.
         """
-        if intake_queries.has_failed(self._reader()):
-            for filed in intake_queries.read_failed_with_successors(self._reader(), folder):
-                self._take_back(folder, filed)
-                yield
+        copied = self._copied[folder]
+        for failed, until in list(copied.items()):
+            if self._take_back(*failed) or time.monotonic() > until:
+                del copied[failed]
+            yield
 
-    def _take_back(self, folder: str, filed: bytes) -> None:
-        """Remove the error file of failed audio that is in an inbox now, unless it is in ``failed`` too."""
+    def _take_back(self, folder: str, filed: bytes) -> bool:
+        """Remove the error file of failed audio that is in an inbox; False while it may be in ``failed``."""
         root = self._failed_root(folder)
         if root is not None and filed.startswith(root + b"/"):
             place = root, filed.removeprefix(root + b"/")
         else:
             place = os.path.split(filed)
-        if remove_error_file(*place):
-            reached("error_removed")
-            self._store.call(partial(intake_queries.forget_failed, filed=filed)).result()
-            log.info("job.taken_back", folder=folder, filed=filed)
+        if not remove_error_file(*place):
+            return False
+        reached("error_removed")
+        self._store.call(partial(intake_queries.forget_failed, filed=filed)).result()
+        log.info("job.taken_back", folder=folder, filed=filed)
+        return True
 
     def _reader(self) -> Connection:
         if self._of_thread.reader is None:

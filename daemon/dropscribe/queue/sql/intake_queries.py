@@ -24,6 +24,7 @@ MISSED_SECONDS = 10.0
 
 _INBOX = "inbox:"  # In ``facts``, before a rule's name: its inbox
 
+_NEWEST_OF_PLACE = 10  # jobs of one place that are looked at: all of a recorder may have the same
 _ROWS_AT_ONCE = 64
 _COLUMNS = (
     "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns, incomplete,"
@@ -125,29 +126,18 @@ def has_failed(db: Connection) -> bool:
 def read_failed_of(db: Connection, new: NewJob) -> list[tuple[str, bytes]]:
     """Failed jobs that may be of the same audio: (folder, absolute path in ``failed``).
 
-    Those of any folder with its size and mtime, which every kind of move keeps, and those of its place with
-    its size: a plain copy has another mtime. The caller checks that the audio is really gone from ``failed``.
+    Those of any folder with its size and mtime, which every kind of move keeps, and those of the newest jobs
+    of its place with its size: a plain copy has another mtime. A recorder may use one name, and one size, for
+    all of its files. The caller checks that the audio is really gone from ``failed``.
     """
     size_bytes, failed = new.snapshot.size_bytes, "state = 'failed' AND filed IS NOT NULL"
-    # Two searches, each with its index; a plus keeps SQLite from one by size, which many files may share.
     return db.execute(
         f"SELECT folder, filed FROM jobs WHERE {failed} AND size_bytes = ? AND mtime_ns = ?"
         " AND folder IN (SELECT folder FROM counts WHERE state = 'failed')"
-        f" UNION SELECT folder, filed FROM jobs WHERE {failed} AND +size_bytes = ?"
-        " AND folder = ? AND directory = ? AND name = ?",
-        (size_bytes, new.snapshot.mtime_ns, size_bytes, new.folder, *split_path(new.path)),
+        " UNION SELECT folder, filed FROM (SELECT * FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
+        f" ORDER BY id DESC LIMIT {_NEWEST_OF_PLACE}) AS newest WHERE {failed} AND size_bytes = ?",
+        (size_bytes, new.snapshot.mtime_ns, new.folder, *split_path(new.path), size_bytes),
     ).fetchall()
-
-
-def read_failed_with_successors(db: Connection, folder: str) -> list[bytes]:
-    """Paths in ``failed`` of jobs whose place in the inbox had a file of the same size later."""
-    found = db.execute(
-        "SELECT filed FROM jobs AS old WHERE folder = ? AND state = 'failed' AND filed IS NOT NULL"
-        " AND EXISTS (SELECT 1 FROM jobs WHERE folder = old.folder AND directory = old.directory"
-        " AND name = old.name AND id > old.id AND size_bytes = old.size_bytes)",
-        (folder,),
-    )
-    return [filed for (filed,) in found]
 
 
 def forget_failed(db: Connection, filed: bytes) -> None:

@@ -83,10 +83,11 @@ def _begins_turn(group: list[dict[str, Any]], word: dict[str, Any]) -> bool:
     last = group[-1]
     if word.get("speaker") != last.get("speaker"):
         return True
+    if not str(last["word"]).rstrip().endswith(SENTENCE_ENDS):
+        return False
     start, end = _seconds(word, "start"), _seconds(last, "end") or _seconds(last, "start")
-    pause = 0.0 if start is None or end is None else start - end
-    ends_sentence = str(last.get("word", "")).rstrip().endswith(SENTENCE_ENDS)
-    return ends_sentence and (pause >= PAUSE_SECONDS or len(group) >= _MOST_TURN_WORDS)
+    has_pause = start is not None and end is not None and start - end >= PAUSE_SECONDS
+    return has_pause or len(group) >= _MOST_TURN_WORDS
 
 
 def _first_timed(run: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -381,6 +381,36 @@ async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):
     assert stats.folders["renamed"].done == 1
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("rule1", "rule0"), ("rule1", "rule2"), ("new", "rule0")],
+    ids=["swapped", "shifted", "handed on"],
+)
+async def test_uploads_go_on_where_rules_exchange_their_inboxes(tmp_path, monkeypatch, names):
+    """A slot is free: the rule that lists the inbox now does not send its files once more."""
+    script = ScriptedProvider(gate=asyncio.Event())
+    rules = [_rule(tmp_path, f"rule{number}", ["main"]) for number in (0, 1)]
+
+    def config_with(*rules):
+        return make_config(tmp_path, rules={rule.name: rule for rule in rules})
+
+    async with Reloaded(monkeypatch, config_with(*rules), lambda _: script) as house:
+        for rule in rules:
+            (rule.inbox / f"{rule.name}.wav").write_bytes(wav(int(rule.name[-1]) * 100 + 300))
+        await house.until(lambda: len(script.calls) == 2)
+        exchanged = [replace(rule, name=name) for rule, name in zip(rules, names, strict=True)]
+        assert await house.reload(config_with(*exchanged))
+        await asyncio.sleep(0.3)  # the new threads have listed the inboxes
+        script.gate.set()
+        for rule in rules:
+            await house.until((rule.done / f"{rule.name}.wav").exists)
+        await house.until(lambda: not house.daemon.engine.in_flight)
+        stats = await house.daemon.engine.stats()
+    assert len(script.calls) == 2
+    assert stats.removed == {}
+    assert {name: stats.folders[name].done for name in names} == dict.fromkeys(names, 1)
+
+
 async def test_a_rule_that_comes_back_under_another_name_takes_over_its_files(tmp_path, monkeypatch):
     """It has left by one reload and comes back by the next: its answer is filed, and no row stays behind."""
     script = ScriptedProvider(gate=asyncio.Event())

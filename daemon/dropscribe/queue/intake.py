@@ -48,14 +48,14 @@ class EmbeddedIntake:
         return [replace(job, folder=self._renamed.get(job.folder, job.folder)) for job in jobs]
 
     def rename_folders(self, db: Connection, inboxes: Mapping[str, str]) -> None:
-        """Give the live jobs of renamed rules to the new names, now and when more come.
+        """Give the live jobs of rules to those that have their inboxes now, and when more come.
 
-        The thread of an old rule may submit until it has ended. *inboxes* are those of all rules.
+        The thread of a rule that has left may submit until it has ended. *inboxes* are those of all rules.
         """
-        renamed = intake_queries.note_inboxes(db, inboxes)
-        names = {old: renamed.get(new, new) for old, new in self._renamed.items()} | dict(renamed)
+        moved = intake_queries.note_inboxes(db, inboxes)
+        names = {old: moved.get(new, new) for old, new in self._renamed.items()} | dict(moved)
         self._renamed = {old: new for old, new in names.items() if old not in inboxes}
-        intake_queries.rename_folders(db, renamed)
+        intake_queries.rename_folders(db, moved, moved.keys() - inboxes.keys())
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """The live jobs of one directory."""

@@ -11,7 +11,7 @@ from dropscribe.queue.sql.database import is_shared, upsert
 from dropscribe.queue.sql.rows import LIVE, join_path, split_path, withdraw_queued
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from dropscribe.core.model import NewJob
     from dropscribe.queue.sql.database import Connection
@@ -203,20 +203,21 @@ def set_device(db: Connection, folder: str, directory: bytes, device: int) -> No
 
 
 def note_inboxes(db: Connection, inboxes: Mapping[str, str]) -> dict[str, str]:
-    """Store the inbox of each rule; returns old → new name of the rules that have another name by now.
+    """Store the inbox of each rule; returns old → new name of the rules whose inboxes others have by now.
 
-    These are rules that have left, in whatever earlier config, whose inboxes others have got.
+    A rule that has left, in whatever earlier config, has another name by now. One that is still there has
+    another inbox: two rules have swapped theirs, for example.
     """
     # Text of any bytes; valid_text() would make two inboxes one.
     inboxes = {name: inbox.encode("utf-8", "backslashreplace").decode() for name, inbox in inboxes.items()}
     stored = read_inboxes(db)
     new = {inbox: name for name, inbox in inboxes.items() if stored.get(name) != inbox}
-    renamed = {old: new[inbox] for old, inbox in stored.items() if old not in inboxes and inbox in new}
-    for old in renamed:
-        db.execute("DELETE FROM facts WHERE name = ?", (_INBOX + old,))
+    for old in stored.keys() - inboxes.keys():
+        if stored[old] in new:
+            db.execute("DELETE FROM facts WHERE name = ?", (_INBOX + old,))
     for name, inbox in inboxes.items():
         upsert(db, "facts", "name", {"name": _INBOX + name, "value": inbox})
-    return renamed
+    return {old: new[inbox] for old, inbox in stored.items() if inbox in new}
 
 
 def read_inboxes(db: Connection) -> dict[str, str]:
@@ -225,18 +226,28 @@ def read_inboxes(db: Connection) -> dict[str, str]:
     return {name.removeprefix(_INBOX): inbox for name, inbox in found.fetchall()}
 
 
-def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
-    """Give all that belongs to renamed rules, old → new name, to the new names: jobs, backlog and totals.
+def rename_folders(db: Connection, moved: Mapping[str, str], left: Collection[str]) -> None:
+    """Give the live jobs of rules to those that have their inboxes now, old → new name.
 
-    Of two live jobs of one file, one under each name, the one that has begun stays; else the new name's.
+    All else that belongs to the rules that have *left* goes too: ended jobs, backlog and totals. Of two live
+    jobs of one file, one under each name, the one that has begun stays; else the new name's.
     """
-    for old, new in renamed.items():
+    away = {old: f"{old}\n" for old in moved}  # no rule's name: rules may have swapped theirs
+    rename = f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE}"
+    for old, between in away.items():
+        db.execute(rename, (between, old))
+    for old, new in moved.items():
         twin = "folder = ? AND identity IN (SELECT identity FROM jobs WHERE folder = ? AND {})"
         begun = twin.format(f"{LIVE} AND state <> 'queued'")
-        withdraw_queued(db, f"its upload began as {old}", begun, (new, old))
-        withdraw_queued(db, f"it belongs to the rule {new} now", twin.format(LIVE), (old, new))
-        known = f"ended_at IS NULL AND identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"
-        db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND NOT ({known})", (new, old, new))
-        backlog.rename(db, old, new)
-        budget_usage.rename_folder(db, old, new)
-        stats.rename_folder(db, old, new)
+        withdraw_queued(db, f"its upload began as {old}", begun, (new, away[old]))
+        withdraw_queued(db, f"it belongs to the rule {new} now", twin.format(LIVE), (away[old], new))
+        known = f"identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"
+        db.execute(f"{rename} AND NOT {known}", (new, away[old], new))
+        db.execute("UPDATE jobs SET folder = ? WHERE folder = ?", (old, away[old]))
+        stats.rename_folder(db, away[old], old)  # of those that were withdrawn
+        if old in left:
+            db.execute("UPDATE jobs SET folder = ? WHERE folder = ? AND ended_at IS NOT NULL", (new, old))
+            backlog.rename(db, old, new)
+            budget_usage.rename_folder(db, old, new)
+            stats.rename_folder(db, old, new)
+    stats.recount_live(db, {*moved, *moved.values()})

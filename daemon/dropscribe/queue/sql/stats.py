@@ -15,7 +15,7 @@ from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.queue.sql.database import is_shared, marks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dropscribe.queue.model import Pause, Plan
     from dropscribe.queue.sql.database import Connection
@@ -171,7 +171,7 @@ def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: flo
 
 
 def rename_folder(db: Connection, old: str, new: str) -> None:
-    """Add the counts of a rule to those of its new name; its live jobs are counted again."""
+    """Add the counts of a rule to those of its new name."""
     for table, columns, sums in (
         ("counts", "state", ("n",)),
         ("ended", "quarter, state", ("files", "seconds")),
@@ -184,7 +184,11 @@ def rename_folder(db: Connection, old: str, new: str) -> None:
             (new, old),
         )
         db.execute(f"DELETE FROM {table} WHERE folder = ?", (old,))
-    for folder in (old, new):
+
+
+def recount_live(db: Connection, folders: Iterable[str]) -> None:
+    """Count the live jobs of *folders* again."""
+    for folder in folders:
         db.execute(f"DELETE FROM counts WHERE folder = ? AND {rows.LIVE_STATE}", (folder,))
         db.execute(
             "INSERT INTO counts (folder, state, n) SELECT folder, state, count(*) FROM jobs"

@@ -121,6 +121,19 @@ def test_the_folders_below_failed_are_known_through_a_link(scene, name):
     assert all(path.exists() for path in kept)
 
 
+@pytest.mark.parametrize(
+    "others", ["", "  memos: {inbox: memos, done: m-done, failed: m-failed, provider: main}\n"]
+)
+def test_a_rules_failed_folder_may_have_been_anothers(scene, others):
+    """One that has left the config, or files elsewhere now; the old name in the inbox is the queue's."""
+    scene.config.write_text(CONFIG + "    done: calls-done\n" + others)
+    audio = scene.drop("memo-2.wav", CONTENT, part="failed")
+    with scene.queue() as store:
+        add_job(store, scene, "memo.wav", folder="memos", state="failed", filed=os.fsencode(audio))
+    assert scene.run("retry", "--all") == 0
+    assert tree(scene.root / "inbox") == {"memo.wav"}
+
+
 def test_one_rules_failed_folder_may_be_a_sub_folder_of_anothers(scene):
     """Each takes what the error files give to it; a recording that nothing names stays."""
     scene.config.write_text(CONFIG.partition("folders:")[0])

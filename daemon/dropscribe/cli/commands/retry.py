@@ -213,13 +213,15 @@ class FailedFiles:
     def _told(self, place: Place) -> tuple[str, bytes] | None:
         """(folder rule, name in its inbox) of the failed audio at *place*; None if they are unknown.
 
-        The rule is "" if it has left the config, or has another name by now.
+        The rule is "" if it has left the config, has another name by now, or files elsewhere.
         """
         records = [] if self._db is None else read_filed(self._db, place.absolute)
         if records and records[0].state is JobState.FAILED:
             folder = records[0].folder
-            is_left = self._config.queue is None and folder not in self._config.folders
-            return "" if is_left else folder, os.path.basename(records[0].path)
+            rule = self._config.folders.get(folder)
+            is_own = rule is not None and place.absolute.startswith(os.fsencode(rule.failed) + b"/")
+            is_known = is_own or self._config.queue is not None
+            return folder if is_known else "", os.path.basename(records[0].path)
         look = partial(find_error, trusted_uids={0, os.geteuid()})
         error = (_look_beside(place.root, place.path, look) or (b"", {}))[1]
         return (str(error.get("folder")), os.fsencode(str(error["file"]))) if error else None

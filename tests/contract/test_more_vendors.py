@@ -229,6 +229,21 @@ async def test_an_azure_definition_from_flat_parameters(bench_of):
     assert definition == {"channels": [0, 1], "diarization": {"maxSpeakers": 3}, **phrases}
 
 
+@pytest.mark.parametrize(
+    ("given", "version"),
+    [
+        ({}, "2024-11-15"),
+        ({"phraseList.phrases": ["911"]}, "2025-10-15"),
+        ({"api-version": "2025-10-15"}, "2025-10-15"),
+    ],
+)
+async def test_azure_is_asked_for_the_newer_version_only_for_phrase_lists(bench_of, given, version):
+    """The older one has been there for longer, and knows no phrase lists."""
+    bench = bench_of("azure")
+    await bench.provider().transcribe(bench.audio(), given)
+    assert bench.emulator.requests[-1].params == [("api-version", version)]
+
+
 async def test_whisper_asr_gets_its_options_in_the_query(bench_of):
     """The form has the file alone."""
     bench = bench_of("whisper-asr")

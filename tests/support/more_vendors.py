@@ -144,6 +144,8 @@ def azure(key: str, request: Received, body: bytes, hear: Callable[[], str]) -> 
     if not read_form(request, body, "audio"):
         raise _azure_error("InvalidRequest", "the form has no audio")
     definition = json.loads(dict(request.fields)["definition"])
+    if "phraseList" in definition and dict(request.params)["api-version"] == "2024-11-15":
+        raise _azure_error("InvalidRequest", "phraseList is unknown")
     for name, value in definition.items():
         if not isinstance(value, AZURE_KEYS.get(name, ())):
             raise _azure_error("InvalidRequest", f"{name} is unknown or of another type")

@@ -23,7 +23,7 @@ FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
     "deepgram": {"model": "nova-3", "smart_format": True, "utterances": True},
     "elevenlabs": {"model_id": "scribe_v2", "timestamps_granularity": "word"},
     "whisper-asr": {"output": "json", "word_timestamps": True},
-    "azure": {"api-version": "2025-10-15"},
+    "azure": {"api-version": "2024-11-15"},
 }
 """Defaults that depend on nothing else, by provider type."""
 
@@ -59,6 +59,8 @@ def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> di
             defaults["detect_language"] = True  # without either, it assumes English
         case "assemblyai" if not params.get("language_code"):
             defaults["language_detection"] = True  # without either, it assumes English
+        case "azure" if any(name.startswith("phraseList") for name in params):
+            defaults["api-version"] = "2025-10-15"  # the first one with phrase lists
         case "speechmatics" if not params.get(_SPEECHMATICS_LANGUAGE):
             # Without a language it refuses the job; the model Melia is multilingual and knows no "auto".
             is_melia = str(params.get("transcription_config.model", "")).startswith("melia")

@@ -122,6 +122,7 @@ class Account:
 
     @property
     def is_spent(self) -> bool:
+        """Whether nothing is left."""
         return self.spent >= self.limit.amount
 
 

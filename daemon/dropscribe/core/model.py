@@ -93,6 +93,7 @@ class NewJob:
 
     @property
     def identity(self) -> bytes:
+        """See :func:`identity`."""
         return identity(self.path, self.snapshot, stable_inodes=self.stable_inodes)
 
 

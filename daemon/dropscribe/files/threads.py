@@ -34,6 +34,7 @@ class DaemonThreads(Executor):
         self._is_shut = False
 
     def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See :class:`concurrent.futures.Executor`."""
         future: Future[T] = Future()
         with self._lock:
             if self._is_shut:

@@ -103,6 +103,7 @@ class Inbox:
             self._wake_up.close()
 
     def is_alive(self) -> bool:
+        """Whether the thread has not ended yet."""
         return self._thread.is_alive()
 
     @property

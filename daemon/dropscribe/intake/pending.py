@@ -149,6 +149,7 @@ class Pending:
         self.entries = {path: entry for path, entry in self.entries.items() if not path.startswith(below)}
 
     def clear(self) -> None:
+        """Forget everything."""
         self.entries.clear()
         self._heap.clear()
 

@@ -76,6 +76,7 @@ class WatchdogHints(FileSystemEventHandler):
         return True
 
     def read(self) -> list[Hint]:
+        """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
@@ -120,6 +121,7 @@ class WatchdogHints(FileSystemEventHandler):
             os.eventfd_write(self._event, 1)
 
     def close(self) -> None:
+        """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         if self._event < 0:
             return
         logging.getLogger("watchdog").removeHandler(self._log_handler)

@@ -88,10 +88,12 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
+        """Whether the process runs."""
         return self._process.poll() is None
 
     @property
     def pid(self) -> int:
+        """The process's id."""
         return self._process.pid
 
     def request(

@@ -127,18 +127,22 @@ class Claim:
 
     @property
     def config(self) -> Config:
+        """The config."""
         return self.runtime.config
 
     @property
     def inbox(self) -> bytes:
+        """The rule's inbox."""
         return os.fsencode(self.rule.inbox)
 
     @property
     def provider_config(self) -> ProviderConfig:
+        """The config of the job's provider."""
         return self.runtime.config.providers[self.job.provider]
 
     @property
     def params(self) -> Mapping[str, ParamValue]:
+        """The request parameters for the job."""
         return self.rule.params_for(self.job.provider)
 
     @property

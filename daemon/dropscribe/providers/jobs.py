@@ -170,6 +170,7 @@ class JobProvider(HttpProvider):
     vendor: JobVendor
 
     async def start_job(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> str:
+        """See :class:`dropscribe.providers.base.JobProvider`."""
         self._check_size(audio)
         sent = self.vendor.params(params)
         answer, created = await self._uploaded(audio, sent)
@@ -188,11 +189,12 @@ class JobProvider(HttpProvider):
         return job_id
 
     def poll_seconds(self, age_seconds: float) -> float:
-        """A tenth of the job's age, within bounds."""
+        """See :class:`dropscribe.providers.base.JobProvider`: a tenth of the job's age, within bounds."""
         tenth = min(max(FIRST_POLL_SECONDS, age_seconds / 10), LONGEST_POLL_SECONDS)
         return max(self.vendor.poll_every_seconds, tenth)
 
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
+        """See :class:`dropscribe.providers.base.JobProvider`."""
         found = await self._fetched(self.vendor.job_path, job_id)
         if isinstance(found, Unfinished):
             return found
@@ -219,6 +221,7 @@ class JobProvider(HttpProvider):
         return transcript
 
     async def delete_job(self, job_id: str) -> None:
+        """See :class:`dropscribe.providers.base.JobProvider`."""
         if not self.vendor.delete_path:
             return
         upload = await self._upload_of(job_id)

@@ -167,6 +167,7 @@ class HttpProvider:
         return f"<HttpProvider {self._redactor.reason(self.vendor.url)}>"
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.Provider`."""
         self._check_size(audio)
         seconds = await self._answer_seconds(audio)
         sent = self._params(params)
@@ -193,6 +194,7 @@ class HttpProvider:
             raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {limit}")
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.LinkProvider`."""
         sent = self._params(params)
         try:
             return await self._transcribed(self.vendor.link(url, sent), sent, self._timeout_seconds)
@@ -212,6 +214,7 @@ class HttpProvider:
         return learned
 
     async def close(self) -> None:
+        """See :class:`dropscribe.providers.base.Provider`."""
         await self._http.close()
 
     async def _transcribed(

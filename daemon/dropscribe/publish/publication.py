@@ -99,6 +99,7 @@ class JobFiles:
 
     @cached_property
     def sidecars(self) -> list[tuple[OwnFile, bytes]]:
+        """The sidecars with their content."""
         # Without links it takes the content to know a file.
         return [
             (self._own_file(name, index, "" if self.can.links else digest_of(content)), content)
@@ -107,6 +108,7 @@ class JobFiles:
 
     @cached_property
     def companions(self) -> list[tuple[Companion, OwnFile]]:
+        """The companions with their copies."""
         copies = []
         for number, companion in enumerate(self.request.output_names.companions):
             # Without links it takes the content to know a copy.

@@ -143,6 +143,7 @@ class Engine:
         return await self.database.do(lambda db: budget_usage.write_mark(db, mark, today))
 
     async def stats(self) -> Stats:
+        """Counts and holds."""
         plan = self._admission.plan
         in_flight = Counter(upload.provider for upload in self.in_flight.uploads.values())
         return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))

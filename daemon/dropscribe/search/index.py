@@ -131,6 +131,7 @@ class ClusterIndex(TranscriptIndex):
     begin = "BEGIN"
 
     def add(self, job_id: int, ended_at: float, passages: Sequence[Passage]) -> None:
+        """See :meth:`TranscriptIndex.add`."""
         self._db.execute(
             "INSERT INTO indexed_transcripts VALUES (?, ?, ?, array_to_tsvector(?::text[]))"
             " ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at,"
@@ -139,10 +140,12 @@ class ClusterIndex(TranscriptIndex):
         )
 
     def remove(self, job_ids: Iterable[int]) -> None:
+        """See :meth:`TranscriptIndex.remove`."""
         for job_id in job_ids:
             self._db.execute("DELETE FROM indexed_transcripts WHERE job_id = ?", (job_id,))
 
     def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
+        """See :meth:`TranscriptIndex.find`."""
         query = (
             "SELECT job_id, ended_at, passages FROM indexed_transcripts"
             " WHERE words @@ ?::tsquery AND job_id < ? ORDER BY job_id DESC LIMIT ?"

@@ -42,11 +42,13 @@ class SeekableFile:
         self._position = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
+        """As a file's."""
         return self._position
 
 

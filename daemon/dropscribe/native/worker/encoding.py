@@ -77,6 +77,7 @@ class Encoder:
         )
 
     def write(self, samples: Samples) -> None:
+        """Encode some samples."""
         # As the codecs have them: PyAV converts floats with a resampler, and its threads, for each piece.
         numbers = np.rint(np.clip(samples * np.float32(32768), -32768, 32767)).astype(np.int16).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(numbers, format="s16", layout="mono")

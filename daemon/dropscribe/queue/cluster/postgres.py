@@ -162,6 +162,7 @@ class PostgresConnection:
         return self.raw.execute(_translated(sql), [self._to_row(value) for value in parameters])
 
     def close(self) -> None:
+        """Disconnect."""
         self.raw.close()
 
     def _to_row(self, value: Any) -> Any:

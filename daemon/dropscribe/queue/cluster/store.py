@@ -88,9 +88,11 @@ class ClusterStore(Database):
         return time.monotonic() + self._ahead_of_monotonic_seconds
 
     def open_reader(self) -> PostgresReader:
+        """See the base class."""
         return self._reader()
 
     def close(self) -> None:
+        """See the base class."""
         super().close()
         self._connection.close()
 

@@ -45,6 +45,7 @@ class _Connection(sqlite3.Connection):
     """A connection that takes any text: what UTF-8 cannot encode in it is replaced."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """See :meth:`sqlite3.Connection.execute`."""
         try:
             return super().execute(sql, parameters)
         except UnicodeEncodeError:
@@ -75,6 +76,7 @@ class Store(Database):
         super().__init__(StoreError(str(self.path), "is closed: the daemon ends"))
 
     def open_reader(self) -> sqlite3.Connection:
+        """See the base class."""
         connection = open_for_reading(self._state_dir)
         if connection is None:
             raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")

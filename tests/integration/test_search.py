@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 import time
 import zlib
 
@@ -12,6 +13,7 @@ import pytest
 
 from dropscribe.config.load import load_config
 from dropscribe.core.errors import StoreError
+from dropscribe.reports import timed_calls
 from dropscribe.search import index as index_module
 from dropscribe.search import indexer
 from dropscribe.search.finding import MOST_LOOKED_AT, search
@@ -208,6 +210,28 @@ def test_files_are_found_after_the_config_got_another_path(scene, config):
         ).result()
         assert names(config, "morning") == ["a.wav"]
         assert names(config, "morning") == ["a.wav"]  # nor has the first search taken it out of the index
+
+
+def test_folders_that_do_not_answer_are_asked_once_for_all_files(scene, config, monkeypatch):
+    """Of files that were filed by a path which the config does not have."""
+    hanging = [b"/old", os.fsencode(scene.root / "done"), os.fsencode(scene.root / "failed")]
+    answers, asked, realpath = threading.Event(), [], os.path.realpath
+
+    def hang(path, **keys):
+        if os.fsencode(path) in hanging:
+            asked.append(os.fsencode(path))
+            answers.wait(60)
+        return realpath(path, **keys)
+
+    with scene.queue() as store:
+        for number in range(4):
+            finish(scene, store, f"{number}.wav", "good morning")
+        store.call(lambda db: db.execute("UPDATE jobs SET filed = CAST('/old/' || id AS BLOB)")).result()
+        monkeypatch.setattr(timed_calls, "ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(os.path, "realpath", hang)
+        assert names(config, "morning") == []
+    answers.set()
+    assert sorted(asked) == sorted(hanging)
 
 
 def test_the_sweep_takes_out_what_is_gone_and_adds_what_is_back(scene, config, monkeypatch):

@@ -56,7 +56,7 @@ def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None,
     place, explanation = known or told[0]
     record = explanation.record
     if record is not None and record.state is JobState.DONE and record.filed_here:
-        doubts = doubts_about(filed_place(config, place.rule, record.filed_here))
+        doubts = doubts_about(filed_place(place.rule, record.filed_here))
         explanation.words += [WARNING_WORDS.get(doubt, doubt) for doubt in doubts]
     return place, explanation
 

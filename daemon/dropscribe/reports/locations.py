@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
+from dropscribe.reports.timed_calls import ask_disk_or
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
@@ -32,19 +33,22 @@ class Place:
         return self.root + b"/" + self.path
 
 
-def filed_place(config: Config, rule: FolderRule, filed: bytes) -> Place | None:
+def filed_place(rule: FolderRule, filed: bytes) -> Place | None:
     """The place of a file that *rule* has filed as *filed*; None outside its done and failed folder."""
     if filed.startswith(b"//"):  # beneath a root of a cluster that this node does not have
         return None
-    places = [
-        Place(rule, part, filed.removeprefix(root))
-        for part in ("done", "failed")
-        if filed.startswith(root := os.fsencode(rule.paths[part]) + b"/")
-    ]
-    # The config may have spelt the folder in another way then, which the file system has to tell.
-    if not places:
-        places = [each for each in find_places(config, filed) if each.rule is rule and each.part != "inbox"]
+    roots = {part: os.fsencode(rule.paths[part]) for part in ("done", "failed")}
+    if not any(_below({root}, [filed]) for root in roots.values()):
+        # The config may have spelt the folder in another way then, which the file system has to tell.
+        folder, name = os.path.split(filed)
+        roots, filed = {part: _real(root) for part, root in roots.items()}, os.path.join(_real(folder), name)
+    places = [Place(rule, part, path) for part, root in roots.items() if (path := _below({root}, [filed]))]
     return min(places, key=lambda place: len(place.path), default=None)
+
+
+def _real(folder: bytes) -> bytes:
+    """*folder* without links; as it is written where its file system does not answer."""
+    return ask_disk_or(folder, folder, lambda: os.path.realpath(folder))
 
 
 def find_places(config: Config, file: bytes) -> list[Place]:

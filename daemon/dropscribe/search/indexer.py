@@ -173,7 +173,7 @@ class DoneFolders:
         root = os.fsencode(rule.done) if rule else b""
         if job.filed.startswith(b"//") or root in self._silent:  # on a mount that this node lacks, or hangs
             return None
-        place = filed_place(self._config, rule, job.filed) if rule else None
+        place = filed_place(rule, job.filed) if rule else None
         if place is None or place.part != "done":
             return otherwise
         try:

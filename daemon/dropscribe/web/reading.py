@@ -211,7 +211,7 @@ def place_of(config: Config, record: JobRecord) -> Place | None:
         return None
     if (filed := record.filed_here) is None:
         return Place(rule, "inbox", record.path)
-    return filed_place(config, rule, filed)
+    return filed_place(rule, filed)
 
 
 def _is_there(root: bytes, path: bytes) -> bool:

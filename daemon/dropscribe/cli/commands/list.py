@@ -60,7 +60,7 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
             {**_job_row(config, view, job, left), "code": ", ".join(doubts)}
             for job in jobs
             if (rule := config.folders.get(job.folder)) and job.filed
-            if (doubts := doubts_about(filed_place(config, rule, job.filed)))
+            if (doubts := doubts_about(filed_place(rule, job.filed)))
         )
         return list(islice(suspects, options.limit + 1))
     rows = [_job_row(config, view, job, left) for job in jobs]

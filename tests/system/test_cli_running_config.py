@@ -9,10 +9,12 @@ import pwd
 import subprocess
 import sys
 import time
+from argparse import Namespace
 
 import pytest
 
 from dropscribe.cli.main import main
+from dropscribe.cli.options import read_config
 from dropscribe.config.load import load_config
 from dropscribe.config.running import store_running_config
 from dropscribe.queue.embedded.store import Store
@@ -94,6 +96,22 @@ def test_files_are_known_through_a_link_to_the_configs_folder(tmp_path, capsys):
     assert scene.run("retry", files["failed"]) == 0
     capsys.readouterr()
     assert json_of(scene, capsys, "list", "--failed")["files"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
+@pytest.mark.parametrize("is_own", [True, False])
+def test_root_reads_the_config_through_no_link_of_another_user(tmp_path, is_own):
+    """The daemon's user has written the path, and could lead the link elsewhere before the file is read."""
+    link = tmp_path / "link"
+    (tmp_path / "real").mkdir()
+    link.symlink_to(tmp_path / "real")
+    scene = Scene(tmp_path / "real")
+    with scene.queue():
+        store_running_config(load_config(link / "dropscribe.yaml", keys_needed=False)[0])
+    if not is_own:
+        os.lchown(link, 65534, -1)
+    config = read_config(Namespace(config=str(scene.config)))
+    assert config.path == (link / "dropscribe.yaml" if is_own else scene.config)
 
 
 @pytest.mark.parametrize("text", ["", "foo: [", None, CONFIG.replace("state_dir: state", "state_dir: other")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import sys
@@ -65,8 +66,15 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
 
 
 def _path_of_daemon(running: Config | None, path: Path) -> Path:
-    """The config's path as the daemon has it, else *path*: the queue knows files by paths that begin so."""
-    return running.path if running is not None and running.path is not None else path
+    """The config's path as the daemon has it, else *path*: the queue knows files by paths that begin so.
+
+    Not one with a folder or a link of another user, who could lead root's commands to a config of his own.
+    """
+    known = None if running is None else running.path
+    with contextlib.suppress(OSError):
+        if known is not None and all(each.lstat().st_uid in {0, os.geteuid()} for each in known.parents):
+            return known
+    return path
 
 
 def _path_of(options: argparse.Namespace) -> Path:

@@ -188,6 +188,21 @@ async def test_a_program_left_behind_may_write_on(tmp_path):
     await finish(hooks)
 
 
+async def test_programs_left_behind_take_few_open_files(tmp_path, monkeypatch):
+    """Each that a command starts and does not end keeps its output open: that of further ones is dropped."""
+    monkeypatch.setattr(module, "MOST_OUTPUTS", 1)
+    go = tmp_path / "go"
+    hooks = Hooks({"done": python(LEFT, go), "failed": python("print(8)")}, 20)
+    with capture_logs() as lines:
+        for event in hooks.commands:
+            hooks.notify(event, {})
+            await until(lambda: not hooks._running)
+        go.touch()
+        await until(lambda: not hooks._outputs)
+    assert [line["text"] for line in lines] == ["7"]
+    await finish(hooks)
+
+
 async def test_only_a_few_at_once(tmp_path, monkeypatch):
     """Commands wait for each other, so that a thousand files do not start a thousand processes."""
     monkeypatch.setattr(module, "MOST_AT_ONCE", 1)

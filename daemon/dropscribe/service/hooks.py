@@ -30,6 +30,7 @@ MOST_AT_ONCE = 4
 MOST_WAITING = 1000
 """Events beyond these are dropped with a log line: a hook that hangs must not fill the memory."""
 
+MOST_OUTPUTS = 100  # read at once; programs that commands leave running must not take all open files
 MOST_LINES = 100  # of a command's output that are logged; the rest is read, slowly, and dropped
 _LONGEST_LINE_BYTES = 4096
 _BLOCK_BYTES = 65536
@@ -136,6 +137,8 @@ class Hooks:
 
     async def _open_output(self, event: str) -> IO[bytes]:
         """A pipe for the output of a command, which is logged until it and all that it started have ended."""
+        if len(self._outputs) >= MOST_OUTPUTS:
+            return os.fdopen(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), "wb", buffering=0)
         reading, writing = os.pipe()
         reader = asyncio.StreamReader(limit=_BLOCK_BYTES)
         protocol, pipe = asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)

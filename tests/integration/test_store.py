@@ -17,6 +17,7 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
 from dropscribe.core.model import FileSnapshot, NewJob
 from dropscribe.core.routing import Route
+from dropscribe.queue.embedded import store as store_module
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider, is_poll_expected
@@ -85,6 +86,20 @@ def test_damage_is_told_and_nothing_is_deleted(tmp_path):
 
     assert "move it away" in caught.value.remedy
     assert (tmp_path / "queue.db").read_bytes() == before
+
+
+def test_the_schema_is_made_in_one_step(tmp_path, monkeypatch):
+    """A command that reads during the first start met a schema between two versions."""
+    monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, "broken.sql"))
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, _: path.read_bytes().decode() if path.exists() else "no SQL;"
+    )
+    with pytest.raises(StoreError):
+        Store(tmp_path)
+    with sqlite3.connect(tmp_path / "queue.db") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    db.close()
 
 
 def test_a_newer_schema_is_refused(tmp_path):

@@ -254,9 +254,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # Pages: a page that changes often is written back once for more of its changes than by default (1000).
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute("PRAGMA temp_store = MEMORY")
-    for number in range(_check_version(connection, path), len(MIGRATIONS)):
-        script = resources.files("dropscribe.queue.sql").joinpath(MIGRATIONS[number]).read_text("utf-8")
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
+    # One transaction: a command that reads meanwhile sees the schema as it was, or this version's.
+    scripts = resources.files("dropscribe.queue.sql")
+    steps = [
+        scripts.joinpath(name).read_text("utf-8") for name in MIGRATIONS[_check_version(connection, path) :]
+    ]
+    if steps:
+        steps = ["BEGIN IMMEDIATE;", *steps, f"PRAGMA user_version = {len(MIGRATIONS)};", "COMMIT;"]
+        connection.executescript("\n".join(steps))
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> int:

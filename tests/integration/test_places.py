@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -15,7 +16,7 @@ import pytest
 
 from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
-from dropscribe.core.errors import TemporaryFailure
+from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.files import mounts
 from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.pipeline.handler import build_runtime
@@ -439,6 +440,39 @@ async def test_nothing_is_filed_below_the_mount_point_of_a_share_that_is_away(tm
             mount("-t", "tmpfs", "tmpfs", share)
             await house.until(lambda: len(house.listener.files) == (1 if moment == "start" else 2))
             assert {"call.wav", "call.json", "call.txt"} <= tree(tmp_path / done)
+
+
+async def test_a_share_of_failed_alone_is_remembered_from_the_start(tmp_path):
+    """The first file may fail long after the share has gone."""
+    rule = replace(make_config(tmp_path).folders["calls"], failed=tmp_path / "share/failed")
+    gate = asyncio.Event()
+    refused = AudioRejected("bad_audio", "no sound")
+    with tmpfs(tmp_path / "share"):
+        script = ScriptedProvider([refused], gate=gate)
+        async with House(make_config(tmp_path, rules={"calls": rule}), {"main": script}) as house:
+            await house.drop("call.wav")
+            await house.until(lambda: os.fsencode(rule.failed) in mounts._found_on and script.calls)
+            unmount(tmp_path / "share")
+            gate.set()
+            await house.until(lambda: house.engine.folders.closed_reason("calls"))
+            assert os.listdir(tmp_path / "share") == []
+            mount("-t", "tmpfs", "tmpfs", tmp_path / "share")
+            await house.until(lambda: house.listener.files)
+            assert "call.wav" in tree(rule.failed)
+
+
+def test_a_share_in_other_trouble_is_not_called_unmounted(tmp_path):
+    """One whose server is gone is mounted still: its own error says more, as that of this link does."""
+    share = tmp_path / "share"
+    done = os.fsencode(share / "done")
+    with tmpfs(share):
+        (share / "done").mkdir()
+        mounts.require_mount(done)
+    share.rmdir()
+    share.symlink_to(share)
+    with pytest.raises(OSError) as refused:
+        mounts.require_mount(done)
+    assert refused.value.errno == errno.ELOOP
 
 
 async def test_an_unmounted_inbox_is_not_an_empty_one(tmp_path, monkeypatch):

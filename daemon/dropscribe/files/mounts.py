@@ -175,11 +175,12 @@ _found_on: dict[bytes, tuple[int | None, bytes]] = {}
 def require_mount(folder: bytes) -> None:
     """Raise OSError if the file system that *folder* was found on before is not mounted any more.
 
-    What is written then goes below the mount point, where nobody sees it once the file system is back.
+    What is written then goes below the mount point, where nobody sees it once the file system is back. Other
+    troubles, such as a server that is gone, raise their own errors.
     """
     try:
         device = os.stat(os.path.join(folder, b"")).st_dev  # the slash has it mounted on demand (autofs, NFS)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         device = None
     found_device, point = _found_on.get(folder, (None, b"/"))
     if device is not None and device == found_device:

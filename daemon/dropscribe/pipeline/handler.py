@@ -221,7 +221,8 @@ class Handler:
         )
         self._publisher = Publisher(queue, intake, reporter, disks, results, token)
         for rule in runtime.config.folders.values():  # remembers their mounts from the start
-            disks.of(rule.name).submit(require_mount, os.fsencode(rule.done))
+            for folder in (rule.done, rule.failed):
+                disks.of(rule.name).submit(require_mount, os.fsencode(folder))
 
     async def attempt(self, job: Job) -> Outcome:
         """Make one attempt to transcribe *job*."""

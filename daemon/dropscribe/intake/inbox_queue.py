@@ -111,7 +111,7 @@ class InboxQueue:
         copied = self._copied[folder]
         for failed, until in list(copied.items()):
             if self._take_back(*failed) or time.monotonic() > until:
-                del copied[failed]
+                copied.pop(failed, None)  # a thread of the config before may still look too
             yield
 
     def _take_back(self, folder: str, filed: bytes) -> bool:

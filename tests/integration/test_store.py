@@ -15,14 +15,15 @@ import pytest
 from dropscribe.config.model import QueueConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
-from dropscribe.core.model import FileSnapshot, NewJob
+from dropscribe.core.model import FileSnapshot, JobState, NewJob
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded import store as store_module
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider, is_poll_expected
-from dropscribe.queue.sql.intake_queries import note_inboxes, submit
+from dropscribe.queue.sql.intake_queries import note_inboxes, rename_folders, submit
 from dropscribe.queue.sql.rows import LIVE, UPDATE_STATE
+from dropscribe.queue.sql.stats import count_ended, read_ended
 from support.house import make_config
 
 
@@ -212,6 +213,22 @@ def test_a_renamed_rule_is_known_by_an_inbox_of_any_bytes(tmp_path):
     store.close()
 
     assert found == [{}, {"calls": "renamed"}]
+
+
+def test_what_a_renamed_rule_has_done_adds_to_that_of_its_new_name(tmp_path):
+    """The name may have been another rule's before; the page shows what ended on each day."""
+    store = Store(tmp_path)
+
+    def write(db):
+        for folder, at in (("old", 0.0), ("old", 90_000.0), ("new", 90_000.0)):
+            count_ended(db, folder, JobState.DONE, 7.0, at)
+        rename_folders(db, {"old": "new"}, ["old"])
+        return read_ended(db, ["new"], [0.0, 86_400.0])
+
+    days = store.call(write).result()
+    store.close()
+
+    assert [(day.done, day.seconds) for day in days] == [(1, 7.0), (2, 14.0)]
 
 
 def test_a_rule_may_be_given_a_name_that_another_had_long_ago(tmp_path):

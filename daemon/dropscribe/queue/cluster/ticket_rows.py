@@ -21,6 +21,7 @@ from dropscribe.core.budget import stops_of
 from dropscribe.queue.admission import Admission, Upload
 from dropscribe.queue.cluster.nodes import NODE_LOCKS
 from dropscribe.queue.cluster.postgres import PostgresConnection
+from dropscribe.queue.model import rate_window
 from dropscribe.queue.sql import budget_usage, claims, hold_rows, result_rows, rows
 
 if TYPE_CHECKING:
@@ -192,7 +193,10 @@ def _with_result(db: Connection, job: Job) -> Job:
 
 def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
     """Time at which a further request of a running attempt may start, behind those of all nodes."""
-    gap_seconds = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
+    gap_seconds = 0.0
+    if limits.requests_per_minute:
+        requests, seconds = rate_window(limits.requests_per_minute)
+        gap_seconds = seconds / requests
     row = db.execute(
         "INSERT INTO paces (provider, next_at) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"
         " SET next_at = greatest(paces.next_at, ?) + ? RETURNING next_at",

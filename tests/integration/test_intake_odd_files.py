@@ -244,6 +244,20 @@ def test_min_age_counts_no_time_twice(inbox_dir, monkeypatch):
     station.close()
 
 
+def test_a_wait_of_an_old_file_that_is_moved_in_counts_from_then(inbox_dir, monkeypatch):
+    """A folder of recordings that is moved into the inbox keeps their times, which are weeks ago."""
+    monkeypatch.setattr(ProbeResult, "age_seconds", 3600.0)
+    station = Station(inbox_dir)
+    station.run(10)
+    (inbox_dir.parent / "tape").mkdir()
+    (inbox_dir.parent / "tape/old.wav").write_bytes(wav())
+    (inbox_dir.parent / "tape").rename(inbox_dir / "tape")
+    station.run(300)
+    (job,) = station.queue.taken
+    assert job.received_at == pytest.approx(time.time(), abs=30)
+    station.close()
+
+
 def test_a_wait_counts_from_the_arrival_also_after_a_restart(inbox_dir, monkeypatch):
     """The oldest waiting file is no younger because the daemon looks at it for the first time."""
     path = inbox_dir / "old.wav"

@@ -55,7 +55,8 @@ class Entry:
     snapshot: FileSnapshot | None = None  # Of the last look, or None before the first
     deadline: float = 0.0  # Monotonic time of the next look; 0 while none is planned
     is_fresh: bool = True  # A hint came since the last look, so that a change is expected
-    # Unix seconds when it was noticed; of a file that was found at rest, its last change before that.
+    was_there: bool = False  # Before the first listing: only its own times tell when it arrived
+    # Unix seconds when it was noticed; of a file that was there at rest, its last change before that.
     received_at: float = field(default_factory=time.time)
     seen: Seen = Seen.FOUND
     cause: Cause = Cause.FIRST_LOOK
@@ -71,7 +72,8 @@ class Entry:
         if result.snapshot != self.snapshot:
             if self.snapshot is None:  # the first look may come long after the file was noticed
                 self.age_seconds = max(0.0, result.age_seconds - (now - self.changed_at))
-                self.received_at -= self.age_seconds
+                if self.was_there:
+                    self.received_at -= self.age_seconds
             else:
                 self.changed_at, self.age_seconds = now, 0.0
                 if not self.is_fresh:

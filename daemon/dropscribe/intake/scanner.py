@@ -171,7 +171,7 @@ class Scanner:
         until = time.perf_counter() + _SLICE_SECONDS
         for path in walk:
             if path is not None:
-                self.settler.found(path, now)
+                self.settler.found(path, now, was_there=not self.scanned_once)
             elif time.perf_counter() >= until:
                 return False
         return True

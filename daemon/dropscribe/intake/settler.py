@@ -63,10 +63,12 @@ class Settler:
             entry.changed_at, entry.age_seconds = now, 0.0
         self.pending.plan(path, entry, now + _CREATED_SECONDS if kind is HintKind.CREATED else now)
 
-    def found(self, path: bytes, now: float) -> None:
-        """Note *path*, which a listing found and which has no live job."""
+    def found(self, path: bytes, now: float, *, was_there: bool) -> None:
+        """Note *path*, which a listing found and which has no live job; *was_there*: the first listing."""
         if path not in self.pending.entries:
-            self.pending.plan(path, self.pending.entry(path, now), now)
+            entry = self.pending.entry(path, now)
+            entry.was_there = was_there
+            self.pending.plan(path, entry, now)
             self.found_count += 1
 
     def note_late_change(self, path: bytes, now: float) -> None:

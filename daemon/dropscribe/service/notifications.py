@@ -212,8 +212,9 @@ class DeliveryLoop:
 
     async def _settle(self, notifications: list[Notification], reason: str) -> None:
         now, recipient = time.time(), self.recipient
-        ended = [each for each in notifications if not reason or each.at < now - recipient.keep_seconds]
-        again = [each for each in notifications if each not in ended]
+        oldest_at = now - recipient.keep_seconds if reason else math.inf
+        ended = [each for each in notifications if each.at < oldest_at]
+        again = [each for each in notifications if each.at >= oldest_at]
         tries = max(each.tries for each in notifications) + 1
         due_at = now + retry_seconds(tries, random.random())  # noqa: S311 - jitter, not a secret
 

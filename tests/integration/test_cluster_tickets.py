@@ -685,6 +685,7 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgre
     assert workers == []
 
 
+@pytest.mark.slow
 def test_a_database_that_ends_while_tickets_are_issued_is_waited_for(store, other, monkeypatch):
     """The library's own error would end the daemon as a bug."""
 

@@ -338,6 +338,7 @@ def test_the_wait_of_a_settling_file_is_told_as_it_is_now(tmp_path):
 IDLE_AT_ONCE = f"from dropscribe.intake import pending\npending.IDLE_WRITER_SECONDS = 0.0\n{QUICK_REPORTS}"
 
 
+@pytest.mark.slow
 def test_a_program_that_keeps_a_file_open_keeps_no_disk_awake(tmp_path):
     """The time that it does so is told as of the last look, and not written between two."""
     site = Installation(tmp_path, "http://127.0.0.1:9")

@@ -39,6 +39,7 @@ def test_once_waits_for_quiet_times(site):
     assert tree(site.done) == {"a.wav", "a.json", "a.txt"}
 
 
+@pytest.mark.slow
 def test_once_waits_for_the_second_name_of_a_file(site):
     """A hard link waits until the job of the first name has ended, and is done then: 0."""
     site.drop("a.wav")
@@ -90,6 +91,7 @@ def test_a_renamed_rule_keeps_its_history(site, vendor):
     assert len(site.ask("search", "bytes")["files"]) == 1
 
 
+@pytest.mark.slow
 def test_why_and_list_know_the_files_of_a_rule_that_has_left_the_config(site, vendor, tmp_path):
     """One that waits, one that is done, and none that the queue has never seen."""
     emulator, _till = vendor
@@ -124,6 +126,7 @@ def test_why_and_list_know_the_files_of_a_rule_that_has_left_the_config(site, ve
         assert told["words"][0] == "its folder calls is not in the config any more"
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_after_a_rename_can_be_undone(site, vendor):
     """The rows have the new name already; the old name takes them back."""
     emulator, _till = vendor

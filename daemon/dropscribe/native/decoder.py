@@ -117,18 +117,14 @@ class Decoder:
         stops early.
         """
         order = {**asdict(source), **asdict(form), "cuts": cuts, "skipped": list(skipped)}
-        longest_seconds = longest_plausible_seconds(os.fstat(self.descriptor).st_size)
+        most_bytes = form.most_bytes(longest_plausible_seconds(os.fstat(self.descriptor).st_size))
         file: BinaryIO | None = None
         try:
             for message in self._call("encode", order):
                 if message.kind == "write":
                     file = file or make_file()
                     with _checked():
-                        if message.body["at"] + len(message.payload) > form.most_bytes(longest_seconds):
-                            raise ValueError("more than any recording of its size has")
-                        file.seek(message.body["at"])
-                        file.write(message.payload)
-                        file.flush()  # the sender reads through another descriptor
+                        _write(file, message.body["at"], message.payload, most_bytes)
                 elif message.kind == "piece":
                     with _checked():
                         piece = parse_piece(message.body)
@@ -182,6 +178,14 @@ def _wav_seconds(descriptor: int) -> float | None:
         return None
     is_plausible = MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ and sound_bytes <= size_bytes
     return plausible_seconds(frames / rate_hz, size_bytes) if is_plausible else None
+
+
+def _write(file: BinaryIO, at: int, content: bytes, most_bytes: int) -> None:
+    if at + len(content) > most_bytes:
+        raise ValueError("more than any recording of its size has")
+    file.seek(at)
+    file.write(content)
+    file.flush()  # the sender reads through another descriptor
 
 
 @contextlib.contextmanager

@@ -126,12 +126,8 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
         page("/files/{id}/{form}", pages.part_of_file),
         Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
     ]
-
-    async def find_nothing(request: Request, _error: Exception) -> Response:
-        return await site.refuse(request, Refused())
-
-    handlers = dict.fromkeys((Refused, FolderHangs, StoreBusy, TimeoutError), site.refuse)
-    return Starlette(routes=routes, exception_handlers={**handlers, HTTPStatus.NOT_FOUND: find_nothing})
+    refused = (Refused, HTTPStatus.NOT_FOUND, FolderHangs, StoreBusy, TimeoutError)
+    return Starlette(routes=routes, exception_handlers=dict.fromkeys(refused, site.refuse))
 
 
 class Changes:

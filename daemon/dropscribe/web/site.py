@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 import jinja2
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -214,7 +215,7 @@ class Site:
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
 
     async def refuse(self, request: Request, error: Exception) -> Response:
-        """The page for Refused, FolderHangs, StoreBusy and TimeoutError."""
+        """The page for Refused, FolderHangs, StoreBusy, TimeoutError, and an address that is not there."""
         if isinstance(error, FolderHangs):
             words = f"The file system of the folder {error} does not answer."
             error = Refused(503, words, "No answer")
@@ -222,6 +223,8 @@ class Site:
             error = Refused(
                 503, f"The queue cannot be read now: {error}. The daemon waits for it.", "No answer"
             )
+        elif isinstance(error, HTTPException):
+            error = Refused()
         elif not isinstance(error, Refused):
             error = Refused(503, "The page could not be made in time. Load it again later.", "Busy")
         return self.page(request, "message.html", status=error.status, title=error.title, words=error.words)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from dataclasses import replace
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.pipeline import disk_threads, publisher
@@ -108,5 +110,40 @@ async def test_answers_that_wait_are_read_once_a_slot_is_free(tmp_path, monkeypa
     assert sum(map(len, read)) <= 2 * 20
 
 
-async def _has_stored(house, count):
-    return (await house.stats()).publishing == count
+async def test_answers_that_wait_pass_one_whose_publication_takes_long(tmp_path, monkeypatch):
+    """The search for stored answers has room for those that are not being published alone."""
+    config = _config(tmp_path, 1)
+    names = ("slow", "quick")
+    rules = {
+        name: replace(
+            config.folders["calls"], name=name, inbox=tmp_path / name / "inbox", done=tmp_path / name / "done"
+        )
+        for name in names
+    }
+    may_end = {os.fsencode(rules[name].inbox): threading.Event() for name in names}
+    publish = publisher.publish_together
+
+    def waiting_publish(requests):
+        assert may_end[requests[0].inbox].wait(60)
+        return publish(requests)
+
+    monkeypatch.setattr(publisher, "publish_together", waiting_publish)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
+    monkeypatch.setattr(dispatcher, "PUBLISHING_SLOTS", 2)
+    async with House(make_config(tmp_path, rules=rules, providers=config.providers)) as house:
+        try:
+            await house.drop("slow.wav", folder="slow")
+            await house.until(lambda: _has_stored(house, 1, "slow"))
+            for number in range(3):
+                await house.drop(f"{number}.wav", b"RIFF %d" % number, "quick")
+            await house.until(lambda: _has_stored(house, 3, "quick"))
+            may_end[os.fsencode(rules["quick"].inbox)].set()
+            await house.until(lambda: len(house.listener.files) == 3)
+        finally:
+            for event in may_end.values():
+                event.set()
+        await house.until(lambda: len(house.listener.files) == 4)
+
+
+async def _has_stored(house, count, folder="calls"):
+    return (await house.stats(folder)).publishing == count

@@ -459,16 +459,28 @@ async def test_a_node_that_stops_waits_for_no_turn(store):
     assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0)]
 
 
+def _hold_up(store):
+    """A call that the writer is in, until the event is set: what is called meanwhile waits behind it."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def work(_):
+        has_begun.set()
+        return may_end.wait(30)
+
+    held_up = store.call(work)
+    assert has_begun.wait(30)
+    return held_up, may_end
+
+
 async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_attempt(store):
     """No coroutine would run the attempt: the row stays queued for another node."""
     queue_file(store, b"a")
     tickets = TicketRunner(admit(store), "n0")
-    is_free = threading.Event()
-    held_up = store.call(lambda _: is_free.wait(30))
+    held_up, may_end = _hold_up(store)
     beginning = asyncio.create_task(tickets.claim("pulse"))
     await asyncio.sleep(0)  # its transaction waits behind the one that is held up
     beginning.cancel()
-    is_free.set()
+    may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await beginning
     held_up.result()
@@ -480,13 +492,13 @@ async def test_claims_that_wait_for_no_rate_share_a_transaction(store):
     """One after another they would have a commit each: polls and publications waited for one another."""
     for number in range(3):
         queue_file(store, b"%d" % number)
-    tickets, is_free = TicketRunner(admit(store), "n0"), threading.Event()
-    store.call(lambda _: is_free.wait(30))
+    tickets = TicketRunner(admit(store), "n0")
+    _, may_end = _hold_up(store)
     kinds = ["pulse", "pulse", ticket_rows.POLL, ticket_rows.POLL]
     claiming = [asyncio.create_task(tickets.claim(kind)) for kind in kinds]
     await asyncio.sleep(0)
     waiting = store._calls.qsize()
-    is_free.set()
+    may_end.set()
     jobs = await asyncio.gather(*claiming)
     assert [job is not None for job in jobs] == [True, True, False, False]
     assert waiting >= 4

@@ -81,8 +81,12 @@ class Cause(enum.Enum):
     def is_quiet(self) -> bool:
         """True if the wait ends by itself after some time, so that ``run --once`` may wait for it."""
         return self in {
-            *(Cause.FIRST_LOOK, Cause.QUIET, Cause.AGE),
-            *(Cause.EMPTY, Cause.INCOMPLETE, Cause.COMPANION),
+            Cause.FIRST_LOOK,
+            Cause.QUIET,
+            Cause.AGE,
+            Cause.EMPTY,
+            Cause.INCOMPLETE,
+            Cause.COMPANION,
         }
 
 

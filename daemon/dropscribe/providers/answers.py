@@ -34,17 +34,13 @@ HAS_VALIDATION_ERRORS = "has:validation_errors[]"  # Gladia's and Soniox's list 
 HAS_ERRORS = "has:errors"  # Pulse's shape for audio that it cannot take
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_CODE_IN_MESSAGE = re.compile(
-    rf"({_WORD.pattern})(?::\s|$)"
-)  # "NoSuchKey: The specified key does not exist."
+# As in "NoSuchKey: The specified key does not exist."
+_CODE_IN_MESSAGE = re.compile(rf"({_WORD.pattern})(?::\s|$)")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGE = re.compile(rb"<(?:!doctype|\?xml|html|head|body|title|meta|script)\b", re.IGNORECASE)
 _MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
-_DETAIL_KEYS = (
-    "detail",
-    "details",
-    "validation_errors",
-)  # keys that may have details beside the first of those
+# Keys that may have details beside the first of those.
+_DETAIL_KEYS = ("detail", "details", "validation_errors")
 _OWN_CODE_KEYS = ("code", "error_code", "err_code", "category")  # Deepgram has the last two
 _CODE_KEYS = (*_OWN_CODE_KEYS, "type", "status")
 _STATUS_KEYS = ("code", "status", "status_code", "statusCode")  # LiteLLM and vLLM have the first

@@ -181,8 +181,8 @@ class EmbeddedDispatcher:
             publications = free
         folders, hanging = self._admission.plan.chains, self._admission.folders.hanging
         # An attempt too: a row has its result before its attempt has ended in memory.
-        busy = tuple(in_flight.tasks)
-        return claims.Limits(in_flight.suspects(), polls, publications, folders, hanging, busy)
+        running = tuple(in_flight.tasks)
+        return claims.Limits(in_flight.suspects(), polls, publications, folders, hanging, running)
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._admission.waits() + [at - time.monotonic() for at in waits_until]

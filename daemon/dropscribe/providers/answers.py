@@ -34,7 +34,7 @@ HAS_VALIDATION_ERRORS = "has:validation_errors[]"  # Gladia's and Soniox's list 
 HAS_ERRORS = "has:errors"  # Pulse's shape for audio that it cannot take
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-# As in "NoSuchKey: The specified key does not exist."
+# The code that a message begins with, like NoSuchKey in "NoSuchKey: The specified key does not exist".
 _CODE_IN_MESSAGE = re.compile(rf"({_WORD.pattern})(?::\s|$)")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGE = re.compile(rb"<(?:!doctype|\?xml|html|head|body|title|meta|script)\b", re.IGNORECASE)

@@ -43,7 +43,8 @@ def switch_user(environ: Mapping[str, str]) -> None:
 
     A PUID without PGID is a group of the same number. Groups that the container was given (``group_add``)
     stay, root's own does not. Without root, PUID and PGID are ignored in favour of ``user:``.
-    Raises ConfigError if one of the three is not a number as chown(1) and umask(1) take it.
+    Raises ConfigError if one of the three is not a number as chown(1) and umask(1) take it, or if it may not
+    switch.
     """
     if not environ.get(CONTAINER_SIGN):
         return
@@ -54,11 +55,17 @@ def switch_user(environ: Mapping[str, str]) -> None:
         return
     user_id = _number("PUID", user or "0", 10, _HIGHEST_ID)
     group_id = _number("PGID", group or str(user_id), 10, _HIGHEST_ID)
-    # The order is forced: without the right to change users, groups cannot be changed either.
-    if user_id:
-        os.setgroups([each for each in os.getgroups() if each])
-    os.setresgid(group_id, group_id, group_id)
-    os.setresuid(user_id, user_id, user_id)
+    try:
+        # The order is forced: without the right to change users, groups cannot be changed either.
+        if user_id:
+            os.setgroups([each for each in os.getgroups() if each])
+        os.setresgid(group_id, group_id, group_id)
+        os.setresuid(user_id, user_id, user_id)
+    except PermissionError as error:
+        remedy = 'give it the capabilities SETUID and SETGID, or user: "1000:1000" in place of PUID and PGID'
+        raise ConfigError(
+            (Problem(f"environment PUID, PGID: this container may not switch: {remedy}"),)
+        ) from error
 
 
 def _number(name: str, text: str, base: int, highest: int) -> int:

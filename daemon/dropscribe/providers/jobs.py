@@ -73,43 +73,30 @@ class JobVendor(Vendor):
 
     ``upload`` sends the audio; ``transcript`` reads the document with the result. Paths have the places
     ``{jobs}`` and ``{id}``, see :meth:`at`, and fields are places in answers, see :meth:`told`; "" is none.
-
-    Attributes:
-        upload_path: A POST takes the audio.
-        jobs_path: A POST creates a job.
-        job_path: A GET asks for the job's state.
-        result_path: The result, where it is not in the answer with the state.
-        delete_path: A DELETE deletes the job.
-        delete_upload_path: A DELETE deletes an upload, with or without a job; "" where it goes with its job.
-        probe_path: A GET that costs nothing and proves the key.
-        file_name: The file's field in the upload's answer, and in the request for a job.
-        id_field: The job's id, in the answer that created it.
-        state_field: The job's state, in the answer to a poll.
-        working, done, failed, lost: The values of the state.
-        length_field: The field of a finished job's state with the recording's length, where the result has
-            none, and the factor that makes it seconds.
-        creates_in_upload: Whether the upload creates the job, so that it may be paid for.
-        poll_every_seconds: The least time between two polls of a job; 0 where the vendor asks for none.
     """
 
-    upload_path = ""
-    jobs_path = ""
-    job_path = "{jobs}/{id}"
-    result_path = ""
-    delete_path = "{jobs}/{id}"
+    upload_path = ""  # A POST takes the audio
+    jobs_path = ""  # A POST creates a job
+    job_path = "{jobs}/{id}"  # A GET asks for the job's state
+    result_path = ""  # The result, where it is not in the answer with the state
+    delete_path = "{jobs}/{id}"  # A DELETE deletes the job
+    # A DELETE deletes an upload, with or without a job; "" where it goes with its job
     delete_upload_path = ""
-    probe_path = "{jobs}?limit=1"
+    probe_path = "{jobs}?limit=1"  # A GET that costs nothing and proves the key
+    # The file's field in the upload's answer, and in the request for a job
     file_name: tuple[str, str] = ("", "")
-    id_field = "id"
-    state_field = "status"
+    id_field = "id"  # The job's id, in the answer that created it
+    state_field = "status"  # The job's state, in the answer to a poll; its values follow
     working: tuple[str, ...] = ("queued", "processing")
     done: tuple[str, ...] = ("completed",)
     failed: tuple[str, ...] = ("error",)
     lost: tuple[str, ...] = ()
+    # The field of a finished job's state with the recording's length, where the result has none, and the
+    # factor that makes it seconds
     length_field = ("", 1.0)
     errors: Table = {(None, SERVER_ERROR): Kind.TEMPORARY}
-    creates_in_upload = False
-    poll_every_seconds = 0.0
+    creates_in_upload = False  # Whether the upload creates the job, so that it may be paid for
+    poll_every_seconds = 0.0  # The least time between two polls of a job; 0 where the vendor asks for none
 
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import AudioRejected, ProviderError, ProviderUnusable, RuleRejected
-from dropscribe.core.requests.params import AWAY_WORDS, effective_params
+from dropscribe.core.requests.params import effective_params
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.redaction import cleaned, redactor_of
@@ -48,38 +48,24 @@ class Vendor(ABC):
     """One vendor's API, with the parts that most vendors share.
 
     Methods are pure, so that a test needs no server.
-
-    Attributes:
-        type: The provider's type, by which ``core.requests.params`` has the default parameters; "" has none.
-        host: The URL where the config has none, with ``{region}`` for the config's.
-        path: Added to a URL without a path.
-        key_header: The header with the key, as ``key_header`` in the config.
-        query: The parameters in the URL's query; None for all.
-        audio_field: The field with the audio, where the request is a form; "" where its body is the audio.
-        media_type: The audio's; None for that of its content and name.
-        link_field: The field with a link to the audio, of the form or else of a JSON object; "" for none.
-        model_param: The parameter with the model's name.
-        text_formats: A parameter, and its values that ask for a plain text in place of JSON.
-        away_params: Parameters by which the vendor sends the transcript elsewhere, or in parts; refused.
-        url: URL to which audio is sent, without parameters.
-        errors: The vendor's own rows for :class:`Classifier`.
     """
 
-    type: ClassVar[str] = ""
-    host: ClassVar[str] = ""
-    path: ClassVar[str] = ""
-    key_header = "Authorization: Bearer {key}"
-    query: Collection[str] | None = ()
-    audio_field = ""
-    media_type: str | None = None
-    link_field = ""
-    model_param = "model"
+    type: ClassVar[str] = ""  # By it ``core.requests.params`` has the default parameters; "" has none
+    host: ClassVar[str] = ""  # The URL where the config has none, with ``{region}`` for the config's
+    path: ClassVar[str] = ""  # Added to a URL without a path
+    key_header = "Authorization: Bearer {key}"  # The header with the key, as in the config
+    query: Collection[str] | None = ()  # The parameters in the URL's query; None for all
+    audio_field = ""  # The field with the audio, where the request is a form; "" where its body is the audio
+    media_type: str | None = None  # The audio's; None for that of its content and name
+    link_field = ""  # The field with a link to the audio, of the form or else of a JSON object; "" for none
+    model_param = "model"  # The parameter with the model's name
+    # A parameter, and its values that ask for a plain text in place of JSON
     text_formats: tuple[str, tuple[str, ...]] = ("", ())
-    away_params: tuple[str, ...] = ()
-    errors: Table = {}
+    errors: Table = {}  # The vendor's own rows for :class:`Classifier`
 
     def __init__(self, config: ProviderConfig) -> None:
         url = urlsplit(config.url or self.host.format(region=config.region))
+        # To which audio is sent, without parameters
         self.url = urlunsplit(url if url.path.strip("/") else url._replace(path=self.path or url.path))
 
     @classmethod
@@ -170,7 +156,7 @@ class HttpProvider:
         """See :class:`dropscribe.providers.base.Provider`."""
         self._check_size(audio)
         seconds = await self._answer_seconds(audio)
-        sent = self._params(params)
+        sent = self.vendor.params(params)
         try:
             return await self._transcribed(self.vendor.upload(audio, sent), sent, seconds)
         except (AudioRejected, RuleRejected) as error:
@@ -180,14 +166,6 @@ class HttpProvider:
         transcript = await self._transcribed(self.vendor.upload(audio, simpler), simpler, seconds)
         return dataclasses.replace(transcript, warnings=(*transcript.warnings, "simpler_format"))
 
-    def _params(self, given: Mapping[str, ParamValue]) -> Params:
-        """The parameters to be sent; those by which a request would be paid for in vain are refused."""
-        sent = self.vendor.params(given)
-        for name in self.vendor.away_params:
-            if sent.get(name):
-                raise RuleRejected("asynchronous", f"{name}: {AWAY_WORDS}; remove it")
-        return sent
-
     def _check_size(self, audio: AudioFile) -> None:
         limit = self._max_upload_bytes
         if limit is not None and audio.size_bytes > limit:
@@ -195,7 +173,7 @@ class HttpProvider:
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.LinkProvider`."""
-        sent = self._params(params)
+        sent = self.vendor.params(params)
         try:
             return await self._transcribed(self.vendor.link(url, sent), sent, self._timeout_seconds)
         except (AudioRejected, RuleRejected) as error:

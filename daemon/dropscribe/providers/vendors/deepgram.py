@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dropscribe.core.requests.params import AWAY_PARAMS
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.vendor import Vendor
@@ -22,7 +21,6 @@ class Deepgram(Vendor):
     key_header = "Authorization: Token {key}"  # `Bearer` is for short-lived tokens
     query = None
     link_field = "url"
-    away_params = AWAY_PARAMS["deepgram"]
     errors = {
         (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
         (400, "invalid_query_parameter"): Kind.RULE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.core.requests.params import AWAY_PARAMS
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.vendor import Vendor
@@ -28,7 +27,6 @@ class ElevenLabs(Vendor):
     link_field = "source_url"
     key_header = "xi-api-key: {key}"
     model_param = "model_id"
-    away_params = AWAY_PARAMS["elevenlabs"]
     errors = {
         (401, "quota_exceeded"): Kind.UNUSABLE,
         (400, "quota_exceeded"): Kind.UNUSABLE,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import AudioRejected, ProviderError
-from dropscribe.core.requests.params import AWAY_PARAMS, GRANULARITIES, ParamValue
+from dropscribe.core.requests.params import GRANULARITIES, ParamValue
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
 from dropscribe.providers.statuses import Kind
@@ -56,7 +56,6 @@ class OpenAI(Vendor):
     audio_field = "file"
     link_field = "url"  # of some servers; OpenAI itself has none
     text_formats = ("response_format", ("text", "srt", "vtt"))
-    away_params = AWAY_PARAMS["openai"]
     errors = {
         (400, HAS_FILE_PARAM): Kind.REJECTED,
         (400, HAS_PARAM): Kind.RULE,

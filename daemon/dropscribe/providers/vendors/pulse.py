@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dropscribe.core.requests.params import AWAY_PARAMS
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.statuses import Kind
@@ -23,7 +22,6 @@ class Pulse(Vendor):
     host = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
     query = None
     link_field = "url"
-    away_params = AWAY_PARAMS["pulse"]
     errors = {
         (400, "language_not_enabled_in_region"): Kind.RULE,
         (400, HAS_DETAILS): Kind.RULE,

@@ -62,7 +62,7 @@ def test_a_long_line_is_shown_around_its_place(column):
 
 def test_a_warning_says_so():
     """A warning is told from an error in its first line."""
-    assert str(Problem("m", "c.yaml", 1, 1, warning=True)).startswith("c.yaml:1:1: warning: m\n")
+    assert str(Problem("m", "c.yaml", 1, 1, warning=True)) == "c.yaml:1:1: warning: m"
 
 
 def test_a_problem_without_place_is_worded():
@@ -131,14 +131,6 @@ def test_no_problem_shows_a_secret(text):
     problems = problems_of(text, {"KEY": CANARY})
     assert any(not problem.warning for problem in problems)
     assert CANARY not in "".join(map(str, problems)) + repr(problems)
-
-
-@pytest.mark.parametrize("dash", ["  - ", "- ", "- - "])
-def test_a_key_beside_a_secret_in_a_list_is_shown(dash):
-    """It is not below the secret, though it is further right than the dash before that."""
-    text = f"providers:\n{dash}api_key: {CANARY}\n{' ' * len(dash)}timeout: @x\n"
-    (problem,) = problems_of(text)
-    assert problem.source_line.strip() == "timeout: @x"
 
 
 def test_no_repr_shows_a_secret(tmp_path):

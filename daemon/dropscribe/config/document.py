@@ -19,7 +19,7 @@ from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 KeyPath = tuple[str | int, ...]  # the position of a value: ("folders", "calls", "outputs", 1)
 _SECRET: Any = object()  # placeholder of a secret until it is left out
@@ -35,7 +35,6 @@ _QUERY = re.compile(r"(://[^\s\"'?#]*\?)([^\s\"'#]+)")
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|[^}]*\}?)")
 UNSET = "the environment variable"  # the beginning of the message about a variable that is not set
-_KEY_AT_START = re.compile(r"(\s*(?:- +)*)[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
 
 def dotted(path: KeyPath) -> str:
@@ -132,8 +131,8 @@ class Document:
             root, flaws = parse_yaml(text)
         except Flaw as flaw:
             problem = self._at(flaw.span, flaw.message, flaw.hint)
-            guessed = _without_passwords(_masked_by_guess(self._lines, problem.line))
-            raise ConfigError((replace(problem, source_line=guessed),)) from None
+            # Nobody can tell which part of a text that is not YAML is a secret: its line is not shown.
+            raise ConfigError((replace(problem, source_line=""),)) from None
         if not isinstance(root.value, dict):
             message, hint = "the top level must be a mapping of sections", "providers: …"
             if root.value is None:
@@ -295,31 +294,3 @@ def _without_passwords(text: str) -> str:
     """*text* with likely passwords and the queries of urls masked, at its original length."""
     text = _PASSWORD.sub(lambda found: "*" * len(found[0]), text)
     return _QUERY.sub(lambda found: found[1] + "*" * len(found[2]), text)
-
-
-def _masked_by_guess(lines: list[str], number: int) -> str:
-    """Line *number* of a text that is not YAML; masked behind or below a key whose value may be secret."""
-    line = lines[number - 1]
-    path: KeyPath = tuple(_keys_above(lines, number))[::-1]
-    if path and (path[0] == "hooks" or is_secret_path(path, line)):
-        return "*" * len(line)
-    for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):
-        path = (*path, name[1])
-        if path[0] == "hooks" or is_secret_path(path, line):
-            return line[: name.end()] + "*" * (len(line) - name.end())
-    return line
-
-
-def _keys_above(lines: list[str], number: int) -> Iterator[str]:
-    """The keys of the sections around line *number*, by indentation, innermost first.
-
-    A line that begins with no key counts as indented below the key before it.
-    """
-    line = lines[number - 1]
-    key = _KEY_AT_START.match(line)
-    depth = len(key[1]) if key else len(line) + 1
-    for above in reversed(lines[: number - 1]):
-        key = _KEY_AT_START.match(above)
-        if key and len(key[1]) < depth:
-            depth = len(key[1])
-            yield key[2]

@@ -24,7 +24,7 @@ class Problem:
     column: int = 0  # 1-based, in characters; 0 when the problem has no place
     length: int = 1  # how many characters the caret underlines; at least 1 where there is a place
     hint: str = ""  # the suggested correction ("did you mean 'language'?"), or ""
-    source_line: str = ""  # the line itself, for the caret; never one that may hold a secret
+    source_line: str = ""  # the line itself, for the caret, or ""; never one that may hold a secret
     path: str = ""  # dotted path of the key ("folders.calls.provider"), or ""
     warning: bool = False  # True for a problem that is reported but not refused
 
@@ -34,18 +34,17 @@ class Problem:
         return self.file + (f":{self.line}:{self.column}" if self.line else "")
 
     def __str__(self) -> str:
-        """``file:line:column: message``, then the line and a caret with the hint.
+        """``file:line:column: message``, then the line and a caret with the hint, or the hint alone.
 
-        A problem without a place is one line, with its hint below it. A line break in a value is escaped.
+        A line break in a value is escaped.
         """
         message = f"{self.path}: {self.message}" if self.path else self.message
         if self.warning:
             message = f"warning: {message}"
         hint = _one_line(self.hint)
-        if not self.line:
-            head = _one_line(f"{self.file}: {message}" if self.file else message)
+        head = _one_line(f"{self.place}: {message}" if self.file else message)
+        if not self.source_line:
             return f"{head}\n    {hint}" if hint else head
-        head = _one_line(f"{self.place}: {message}")
         start = max(0, self.column - _EXCERPT // 2) if len(self.source_line) > _EXCERPT else 0
         caret = (" " * (self.column - 1 - start) + "^" * max(self.length, 1))[:_EXCERPT]
         source = self.source_line.replace("\t", " ")[start : start + _EXCERPT]

@@ -6,7 +6,6 @@ Commands are imported on demand, so that ``--help`` loads argparse alone.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import sys
@@ -14,12 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
-from dropscribe.cli.process import (
-    STANDARD_OUTPUT,
-    discard_unwritten_output,
-    loading_for_good,
-    prepare_standard_streams,
-)
+from dropscribe.cli.process import STANDARD_OUTPUT, discard_unwritten_output, prepare_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,7 +182,5 @@ def _run(arguments: Sequence[str] | None) -> int:
     switch_user(os.environ)
     if options.command == "run":
         prepare_process()  # a SIGHUP is not lost, and ends nothing, while the rest is loaded
-    # A caller that passes arguments runs in this process: its identity and streams stay as they are.
-    with contextlib.nullcontext() if arguments is not None else loading_for_good():
-        command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
+    command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
     return int(command.execute(options) or exit_codes.OK)

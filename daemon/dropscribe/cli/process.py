@@ -1,4 +1,4 @@
-"""A command's process: its standard streams, its loaded modules and the files that it writes.
+"""A command's process: its standard streams and the files that it writes.
 
 Guarantees: a failed message to standard error never changes what a command does or its exit code; errors of
 standard input and output name them; output that cannot be written is dropped at the exit, where Python would
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import io
 import os
 import select
@@ -102,23 +101,6 @@ def discard_unwritten_output() -> None:
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextlib.contextmanager
-def loading_for_good() -> Iterator[None]:
-    """Exempt the modules that are imported inside from all later garbage collections.
-
-    Collections during the imports and at the exit take a tenth of a short command's time. Only for a process
-    of our own: all its other objects are frozen too.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 def write_new(path: str, content: bytes, mode: int = 0o666) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
-from dropscribe.cli.process import loading_for_good
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.files.mounts import require_proc
@@ -26,9 +25,9 @@ def execute(options: argparse.Namespace) -> int:
     require_proc()
     path = find_config(options.config)
     config, warnings = load_config(path)
-    with loading_for_good():
-        from dropscribe.app.daemon import run_in_foreground  # noqa: PLC0415
-        from dropscribe.service.logs import configure_logging  # noqa: PLC0415
+    # Not paid for where the config is wrong.
+    from dropscribe.app.daemon import run_in_foreground  # noqa: PLC0415
+    from dropscribe.service.logs import configure_logging  # noqa: PLC0415
 
     def reread() -> Config:
         config, warnings = load_config(path)

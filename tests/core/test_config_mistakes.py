@@ -53,8 +53,6 @@ MISTAKES = [
         "folders.f.include",
         "'sub/*.wav' matches only names that are never taken",
     ),
-    ("done: /proc/done", "folders.f.done", "/proc/done is in a file system that holds no files"),
-    ("failed: /sys", "folders.f.failed", "/sys is in a file system that holds no files"),
     ("include: '*.part'", "folders.f.include", "'*.part' matches only names that are never taken"),
     ("include: ['*.wav', '.*']", "folders.f.include[1]", "'.*' matches only names that are never taken"),
     ("exclude: '*'", "folders.f.exclude", "everything is excluded: no file would ever be taken"),
@@ -129,16 +127,6 @@ def test_what_makes_sense_is_let_be(tmp_path, more):
             "companions: '{name}.MP3'",
             "folders.f.companions",
             "'{name}.MP3' makes each *.MP3 a companion: none of them is taken as a recording",
-        ),
-        (
-            "include: ['*.wav', '[a']",
-            "folders.f.include[1]",
-            "'[a' has a [ without ], which matches only that character",
-        ),
-        (
-            "exclude: 'draft[*'",
-            "folders.f.exclude",
-            "'draft[*' has a [ without ], which matches only that character",
         ),
         ("companions: ['{stem}.wav'], include: ['*.mp3']", None, None),
         ("companions: ['{stem}-left.wav', 'x{stem}.wav', '{stem}.xml']", None, None),
@@ -319,15 +307,6 @@ def test_a_token_that_can_be_guessed_is_refused(tmp_path, section):
             f"the {key} is shorter than 16 characters",
         )
     assert said_of(BASE % "" + section % "16characters_ok!", tmp_path) == []
-
-
-def test_a_state_dir_of_the_kernels_is_refused(tmp_path):
-    """/proc and /sys hold no files; a link to them is known."""
-    (tmp_path / "link").symlink_to("/proc")
-    text = BASE % "" + "state_dir: link/x\n"
-    assert said_of(text, tmp_path) == [
-        ("state_dir", f"{tmp_path}/link/x is in a file system that holds no files")
-    ]
 
 
 def test_a_missing_secret_is_told_beside_other_mistakes(tmp_path):

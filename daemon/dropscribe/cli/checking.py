@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import pwd
 import shutil
@@ -24,7 +23,7 @@ from dropscribe.files.permissions import is_kept_in_place
 from dropscribe.queue.embedded.store import open_for_reading
 from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.queue_reader import is_running_here
-from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk, ask_disk_or
+from dropscribe.reports.timed_calls import ask_disk, ask_disk_or
 from dropscribe.reports.wording import bytes_words
 from dropscribe.web.unix_socket import has_listener
 
@@ -38,8 +37,6 @@ _LITTLE_ROOM_BYTES = 100_000_000
 _CHECK_SECONDS = 10.0
 """Limit in seconds for all checks of one folder, including the trial of publishing there."""
 
-_MOST_FOLDERS_COUNTED = 200_000
-_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 _INBOX_FACTS: Sequence[str] = ("exists", "readable", "writable", "watch", "file_system")
 _TARGET_FACTS: Sequence[str] = ("exists", "writable", "same_mount")
 
@@ -319,7 +316,7 @@ def _check_metrics_file(config: Config, findings: Findings) -> None:
 
 
 def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
-    """Report one inbox under two names (bind mounts), and more folders than may be watched."""
+    """Report one inbox under two names (bind mounts)."""
     found = {rule.name: ask_disk_or(None, rule.inbox, partial(os.stat, rule.inbox)) for rule in rules}
     places = {name: (status.st_dev, status.st_ino) for name, status in found.items() if status}
     counts = Counter(places.values())
@@ -328,27 +325,3 @@ def _check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
         for rule in rules
         if rule.name in places and counts[places[rule.name]] > 1
     ]
-    folders = sum(map(_count_folders, rules))
-    try:
-        limit = int(_WATCHES.read_text("ascii"))
-    except (OSError, ValueError):
-        return
-    if folders > limit:
-        findings.warnings.append(
-            f"{folders:,} folders are to be watched and fs.inotify.max_user_watches is {limit:,}: "
-            f"the rest is polled; sysctl fs.inotify.max_user_watches={2 * folders}"
-        )
-
-
-def _count_folders(rule: FolderRule) -> int:
-    if not rule.recursive or rule.watch == "poll":
-        return 1
-
-    def count() -> int:
-        number = 0
-        for _, below, _ in itertools.islice(os.walk(os.fsencode(rule.inbox)), _MOST_FOLDERS_COUNTED):
-            below[:] = filter(rule.patterns.enters, below)
-            number += 1
-        return number
-
-    return ask_disk_or(0, rule.inbox, count, seconds=LISTING_SECONDS)

@@ -17,13 +17,13 @@ from dropscribe.config.sections.provider import SHORTEST_PIECE_SECONDS
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import OUTPUT_FORMATS, as_glob
-from dropscribe.core.rules import KNOWN_SUFFIXES, FilePatterns, has_empty_class, has_open_bracket
+from dropscribe.core.rules import KNOWN_SUFFIXES, FilePatterns, has_empty_class
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dropscribe.config.document import Document, KeyPath
+    from dropscribe.config.document import Document
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.core.budget import Budget
 
@@ -52,7 +52,6 @@ def check_config(config: Config, document: Document) -> None:
         for other in rules[:number]:
             checks.check_inbox(other)
         checks.check_all(rules)
-    _check_kernel_folder(("state_dir",), config.state_dir, real, document)
     _check_shared_defaults(rules)
     _check_providers(config, document)
     check_queue(config, document)
@@ -107,12 +106,6 @@ def _check_budget(place: SectionPlace, budget: Budget | None, providers: list[Pr
         place.report("budget", message, "or give it in minutes of audio: 600min", on_key=True)
 
 
-def _check_kernel_folder(key: KeyPath, path: Path, real: dict[Path, str], document: Document) -> None:
-    """Report a folder in the file systems of the kernel, which hold no files of others."""
-    if any(_is_inside(real[path], kernel) for kernel in ("/proc", "/sys")):
-        document.report(key, f"{path} is in a file system that holds no files", "name a folder on a disk")
-
-
 def _check_shared_defaults(rules: list[_RuleChecks]) -> None:
     for key in ("done", "failed"):
         users: dict[Path, str] = {}
@@ -159,8 +152,6 @@ class _RuleChecks(SectionPlace):
         # Only the embedded engine may cost nothing.
         paid = [known[name] for name in self.rule.providers if name in known and known[name].type != "local"]
         _check_budget(self, self.rule.budget, paid)
-        for key, path in self.rule.paths.items():
-            _check_kernel_folder((*self.path, key), path, self.real, self.document)
 
     def check_inbox(self, other: _RuleChecks) -> None:
         """Report an inbox that is, holds or lies in the one of an earlier rule."""
@@ -206,10 +197,6 @@ class _RuleChecks(SectionPlace):
                 why = _why_no_match(pattern)
                 if why or (key == "include" and (why := _why_never_taken(pattern, self.rule))):
                     self._report_pattern(key, index, f"'{pattern}' {why[0]}", why[1])
-                elif has_open_bracket(pattern):
-                    message = f"'{pattern}' has a [ without ], which matches only that character"
-                    hint = "write a range as [a-z], the character as [[]"
-                    self._report_pattern(key, index, message, hint, warning=True)
         reasons = {"exclude": "everything is excluded", "companions": "all recordings match it"}
         for key, message in reasons.items():
             if not self.has_problem_in(key) and _takes_nothing(self.rule, key):

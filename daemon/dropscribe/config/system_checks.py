@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
 
 WAIT_SECONDS = 5.0
-_LONGEST_SOCKET_BYTES = 107  # limit of Linux (unix(7)), less the zero byte at the end
 
 
 def system_problems(config: Config) -> tuple[Problem, ...]:
@@ -53,10 +52,8 @@ def _looks(config: Config) -> Iterator[Problem]:
     file = config.metrics and config.metrics.file
     if file and not os.path.isdir(file.parent):
         yield Problem(f"{file.parent} is not a folder", path="metrics.file", hint="make it, or name another")
-    elif file and os.path.isdir(file):
-        yield Problem(f"{file} is a folder", path="metrics.file", hint="name a file in it")
     elif file and os.path.exists(file) and not os.path.isfile(file):
-        hint = "choose another path: it would be replaced"
+        hint = "name another path"
         yield Problem(f"{file} is there and is not a file", path="metrics.file", hint=hint)
     for name, provider in config.providers.items():
         model = Path(provider.model or "")
@@ -83,10 +80,7 @@ def _packages(config: Config) -> Iterator[Problem]:
 
 
 def _socket(path: Path) -> Iterator[Problem]:
-    if len(os.fsencode(path)) > _LONGEST_SOCKET_BYTES:
-        message = f"the path of the socket is longer than {_LONGEST_SOCKET_BYTES} bytes"
-        yield Problem(message, path="http.listen", hint="choose a shorter one")
-    elif not path.parent.is_dir() and not path.is_relative_to("/run"):  # units make folders there
+    if not path.parent.is_dir() and not path.is_relative_to("/run"):  # units make folders there
         yield Problem(f"{path.parent} is not a folder", path="http.listen", hint="make it, or name another")
     else:
         with contextlib.suppress(OSError):
@@ -119,6 +113,4 @@ def _interpreter_hint(program: str) -> str:
     line = first[2:].partition(b"\n")[0].strip(b" \t")
     interpreter = os.fsdecode(re.split(rb"[ \t]", line)[0])
     is_there = os.path.isfile(interpreter)
-    if line.endswith(b"\r") and (not is_there or os.path.basename(interpreter) == "env"):
-        return "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"
-    return "" if is_there else f"its first line names {interpreter}, which is not there"
+    return "" if is_there else f"its first line names {interpreter!r}, which is not there"

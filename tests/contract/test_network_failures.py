@@ -106,6 +106,17 @@ async def test_an_endless_error_is_bounded_too(bench):
     assert len(error.reason) <= 500
 
 
+@pytest.mark.parametrize("status", [401, 413, 503])
+async def test_an_error_that_trickles_is_known_by_its_status(bench, status):
+    """The rest of its message is not waited for, and no attempt counts as sent without an answer."""
+    headers = {"Retry-After": "7"}
+    bench.emulator.fail(Fault(status=status, body="x" * 5000, headers=headers, drip_seconds=0.02))
+    error = await failure_of(bench.provider(timeout_seconds=0.3), bench.audio())
+    kinds = {401: ProviderUnusable, 413: AudioRejected, 503: TemporaryFailure}
+    assert (type(error), error.code) == (kinds[status], f"http_{status}")
+    assert status != 503 or error.retry_after_seconds == 7
+
+
 @pytest.mark.parametrize("linger", [0.0, 30.0])
 async def test_an_early_refusal_of_a_large_body_is_heard(bench, linger):
     """A server that answers 413 and reads no more is believed, whether it closes or just stops reading."""

@@ -40,6 +40,7 @@ SEND_STALL_SECONDS = 60.0
 ANSWER_BYTES = 64 * 1024 * 1024
 ANSWER_TOO_LARGE = "answer_too_large"  # the code of an answer of more than ANSWER_BYTES
 ERROR_ANSWER_BYTES = 64 * 1024  # Enough for any error's message; the rest is not read
+ERROR_ANSWER_SECONDS = 5.0  # The same for its time, after the head; or `timeout`, where that is less
 
 _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, httpcore.TimeoutException)
 
@@ -111,6 +112,11 @@ class _Progress:
         limit_seconds = self.timeout_seconds if self.is_answering else None
         ends_at = None if limit_seconds is None else asyncio.get_running_loop().time() + limit_seconds
         self.limit.reschedule(ends_at)
+
+    def limit_error(self) -> float:
+        """Replace the answer's limit by the shorter one of an error, which is returned, in seconds."""
+        self.limit.reschedule(None)
+        return min(self.timeout_seconds or ERROR_ANSWER_SECONDS, ERROR_ANSWER_SECONDS)
 
 
 class HttpTransport:
@@ -221,14 +227,16 @@ async def _answer(response: httpcore.Response, progress: _Progress, *, reads_bod
         raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
     headers = _headers_of(response)
     most_bytes = ANSWER_BYTES if is_success else ERROR_ANSWER_BYTES
-    body, stream = bytearray(), cast("AsyncIterable[bytes]", response.stream)
+    seconds = None if is_success else progress.limit_error()
+    blocks = cast("AsyncGenerator[bytes]", aiter(cast("AsyncIterable[bytes]", response.stream)))
+    body = bytearray()
     try:
-        async with aclosing(cast("AsyncGenerator[bytes]", aiter(stream))) as blocks:
+        async with asyncio.timeout(seconds), aclosing(blocks):
             async for block in blocks:
                 body += block
                 if len(body) > most_bytes:
                     break
-    except _FAILURES:
+    except (*_FAILURES, TimeoutError):
         if is_success:
             raise  # of an error, the status alone decides; as much of its message as arrives is kept
     await _close_unless_exact(response, headers)

@@ -132,8 +132,8 @@ def test_listed_hosts_are_let_through(url, sent):
         ("https://media.example.com:0/x", "neither http"),
         ("https://media.example.com:port/x", "malformed"),
         ("https://[::1/x", "malformed"),
-        ("https://a.cdn.example.net[::1]+:/x", "not a host name"),  # ``urlsplit`` reads ::1
-        ("https://[::1]a.cdn.example.net:80/x", "not a host name"),
+        ("https://a.cdn.example.net[::1]+:/x", "not a host name|malformed"),  # some ``urlsplit`` read ::1
+        ("https://[::1]a.cdn.example.net:80/x", "not a host name|malformed"),
         ("https://mediа.example.com/x", "ASCII"),  # noqa: RUF001 - a Cyrillic letter, as a forger has it
     ],
 )

@@ -168,7 +168,9 @@ def test_a_worker_has_only_its_own_descriptors(worker):
     except PermissionError:
         pytest.skip("only root may look at a worker's descriptors")
     targets = [os.readlink(f"/proc/{worker.pid}/fd/{name}") for name in names]
-    assert len([target for target in targets if not target.startswith(("/dev/", "socket:", "pipe:"))]) == 0
+    libraries = [target for target in targets if "/libffi.so" in target]  # it maps code from its own file
+    others = [target for target in targets if not target.startswith(("/dev/", "socket:", "pipe:"))]
+    assert others == libraries
     assert len([target for target in targets if target.startswith("socket:")]) == 1
 
 

@@ -57,7 +57,7 @@ def _looks(config: Config) -> Iterator[Problem]:
         yield Problem(f"{file} is there and is not a file", path="metrics.file", hint=hint)
     for name, provider in config.providers.items():
         model = Path(provider.model or "")
-        if provider.type == "local" and model.is_absolute() and not (model / "model.bin").is_file():
+        if provider.type == "local" and model.is_absolute() and not os.path.isfile(model / "model.bin"):
             hint = "name a directory with a model in CTranslate2's format"
             yield Problem(f"{model} holds no model.bin", path=f"providers.{name}.model", hint=hint)
     for name, rule in config.folders.items():
@@ -80,7 +80,7 @@ def _packages(config: Config) -> Iterator[Problem]:
 
 
 def _socket(path: Path) -> Iterator[Problem]:
-    if not path.parent.is_dir() and not path.is_relative_to("/run"):  # units make folders there
+    if not os.path.isdir(path.parent) and not path.is_relative_to("/run"):  # units make folders there
         yield Problem(f"{path.parent} is not a folder", path="http.listen", hint="make it, or name another")
     else:
         with contextlib.suppress(OSError):

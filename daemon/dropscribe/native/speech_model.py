@@ -103,7 +103,7 @@ def choose_model(wanted: str) -> ModelChoice:
     """
     if wanted.startswith("/"):  # the config makes a directory's path absolute
         directory = Path(wanted)
-        if not (directory / "model.bin").is_file():
+        if not os.path.isfile(directory / "model.bin"):
             raise _missing(f"{directory} holds no model.bin (CTranslate2 format)")
         return ModelChoice(directory.name, f"directory {directory}", directory)
     for name in PACKAGED:

@@ -35,9 +35,12 @@ def read_template(path: Path) -> str:
         OSError: It cannot be read, is no regular file, or is larger than :data:`LARGEST_BYTES`.
         ValueError: It is not UTF-8.
     """
-    if path.name in SHIPPED and not path.exists():
+    try:
+        return read_small_file(path, LARGEST_BYTES)[0].decode()
+    except FileNotFoundError:
+        if path.name not in SHIPPED:
+            raise
         return (files("dropscribe") / "templates" / path.name).read_text("utf-8")
-    return read_small_file(path, LARGEST_BYTES)[0].decode()
 
 
 def template_output(path: Path) -> str:

@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -130,10 +131,8 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
     path = state_dir / DATABASE_NAME
     try:
         with contextlib.ExitStack() as undo, store_errors(path):
-            if not path.exists():
+            if not _is_there(path):
                 return None
-            if not path.is_file():  # SQLite would wait for a writer of a pipe
-                raise StoreUnusable(str(path), "is not a file", "move it away")
             uri = f"{path.resolve().as_uri()}?mode=ro"
             connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)
             undo.callback(connection.close)
@@ -145,6 +144,22 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
         raise StoreError(str(path), error.strerror or str(error)) from error
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a daemon has made the database. From Python 3.14 on ``Path.exists`` hides errors.
+
+    Raises:
+        OSError: That cannot be known, as in another user's folder.
+        StoreUnusable: Something else has its place.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISREG(mode):  # SQLite would wait for a writer of a pipe
+        raise StoreUnusable(str(path), "is not a file", "move it away")
+    return True
+
+
 def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | None:
     """Run *work* in one short transaction, for a command, whether a daemon runs or not.
 
@@ -154,7 +169,7 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
         StoreError: The file cannot be written, or this version's daemon has not been started on it yet.
     """
     path = state_dir / DATABASE_NAME
-    if not path.exists():
+    if not _is_there(path):
         return None
     with store_errors(path), contextlib.closing(_connect(path)) as connection:
         version = _check_version(connection, path)

@@ -1,8 +1,7 @@
 """Transcribes on this machine: Whisper through faster-whisper, with no key and no network.
 
 Guarantees: the engine runs in worker processes, one for each of ``concurrency`` recordings, from the first
-recording on until ``idle_unload_seconds`` after the last; the daemon survives any failure of a worker. An
-unknown or ill-typed parameter is refused before any audio is decoded.
+recording on until ``idle_unload_seconds`` after the last; the daemon survives any failure of a worker.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import structlog
 from dropscribe.config.extras import install_hint
 from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
 from dropscribe.core.requests.languages import base_language
-from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, ParamValue, local_param_problem
+from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, ParamValue
 from dropscribe.native import speech_model
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, interrupted
 from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, plausible_seconds, raw_form
@@ -197,29 +196,20 @@ def _answer(worker: Worker, arguments: Request, audio: AudioFile) -> Transcript:
 
 
 def parse_params(params: Mapping[str, ParamValue]) -> Request:
-    """Check *params*, hints included (core.requests.speech_hints), and make a part of the worker's request.
+    """A part of the worker's request, from *params* as the config has checked them, hints included.
 
     "language" is a lower-case code without a region ("en" for "en-GB"), or None to detect it; "options" are
     keyword arguments of ``WhisperModel.transcribe``, our defaults included; "asked" has the names of those
-    that the user sets; "form" is the RawForm of a file without a header. Raises RuleRejected with the codes
-    "unknown_parameter" and "bad_parameter"; the reason names the parameter.
+    that the user sets; "form" is the RawForm of a file without a header.
     """
-    checked = {name: _checked(name, value) for name, value in params.items()}
-    asked = {name: value for name, value in checked.items() if name in ENGINE_PARAMS}
+    typed = {name: LOCAL_PARAMS[name](value) for name, value in params.items()}
+    asked = {name: value for name, value in typed.items() if name in ENGINE_PARAMS}
     return {
-        "language": _parse_language(checked.get("language", "")),
+        "language": _parse_language(typed.get("language", "")),
         "options": {**ENGINE_DEFAULTS, **asked},
         "asked": tuple(asked),
-        "form": RawForm(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
+        "form": RawForm(**{field: typed[name] for name, field in _RAW_FIELDS.items() if name in typed}),
     }
-
-
-def _checked(name: str, value: ParamValue) -> Any:
-    if name not in LOCAL_PARAMS:
-        raise RuleRejected("unknown_parameter", f"the embedded engine has no parameter {name!r}")
-    if problem := local_param_problem(name, value):
-        raise RuleRejected("bad_parameter", f"{name} {problem}, not {value!r}")
-    return LOCAL_PARAMS[name](value)
 
 
 def _parse_language(language: str) -> str | None:

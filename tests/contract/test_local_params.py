@@ -96,7 +96,6 @@ def test_raw_format_is_ours():
         {"max_new_tokens": 1000},
         {"length_penalty": 1e300},
         {"max_initial_timestamp": -1},
-        {"temperature": 10**400},
     ],
 )
 def test_a_wrong_parameter_is_refused_by_the_config(monkeypatch, params):

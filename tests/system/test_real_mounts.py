@@ -13,7 +13,9 @@ from dataclasses import replace
 import pytest
 
 from dropscribe.core.errors import PublishError
-from dropscribe.files import capabilities, own_file
+from dropscribe.files import capabilities
+from dropscribe.files.beneath import closing, open_root
+from dropscribe.files.moves import FileName, has_gone
 from dropscribe.publish import filing, moving
 from dropscribe.publish.filing import publish
 from support.billing import billing_emulator
@@ -171,7 +173,7 @@ class Crash(BaseException):
 @needs("sshfs", SFTP_SERVER)
 @pytest.mark.parametrize("point", ["sidecars_synced", "copy_linked"])
 def test_files_from_before_a_crash_are_known_in_spite_of_the_cache_of_sshfs(tmp_path, monkeypatch, point):
-    """It answers as before for 20 seconds: the access time set by one name is not seen by the other."""
+    """It has the status of a file for 20 seconds, and of two names of one file for each apart."""
     (tmp_path / "inbox").mkdir()
     audio = tmp_path / "inbox" / "call.wav"
     audio.write_bytes(b"audio")
@@ -190,10 +192,27 @@ def test_files_from_before_a_crash_are_known_in_spite_of_the_cache_of_sshfs(tmp_
             for module in (filing, moving):
                 patch.setattr(module, "reached", crash)
             publish(request)
-        monkeypatch.setattr(own_file, "_placed", set())
         publish(request)
     assert tree(tmp_path / "backing" / "done") == {"call.wav", "call.json", "call.txt"}
     assert tree(tmp_path / "inbox") == set()
+
+
+@needs("sshfs", SFTP_SERVER)
+def test_a_name_that_has_gone_is_known_in_spite_of_the_cache_of_sshfs(tmp_path):
+    """It had the file before the file was moved, and would have it for 20 seconds."""
+    for path in (tmp_path / "backing" / "done", tmp_path / "mount"):
+        path.mkdir(parents=True)
+    (tmp_path / "backing" / "call.wav").write_bytes(b"audio")
+    with (
+        sshfs(tmp_path / "backing", tmp_path / "mount"),
+        closing(open_root(os.fsencode(tmp_path / "mount"))) as folder,
+    ):
+        name = FileName(folder, b"call.wav")
+        assert name.status() is not None
+        assert not has_gone(name)
+        (tmp_path / "backing" / "call.wav").rename(tmp_path / "backing" / "done" / "call.wav")
+        assert name.status() is not None
+        assert has_gone(name)
 
 
 def _try_out(mountpoint):

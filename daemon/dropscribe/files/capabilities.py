@@ -52,8 +52,7 @@ class Capabilities:
     """Capabilities of one mount."""
 
     file_system: str
-    links: bool  # Hard links work
-    same_inode: bool  # Two names of one file show one inode number
+    links: bool  # Hard links work, and both names of a file show one inode number
     move: Move  # How a file is moved within the mount
 
     @property
@@ -173,9 +172,10 @@ def _remove(trials: int, trial: bytes) -> None:
 
 def _try_all(folder: int, mount: Mount) -> Capabilities:
     _create(folder, b"taken")
-    links = _works(link, folder, b"taken", b"second")
     names = (b"taken", b"second")
-    same_inode = links and os.path.samestat(*(os.stat(name, dir_fd=folder) for name in names))
+    links = _works(link, folder, *names) and os.path.samestat(
+        *(os.stat(name, dir_fd=folder) for name in names)
+    )
     # The kernel's SMB client checks RENAME_NOREPLACE only locally: a name taken on the server is overwritten.
     is_trusted = mount.name not in _SMB
     if is_trusted and _renames_only_to_free_names(folder, b"flag", rename_noreplace):
@@ -189,7 +189,7 @@ def _try_all(folder: int, mount: Mount) -> Capabilities:
     else:
         _create(folder, b"old")
         move = Move.CHECKED if _works(rename, folder, b"old", b"new") else Move.NONE
-    return Capabilities(mount.name, links, same_inode, move)
+    return Capabilities(mount.name, links, move)
 
 
 def _renames_only_to_free_names(folder: int, name: bytes, call: _Call) -> bool:

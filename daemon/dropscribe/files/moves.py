@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import secrets
 import stat
 import struct
 from collections.abc import Callable
@@ -40,8 +39,6 @@ _STATX_BASIC = 0x7FF
 _StatxBuffer = ctypes.c_char * 256
 # struct statx of statx(2) without its birth time; a time is seconds, nanoseconds and padding.
 _STATX = struct.Struct("=16xIIIHxxQQ16xqI4x16xqI4xqI4x8xII")
-_FIRST_MARK, _MARKS = 600_000_000, 400_000_000
-_LOOKS = 5
 
 _REFUSALS = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
@@ -101,41 +98,21 @@ class FileName(NamedTuple):
 IsExpected = Callable[[FileName], bool]  # whether the file at a name is the one that is meant
 
 
-def same_file(one: FileName, other: FileName, can: Capabilities) -> bool:
-    """Whether two names on one mount are names of one file; *one* is ours, and exists.
-
-    Where the names of one file have different inode numbers, *one* gets an access time that no other file
-    has, and *other* is asked for its own. FileNotFoundError if an earlier check saw a cached name of *one*.
-    """
-    if not can.same_inode:
-        return _shares_access_time(one, other)
-    return is_file_of(_status(one), other)
+def same_file(one: FileName, other: FileName) -> bool:
+    """Whether two names on one mount with hard links are names of one file."""
+    status = one.status()
+    return status is not None and is_file_of(status, other)
 
 
-def _shares_access_time(one: FileName, other: FileName) -> bool:
-    status = _status(one)
-    # Whole, even seconds: SFTP and FAT keep no more.
-    mark = _FIRST_MARK + 2 * secrets.randbelow(_MARKS)
+def has_gone(name: FileName) -> bool:
+    """Whether there is no file of this name, also where a cache has it still (that of sshfs for 20 s)."""
     try:
-        _set_times(one, mark * 10**9, status.st_mtime_ns)
-    except PermissionError:
-        return False
-    try:
-        return any(_access_time(other) == mark for _ in range(_LOOKS))
-    finally:
-        _set_times(one, status.st_atime_ns, status.st_mtime_ns)
-
-
-def _access_time(name: FileName) -> int | None:
-    """Access time in seconds. sshfs caches it for 20 s; an open renews that, unless another thread writes."""
-    with contextlib.suppress(OSError), closing(open_file(*name)):
-        pass
-    found = name.status()
-    return None if found is None else int(found.st_atime)
-
-
-def _set_times(name: FileName, atime_ns: int, mtime_ns: int) -> None:
-    os.utime(name.name, ns=(atime_ns, mtime_ns), dir_fd=name.folder, follow_symlinks=False)
+        with closing(open_file(*name)):
+            return False
+    except FileNotFoundError:
+        return True
+    except OSError:  # not to be read
+        return name.status() is None
 
 
 def is_file_of(status: os.stat_result, name: FileName) -> bool:
@@ -177,14 +154,9 @@ def _is_there(source: FileName, target: FileName, can: Capabilities, is_expected
     """Whether the file of *source* stands at *target*, after a call that failed."""
     if target.status() is None:
         return False
-    if source.status() is None:
-        return is_expected(target)
-    if can.same_inode and can.move is not Move.LINK:
-        return False
-    try:
-        return same_file(source, target, can)
-    except FileNotFoundError:  # the status of the source came from a cache
-        return is_expected(target)
+    if can.move is Move.LINK and same_file(source, target):
+        return True
+    return has_gone(source) and is_expected(target)
 
 
 def _move(way: Move, source: FileName, target: FileName, aside: bytes) -> None:
@@ -285,7 +257,3 @@ def _put_back(hidden: FileName, name: FileName) -> None:
         hidden.unlink()
     else:
         _move(can.move, hidden, name, hidden.name + b".back")
-
-
-def _status(name: FileName) -> os.stat_result:
-    return os.stat(name.name, dir_fd=name.folder, follow_symlinks=False)

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1024 * 1024
 
-_placed: set[tuple[bytes, bytes]] = set()
-"""(hidden name, final name) of the files that this process has named and not finished."""
-
 
 class OwnFile:
     """One new file from its hidden name to its final one.
@@ -48,7 +45,6 @@ class OwnFile:
         self._hidden = name.beside(hidden)
         self._aside = hidden + b".away"
         self._sha256 = sha256
-        self._key = (hidden, name.name)
         self._can = can
         self._is_named = False
         self._descriptor: int | None = None
@@ -61,11 +57,7 @@ class OwnFile:
     def is_placed(self) -> bool:
         """Whether the file at the final name is this one, named by this process or before a crash."""
         if self._can.links:
-            if self._hidden.status() is None:
-                return False
-            # Some file systems with one inode number per name cache longer than a retry takes (sshfs: 20 s).
-            is_known = not self._can.same_inode and self._key in _placed
-            return is_known or same_file(self._hidden, self.name, self._can)
+            return same_file(self._hidden, self.name)
         return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self.name)
 
     def _is_at(self, name: FileName) -> bool:
@@ -130,9 +122,7 @@ class OwnFile:
         return self._create(mode)
 
     def _create(self, mode: int) -> int:
-        descriptor = os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
-        _placed.discard(self._key)
-        return descriptor
+        return os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
 
     def place(self) -> None:
         """Give the file its final name, which is not synced; FileExistsError if it is taken."""
@@ -145,13 +135,11 @@ class OwnFile:
             link(*self._hidden, *self.name)
         except OSError as error:
             # The result of the call was lost, or the file was named before a crash.
-            if same_file(self._hidden, self.name, self._can):
-                _placed.add(self._key)
+            if same_file(self._hidden, self.name):
                 return
             if error.errno in CAPABILITY_ERRORS:
                 forget_capabilities(self.name.folder)
             raise
-        _placed.add(self._key)
 
     def withdraw(self) -> bool:
         """Remove the file under all its names; whether its final name was removed."""
@@ -166,11 +154,10 @@ class OwnFile:
     def _is_own(self, found: FileName) -> bool:
         if not self._can.links:
             return self._is_at(found)
-        return self._hidden.status() is not None and same_file(self._hidden, found, self._can)
+        return same_file(self._hidden, found)
 
     def finish(self) -> None:
         """Remove the proof of ownership: all files of the job are in place, or none is."""
-        _placed.discard(self._key)
         self._hidden.unlink()
         if not self._can.links:
             self._mark.unlink()

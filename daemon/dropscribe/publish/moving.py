@@ -21,7 +21,7 @@ from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import READ, closing, open_file, sync
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.mounts import LeaseSupport, hold_lease
-from dropscribe.files.moves import is_file_of, is_placeholder, move_new, remove_aside, remove_if, same_file
+from dropscribe.files.moves import has_gone, is_file_of, is_placeholder, move_new, remove_aside, remove_if
 from dropscribe.files.own_file import copy_audio, copy_verified, digest_at, digest_of, sha256_of
 from dropscribe.publish.publication import CopyNeeded, NameTaken, ReopenedForWriting
 
@@ -59,7 +59,9 @@ def check_target(files: JobFiles, audio: os.stat_result) -> None:
     found = files.new.status()
     if found is None or os.path.samestat(found, audio) or is_placeholder(files.new, files.aside):
         return
-    if not (_is_copied(files) or same_file(files.old, files.new, files.can)):
+    if not _is_copied(files):
+        if has_gone(files.old):  # a cache had it: it may have been moved before a crash
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         raise NameTaken(repr(files.request.audio))
 
 

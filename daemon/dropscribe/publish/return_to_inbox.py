@@ -98,7 +98,7 @@ def _move_one(source: FileName, target: FileName) -> None:
 
     def is_audio(name: FileName) -> bool:
         found = name.status()
-        if found is None or (can.same_inode and not os.path.samestat(found, status)):
+        if found is None or (can.links and not os.path.samestat(found, status)):
             return False
         return (found.st_size, found.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
 

@@ -15,7 +15,7 @@ from dropscribe.files.beneath import UnsafePathError
 def _way(request, monkeypatch):
     """Both ways: the second is for kernels and containers without openat2."""
     if request.param == "step by step":
-        monkeypatch.setattr(beneath, "_open_at_once", lambda *_: None)
+        monkeypatch.setattr(beneath, "_open_at_once", lambda *_: -1)
 
 
 @pytest.fixture

@@ -31,10 +31,8 @@ _NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
 _NO_SYNC = frozenset({errno.EINVAL, errno.EBADF})
 
 _OPENAT2 = 437  # the same number on every architecture but alpha: unistd.h
-_NO_SYMLINKS, _BENEATH = 0x04, 0x08  # RESOLVE_…, openat2(2)
+_NO_SYMLINKS = 0x04  # RESOLVE_NO_SYMLINKS, openat2(2)
 _AT_ONCE = struct.pack("=QQQ", FOLDER, 0, _NO_SYMLINKS)
-_AT_ONCE_BENEATH = struct.pack("=QQQ", FOLDER, 0, _NO_SYMLINKS | _BENEATH)
-_ROOT = -1  # an absolute path is resolved from no descriptor
 
 _syscall = ctypes.CDLL(None).syscall
 _syscall.restype = ctypes.c_long
@@ -47,8 +45,8 @@ class UnsafePathError(OSError):
 
 def open_root(path: bytes) -> int:
     """Open the folder at the absolute *path*; UnsafePathError for a link of neither root nor our user."""
-    at_once = _open_at_once(_ROOT, path, _AT_ONCE)
-    if at_once is not None:
+    at_once = _open_at_once(path)
+    if at_once >= 0:
         return at_once
     try:
         with closing(_walk(path)) as folder:
@@ -61,16 +59,16 @@ def open_root(path: bytes) -> int:
         raise
 
 
-def _open_at_once(folder: int, path: bytes, how: bytes) -> int | None:
-    """Open the folder *path* in one call, where that is possible without following a link.
+def _open_at_once(path: bytes) -> int:
+    """Open the folder at the absolute *path* in one call, where that is possible without following a link.
 
-    None on any failure (a link, a kernel before 5.6, a container that forbids the call, no right to list the
-    folder): the walk component by component then succeeds or raises the right error.
+    -1 on any failure (a link, a container that forbids the call, no right to list the folder): the walk
+    component by component then succeeds or raises the right error.
     """
     if b"\0" in path:
-        return None
-    descriptor: int = _syscall(_OPENAT2, folder, path, how, len(how))
-    return None if descriptor < 0 else descriptor
+        return -1
+    descriptor: int = _syscall(_OPENAT2, -1, path, _AT_ONCE, len(_AT_ONCE))
+    return descriptor
 
 
 def _walk(path: bytes) -> int:
@@ -148,9 +146,7 @@ def make_root(path: bytes) -> int:
 
 def open_folder(root: int, path: bytes) -> int:
     """Open *path* below the open *root* (b"": itself); UnsafePathError for a link or what is no path."""
-    names = _components(path)
-    at_once = _open_at_once(root, path, _AT_ONCE_BENEATH) if names else None
-    return _descend(root, names, path, _step) if at_once is None else at_once
+    return _descend(root, path, _step)
 
 
 def make_folder(root: int, path: bytes) -> int:
@@ -175,11 +171,14 @@ def make_folder(root: int, path: bytes) -> int:
             raise
         return below
 
-    return _descend(root, _components(path), path, step_or_make)
+    return _descend(root, path, step_or_make)
 
 
-def _descend(root: int, names: list[bytes], path: bytes, step: Callable[[int, bytes, bytes], int]) -> int:
-    """Go from *root* down the *names* of *path*, each opened by *step*."""
+def _descend(root: int, path: bytes, step: Callable[[int, bytes, bytes], int]) -> int:
+    """Go from *root* down the components of *path*, each opened by *step*."""
+    names = path.split(b"/") if path else []
+    for name in names:
+        _check_name(name, path)
     descriptor = os.dup(root)
     try:
         for name in names:
@@ -257,13 +256,6 @@ def sync(folder: int) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
-
-
-def _components(path: bytes) -> list[bytes]:
-    names = path.split(b"/") if path else []
-    for name in names:
-        _check_name(name, path)
-    return names
 
 
 def _check_name(name: bytes, path: bytes) -> None:

@@ -1,18 +1,13 @@
 """Hints from the watchdog library's public API, used if inotify itself is not available.
 
-Hardened as far as its public API allows: only the needed events are requested, so that its own walks do not
-overflow its queue; its log messages are read, because no event reports lost events; a dead thread is noticed
-at the next read. It remains late when a file is moved out, and a burst of moves overflows it: a listing
-repairs both.
-
-Guarantees: no exception raised here reaches, and so ends, one of the library's threads.
+Only the needed events are requested, so that its own walks do not overflow its queue. Nothing reports events
+that it has lost, or a thread of it that has ended: the inbox is listed as often as one without hints.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import logging
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -50,13 +45,8 @@ class WatchdogHints(FileSystemEventHandler):
         self._below = root.rstrip(b"/") + b"/"
         self._waiting: collections.deque[Hint] = collections.deque()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._was_lost = False
-        # The library says in its log alone that its queue overflowed or that a watch was lost.
-        self._log_handler = logging.Handler(logging.WARNING)
-        self._log_handler.emit = lambda record: self.lose()  # type: ignore[method-assign]  # noqa: ARG005
         # A reader of the library that finds no watch for an event prints its whole table as a warning.
         warnings.filterwarnings("ignore", module=r"watchdog\..*")
-        logging.getLogger("watchdog").addHandler(self._log_handler)
         self._observer: BaseObserver | None = None
         try:
             self._observer = Observer()
@@ -71,52 +61,30 @@ class WatchdogHints(FileSystemEventHandler):
         return self._event
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
-        """The library adds watches by itself, and does not report those that it was refused."""
+        """The library adds watches by itself; what they miss is found by listing often."""
         del directory, descriptor
-        return True
+        return False
 
     def read(self) -> list[Hint]:
         """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
-        hints = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if self._was_lost:
-            self._was_lost = False
-            hints.append(Hint(HintKind.LOST))
-        threads = [self._observer, *self._observer.emitters] if self._observer is not None else []
-        if len(threads) < 2 or not all(thread.is_alive() for thread in threads):
-            hints.append(Hint(HintKind.ROOT_GONE))
-        return hints
+        return [self._waiting.popleft() for _ in range(len(self._waiting))]
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called from the library's threads: turn its event into hints."""
-        try:
-            if isinstance(event, DirMovedEvent) and event.src_path:
-                self._put(HintKind.FOLDER_GONE, event.src_path)
-            kind = _KINDS.get(type(event))
-            if kind is not None:
-                self._put(kind, event.dest_path or event.src_path)
-        except Exception:  # noqa: BLE001  # anything that got out would end the library's dispatcher for good
-            self.lose()
+        if isinstance(event, DirMovedEvent) and event.src_path:
+            self._put(HintKind.FOLDER_GONE, event.src_path)
+        kind = _KINDS.get(type(event))
+        if kind is not None:
+            self._put(kind, event.dest_path or event.src_path)
 
     def _put(self, kind: HintKind, path: str | bytes) -> None:
         whole = os.fsencode(path)
-        if not whole.startswith(self._below) or whole == self._below:
+        if not whole.startswith(self._below) or whole == self._below or len(self._waiting) >= _MAX_WAITING:
             return
-        if len(self._waiting) >= _MAX_WAITING:
-            self._was_lost = True
-        else:
-            self._waiting.append(Hint(kind, whole.removeprefix(self._below)))
-        self._wake()
-
-    def lose(self) -> None:
-        """Called from the library's threads: hints were lost."""
-        self._was_lost = True
-        self._wake()
-
-    def _wake(self) -> None:
-        """Make the descriptor readable."""
+        self._waiting.append(Hint(kind, whole.removeprefix(self._below)))
         with contextlib.suppress(OSError):  # closed meanwhile
             os.eventfd_write(self._event, 1)
 
@@ -124,7 +92,6 @@ class WatchdogHints(FileSystemEventHandler):
         """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         if self._event < 0:
             return
-        logging.getLogger("watchdog").removeHandler(self._log_handler)
         if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(timeout=2.0)

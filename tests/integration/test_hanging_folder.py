@@ -130,6 +130,36 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
     assert len([name for name in tree(tmp_path / "share-done") if name.endswith(".wav")]) == 4
 
 
+async def test_a_slow_done_holds_up_no_publication_of_another_folder(tmp_path, monkeypatch):
+    """More results than there are slots wait for a share that answers, but too slowly for all of them."""
+    answers = threading.Event()
+    publish = publisher.publish_together
+
+    def slow_publish(requests):
+        if requests[0].inbox.endswith(b"/share"):
+            assert answers.wait(60)
+        return publish(requests)
+
+    monkeypatch.setattr("dropscribe.queue.embedded.dispatcher.PUBLISHING_SLOTS", 4)
+    monkeypatch.setattr(publisher, "publish_together", slow_publish)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
+    async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:
+        try:
+            for number in range(12):
+                await house.drop(f"{number}.wav", b"%d" % number, folder="share")
+            await house.until(lambda: _are_stored(house, 12))
+            for number in range(6):
+                await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
+            await house.until(lambda: len(house.listener.files) == 6)
+        finally:
+            answers.set()
+        await house.until(lambda: len(house.listener.files) == 18)
+
+
+async def _are_stored(house, count):
+    return (await house.stats("share")).publishing == count
+
+
 async def test_copies_to_another_mount_do_not_count_as_a_disk_that_hangs(tmp_path, monkeypatch):
     """A crowd of them leaves threads for short calls, and the time that one waits for its turn is no hang."""
     publish = publisher.publish

@@ -187,6 +187,17 @@ class Admission:
         publishing, hanging = self.in_flight.publishing, self.folders.hanging
         return sum(job.folder not in hanging for job in publishing.values()) if hanging else len(publishing)
 
+    def rooms(self, slots: int) -> dict[str, int]:
+        """Folder → the publications that it may begin; the folders that may begin none are left out.
+
+        A folder takes one of *slots* while it has fewer than are free, so slow folders never take the last.
+        """
+        hanging = self.folders.hanging
+        publishing = Counter(job.folder for job in self.in_flight.publishing.values())
+        free = slots - self.publications()
+        rooms = {name: (free - publishing[name] + 1) // 2 for name in self.plan.chains if name not in hanging}
+        return {folder: room for folder, room in rooms.items() if room > 0}
+
     def is_busy(self) -> bool:
         """Whether anything is in flight, other than publications that hang."""
         return bool(self.in_flight.uploads or self.in_flight.polling or self.publications())

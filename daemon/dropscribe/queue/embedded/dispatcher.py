@@ -21,6 +21,7 @@ from dropscribe.queue.model import POLLING_SLOTS
 from dropscribe.queue.sql import claims, hold_rows, rows, transactions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from dropscribe.core.model import Job
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-PUBLISHING_SLOTS = 64  # Jobs whose files are being written at once; those of a folder go to its disk together
+PUBLISHING_SLOTS = 128  # Jobs whose files are being written at once; a folder has half of them at most
 _LONGEST_SLEEP_SECONDS = 60.0
 _SEARCH_GAP_SECONDS = 1.0
 _CLOCK_STEP_SECONDS = 1.0  # a clock that is adjusted gradually moves less between two looks
@@ -42,7 +43,7 @@ class EmbeddedDispatcher:
 
     Almost every result is published by the task that stored it. A search for stored results finds those of an
     earlier run, those without a free publishing slot, and those whose disk was full. It is made once a
-    second, when one that was deferred is due, and when a slot gets free while more are waiting.
+    second, when one that was deferred is due, and for a folder that had no slot when it gets one.
 
     Args:
         state_dir: Its disk must have room for an answer before anything is claimed.
@@ -60,6 +61,7 @@ class EmbeddedDispatcher:
         self._looked_at = time.monotonic()
         self._clock_ahead_seconds = self._database.now() - self._looked_at
         self._search_at = 0.0  # monotonic
+        self._without_room: set[str] = set()  # folders that had no slot for a further publication
         self._has_recovered, self._draining = False, False
         self._claimed_last = asyncio.Event()
 
@@ -150,9 +152,9 @@ class EmbeddedDispatcher:
         # Uploads stop before they are paid for, if their answers could not be stored.
         self._database.note_trouble(trouble_of_disk(self._state_dir))
         requests = [] if self._database.trouble else self._admission.requests()
-        limits = self._limits()
-        if not limits.publications and self._admission.publications() < PUBLISHING_SLOTS:
+        if time.monotonic() < self._search_at:
             waits_until.append(self._search_at)
+        limits = self._limits()
         if not requests and not limits.publications and not limits.polls:
             return self._sleep_seconds(None, waits_until)  # freeing a slot of any kind wakes the loop
         try:
@@ -168,21 +170,28 @@ class EmbeddedDispatcher:
             self._start(group, runner, job)
         for job in due:
             self._start_due(group, runner, job)
-        if limits.publications and len(due) >= limits.publications:
-            self._search_at = 0.0  # there may be more: the end of a publication wakes the loop
+        self._note_room(self._admission.rooms(PUBLISHING_SLOTS))
         return self._sleep_seconds(next_at, waits_until)
 
     def _limits(self) -> claims.Limits:
         in_flight, now = self._admission.in_flight, time.monotonic()
         polls = POLLING_SLOTS - len(in_flight.polling) if in_flight.at_provider else 0
-        publications = 0
-        if now >= self._search_at and (free := PUBLISHING_SLOTS - self._admission.publications()) > 0:
+        rooms = self._admission.rooms(PUBLISHING_SLOTS)
+        if now >= self._search_at:
             self._search_at = now + _SEARCH_GAP_SECONDS
-            publications = free
-        folders, hanging = self._admission.plan.chains, self._admission.folders.hanging
+            self._note_room(rooms)
+        else:
+            rooms = {folder: room for folder, room in rooms.items() if folder in self._without_room}
+        self._without_room -= rooms.keys()
+        publications = PUBLISHING_SLOTS - self._admission.publications() if rooms else 0
         # An attempt too: a row has its result before its attempt has ended in memory.
         running = tuple(in_flight.tasks)
-        return claims.Limits(in_flight.suspects(), polls, publications, folders, hanging, running)
+        folders = self._admission.plan.chains
+        return claims.Limits(in_flight.suspects(), polls, publications, rooms, folders, running)
+
+    def _note_room(self, rooms: Mapping[str, int]) -> None:
+        """Note the folders without room: they may have more stored results than a search has found."""
+        self._without_room |= self._admission.plan.chains.keys() - rooms.keys()
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._admission.waits() + [at - time.monotonic() for at in waits_until]
@@ -198,13 +207,13 @@ class EmbeddedDispatcher:
 
     def _start_due(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
         """Poll or publish *job*, unless it runs already, its folder is gone or hangs, or no slot is free."""
-        in_flight, hanging = self._admission.in_flight, self._admission.folders.hanging
+        in_flight = self._admission.in_flight
         if job.id in in_flight.tasks or job.folder not in self._admission.plan.chains:
             return
         if job.result is None:
             is_free = len(in_flight.polling) < POLLING_SLOTS
-        else:
-            is_free = self._admission.publications() < PUBLISHING_SLOTS and job.folder not in hanging
+        elif not (is_free := job.folder in self._admission.rooms(PUBLISHING_SLOTS)):
+            self._without_room.add(job.folder)
         if is_free:
             self._start(group, runner, job)
 

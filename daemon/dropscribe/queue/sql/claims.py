@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.queue.sql import rows
 from dropscribe.queue.sql.database import marks
-from dropscribe.queue.sql.result_rows import jobs_with_result
+from dropscribe.queue.sql.result_rows import count_stored_results, jobs_with_result
 from dropscribe.queue.sql.rows import AT_PROVIDER, HAS_RESULT, QUEUED, earliest_due
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class Limits:
     suspects: int  # Jobs in flight that may have crashed the daemon
     polls: int  # Jobs at providers at most
     publications: int  # Jobs with a stored result at most; 0 does not look for any
+    rooms: Mapping[str, int]  # Folder → the most of these; none of other folders
     folders: Collection[str]  # The plan's: jobs of rules that have left it take no places of others
-    hanging: Collection[str]  # Those of which nothing is published
     in_flight: Collection[int]  # Ids of jobs that are not polled or published again
 
 
@@ -82,8 +82,7 @@ def claim(
         due = rows.read_jobs(db, f"{AT_PROVIDER} AND {which}", values)
         times.append(earliest_due(db, f"{AT_PROVIDER} AND due_at > ?", (now,)))
     if limits.publications:
-        folders = [folder for folder in limits.folders if folder not in limits.hanging]
-        due += jobs_with_result(db, *_due_in(folders, limits.in_flight, now, limits.publications))
+        due += _due_results(db, limits, now)
         times.append(earliest_due(db, f"{HAS_RESULT} AND due_at > ?", (now,)))
     # A job that is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
@@ -105,6 +104,15 @@ def is_poll_expected(
     return any(
         folder in folders and (is_certain or provider not in held) for folder, provider, is_certain in found
     )
+
+
+def _due_results(db: Connection, limits: Limits, now: float) -> list[Job]:
+    """Jobs whose stored results are due: of each folder as many as it has room for."""
+    due: list[Job] = []
+    for folder in sorted(count_stored_results(db).keys() & limits.rooms.keys()):
+        most = min(limits.rooms[folder], limits.publications - len(due))
+        due += jobs_with_result(db, *_due_in((folder,), limits.in_flight, now, most))
+    return due
 
 
 def _due_in(

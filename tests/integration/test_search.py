@@ -457,6 +457,16 @@ def test_the_command_prints_text_and_json(scene, capsys):
     assert file["sentences"][0] == {"start": 0.0, "text": "good day to you.", "words": ["good"]}
 
 
+def test_a_sentence_is_printed_with_its_joiners(scene, capsys):
+    """Words of many languages and emoji have them; they were printed as their codes."""
+    text = "क्\u200dष good 👩\u200d👧"
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", text)
+        assert scene.run("search", "good") == 0
+
+    assert text in capsys.readouterr().out
+
+
 def test_on_a_terminal_all_lines_of_a_hit_begin_in_one_column(scene, capsys, monkeypatch):
     """The time keeps its column whether the sentence is wrapped or not."""
     monkeypatch.setattr("dropscribe.cli.commands.search.terminal_width", lambda: 40)

@@ -11,8 +11,8 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_reporting_config
 from dropscribe.core.errors import StoreError
-from dropscribe.core.text.printing import path_text, plural, utc_text
-from dropscribe.reports.wording import clock_words, moment_words, printable, show_path, terminal_width, wrap
+from dropscribe.core.text.printing import one_line, path_text, plural, utc_text
+from dropscribe.reports.wording import clock_words, moment_words, show_path, terminal_width, wrap
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import catch_up
 
@@ -75,6 +75,6 @@ def _lines(found: SearchPage) -> Iterator[str]:
         yield f"{place}  ({file.job.folder}, {ended})\n"
         for sentence in file.sentences:
             clock = "" if sentence.start is None else clock_words(sentence.start)
-            yield wrap(f"{clock:>9}  {printable(sentence.text)}", terminal_width(), " " * 11) + "\n"
+            yield wrap(f"{clock:>9}  {one_line(sentence.text)}", terminal_width(), " " * 11) + "\n"
     if found.older_than is not None:
         yield f"The newest {plural(len(found.files), 'file')}; more with --limit.\n"

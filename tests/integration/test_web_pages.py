@@ -762,6 +762,32 @@ async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypa
             assert (await client.get("/status", headers=headers)).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("/folders/calls?q=a%26b&state=done", "/folders/calls?q=a%26b&state=done"),
+        ("/login?next=//elsewhere.example/", "/"),
+        ("/login?next=/%5Celsewhere.example/", "/"),
+        ("/login?next=https://elsewhere.example/", "/"),
+    ],
+)
+async def test_the_login_leads_to_the_page_that_was_asked_for(scene, monkeypatch, asked, shown):
+    """Also below a root path, and after a wrong token; never to another site."""
+    monkeypatch.setattr(guard, "WRONG_TOKEN_SECONDS", 0.01)
+    async with (
+        serving(scene, token=TOKEN, root_path="/scribe") as site,
+        site.client(headers={"Accept": "text/html"}) as client,
+    ):
+        answer = await client.get(asked)
+        if answer.is_redirect:
+            answer = await client.get(answer.headers["location"].removeprefix("/scribe"))
+        for token, status in (("wrong", 401), (TOKEN, 303)):
+            (path,) = re.findall(r'name="next" value="([^"]*)"', answer.text)
+            answer = await client.post("/login", data={"token": token, "next": html.unescape(path)})
+            assert answer.status_code == status
+    assert answer.headers["location"] == f"/scribe{shown}"
+
+
 async def test_sessions_with_two_daemons_of_one_host_do_not_end_each_other(scene):
     """A browser sends a cookie to all ports of a host."""
     async with (

@@ -350,6 +350,24 @@ def test_the_pages_work_without_scripts(site):
         assert json.load(answer)["folders"]["calls"]["done"] == 1
 
 
+def test_a_link_on_another_site_needs_no_second_login(tmp_path, emulator):
+    """A browser follows it without the session's cookie (SameSite=Strict); the login has it again."""
+    http = {"http": {"listen": "127.0.0.1:0", "token": "a-long-and-secret-token"}}
+    with (
+        Installation(tmp_path / "root", emulator.url, extra=http).start_ready() as process,
+        browsing() as driver,
+    ):
+        (line,) = process.until_logged("http.listening")
+        page = f"http://{line['address']}/folders/calls?state=done"
+        driver.get(page)
+        assert "/login" in driver.current_url
+        driver.find_element("name", "token").send_keys("a-long-and-secret-token\n")
+        wait_until(lambda: driver.current_url == page, "the page that was asked for")
+        driver.get(f"data:text/html,<a href='{page}'>calls</a>")
+        driver.find_element("tag name", "a").click()
+        wait_until(lambda: driver.current_url == page, "the page behind the link")
+
+
 def test_a_word_is_searched_and_played(site, emulator):
     """A hit leads to the file's page, where the player stands at that second."""
     installation, _, address = site

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -46,7 +47,17 @@ async def show_login(site: Site, request: Request) -> Response:
     """The login form."""
     if site.access.token is None:
         return site.go("/")
-    return site.page(request, "login.html", title="Log in", wrong=False)
+    return _login_page(site, request, request.query_params.get("next", ""))
+
+
+def _login_page(site: Site, request: Request, path: str, status: int = 200) -> Response:
+    context = {"title": "Log in", "wrong": status == 401, "next": _own_page(path)}
+    return site.page(request, "login.html", status=status, **context)
+
+
+def _own_page(path: str) -> str:
+    """*path* if it leads to a page of this site, else the first page: any link can name a path."""
+    return path if re.match(r"/(?![/\\])", path) else "/"
 
 
 async def log_in(site: Site, request: Request) -> Response:
@@ -54,8 +65,10 @@ async def log_in(site: Site, request: Request) -> Response:
     access = site.access
     if access.token is None:
         return site.go("/")
-    if access.has_token((await _form_of(request)).get("token", "")):
-        answer = site.go("/")
+    form = await _form_of(request)
+    path = form.get("next", "")
+    if access.has_token(form.get("token", "")):
+        answer = site.go(_own_page(path))
         answer.set_cookie(
             access.cookie,
             access.new_session(time.time()),
@@ -67,7 +80,7 @@ async def log_in(site: Site, request: Request) -> Response:
         )
         return answer
     refusal = await access.slow_down()
-    return refusal or site.page(request, "login.html", status=401, title="Log in", wrong=True)
+    return refusal or _login_page(site, request, path, 401)
 
 
 async def log_out(site: Site, _request: Request) -> Response:

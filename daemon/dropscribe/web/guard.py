@@ -13,7 +13,7 @@ import re
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -213,8 +213,14 @@ class Guard:
                 return refusal
         http = self._access.http
         if http.pages and "text/html" in headers.get("accept", ""):  # also of a form, whose session has ended
-            return RedirectResponse(f"{http.root_path}/login", HTTPStatus.SEE_OTHER)
+            return RedirectResponse(f"{http.root_path}/login{_way_back(scope)}", HTTPStatus.SEE_OTHER)
         return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+
+
+def _way_back(scope: Scope) -> str:
+    """The query for the login that leads back to the page that was asked for; "" where it is the first."""
+    page = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+    return "" if scope["method"] == "POST" or page == b"/" else f"?{urlencode({'next': page})}"
 
 
 def _plain(status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:

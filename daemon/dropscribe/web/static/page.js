@@ -95,6 +95,14 @@
   addEventListener("pageshow", (event) => { if (event.persisted) followAgain(); });
   addEventListener("pagehide", () => source?.close());
 
+  // Login --------------------------------------------------------------------------------------
+  // A link from another site comes without the session (SameSite=Strict); a request of our own has it.
+  const next = document.querySelector("form input[name=next]");
+  if (next) {
+    const page = root + next.value;
+    fetch(page, { method: "HEAD" }).then((answer) => { if (answer.ok) location.replace(page); }).catch(() => {});
+  }
+
   // Player -------------------------------------------------------------------------------------
   const audio = document.querySelector("audio");
   if (audio) {

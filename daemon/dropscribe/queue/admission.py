@@ -32,18 +32,14 @@ class Upload(NamedTuple):
 
 
 class InFlight:
-    """Registry of attempts, polls and publications under way, by job id; in memory alone.
-
-    Attributes:
-        uploads: Those that hold a slot of their provider.
-        at_provider: Providers of jobs that they work on by themselves, polled now or later.
-    """
+    """Registry of attempts, polls and publications under way, by job id; in memory alone."""
 
     def __init__(self, signals: Signals) -> None:
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.uploads: dict[int, Upload] = {}
         self.polling: dict[int, Job] = {}
         self.publishing: dict[int, Job] = {}
+        # Providers of jobs that they work on by themselves, polled now or later.
         self.at_provider: dict[int, str] = {}
         self._signals = signals
 
@@ -133,14 +129,7 @@ class FolderGate:
 
 
 class Admission:
-    """Selects the jobs that may start now, from the plan and the state in memory.
-
-    Attributes:
-        database: The queue's database; its transactions wait while it cannot be written.
-        signals: Wake the dispatcher, and report news.
-        plan: Folders, providers and limits of the config; swapped by :meth:`replan`.
-        turns: (provider, folder) → a number that is higher, the later the folder had its last slot.
-    """
+    """Selects the jobs that may start now, from the plan and the state in memory."""
 
     def __init__(self, database: RetryingDatabase) -> None:
         self.database, self.signals = database, database.signals
@@ -149,6 +138,7 @@ class Admission:
         self.folders = FolderGate(self.signals)
         self.rates = ProviderRates(database)
         self.holds = Holds(database, self.rates)
+        # (provider, folder) → a number that is higher, the later the folder had its last slot.
         self.turns: dict[tuple[str, str], int] = {}
         self._turn = itertools.count(1)
 

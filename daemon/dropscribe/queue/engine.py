@@ -51,14 +51,7 @@ _STATS_SECONDS = 2.0  # How long the counts wait for the writer, which a slow di
 
 
 class Engine:
-    """A queue that survives crashes.
-
-    Attributes:
-        store: The database, whose calls fail at once.
-        database: The same; its transactions wait while the database cannot be written.
-        signals, in_flight, folders, rates, holds: The parts of its state.
-        dispatcher, intake: The parts that differ between one machine and a cluster.
-    """
+    """A queue that survives crashes."""
 
     def __init__(
         self,
@@ -68,9 +61,10 @@ class Engine:
     ) -> None:
         self._admission = admission
         self.database, self.signals = admission.database, admission.signals
-        self.store = admission.database.store
+        self.store = admission.database.store  # whose calls fail at once, where those of *database* wait
         self.in_flight, self.folders = admission.in_flight, admission.folders
         self.rates, self.holds = admission.rates, admission.holds
+        # These differ between one machine and a cluster.
         self.dispatcher, self.intake = dispatcher, intake
 
     async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
@@ -104,12 +98,9 @@ class Engine:
     ) -> Job | None:
         """Store the result of an attempt and reserve the names of its files, before any file is written.
 
-        Args:
-            rejected: The result is an error document: the file goes to ``failed``.
-            booking: Cache entry and budget usage, written in the same transaction.
-
-        Returns:
-            The job in its new state; None when another live job has reserved one of the names.
+        A *rejected* job's result is an error document: the file goes to ``failed``. The *booking* is written
+        in the same transaction. Returns the job in its new state; None when another live job has reserved one
+        of the names.
         """
 
         def write(db: Connection) -> Job | None:
@@ -198,9 +189,8 @@ class Engine:
     async def begin_folders(self, asks: Mapping[str, bool], inboxes: Mapping[str, str]) -> None:
         """Take over the jobs of renamed rules and mark the first start of new ones, before any listing.
 
-        Args:
-            asks: Folder → whether its rule asks before it takes a backlog.
-            inboxes: Folder → its inbox, which tells that a rule has another name now.
+        By folder: whether its rule *asks* before it takes a backlog, and its inbox, which tells that a rule
+        has another name now.
         """
 
         def work(db: Connection) -> None:

@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 
 
 class ProviderRates:
-    """Rate limits and pauses of all providers, in memory; pauses are written to the database too.
-
-    Attributes:
-        pauses: By provider; one that is over stays until the provider has answered once.
-    """
+    """Rate limits and pauses of all providers, in memory; pauses are written to the database too."""
 
     def __init__(self, database: RetryingDatabase) -> None:
-        self.pauses: dict[str, Pause] = {}
+        self.pauses: dict[str, Pause] = {}  # one that is over stays until the provider has answered once
         self._database = database
         self._limits: dict[str, tuple[int, float]] = {}  # provider → requests, and the seconds they count for
         self._starts: dict[str, deque[float]] = {}  # monotonic; of every provider of the plan
@@ -134,14 +130,11 @@ class ProviderRates:
 
 
 class Holds:
-    """Holds and spent budgets by scope, each with the time of its next probe.
-
-    Attributes:
-        changes: Grows before and after each change that is made here, so that a reader of the rows can tell
-            whether its copy is older.
-    """
+    """Holds and spent budgets by scope, each with the time of its next probe."""
 
     def __init__(self, database: RetryingDatabase, rates: ProviderRates) -> None:
+        # Grows before and after each change that is made here: a reader of the rows can tell whether its copy
+        # is older.
         self.changes = 0
         self._database = database
         self._rates = rates

@@ -23,16 +23,11 @@ RETRY_SECONDS = 2.0
 
 
 class Signals:
-    """Signals between the parts of a queue.
-
-    Attributes:
-        wake: Set when the dispatcher should look at the queue again.
-        news: Set when the status may have changed.
-    """
+    """Signals between the parts of a queue."""
 
     def __init__(self) -> None:
-        self.wake = asyncio.Event()
-        self.news = asyncio.Event()
+        self.wake = asyncio.Event()  # Set when the dispatcher should look at the queue again
+        self.news = asyncio.Event()  # Set when the status may have changed
 
     def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set :attr:`wake`, from a thread other than *loop*'s."""
@@ -41,17 +36,12 @@ class Signals:
 
 
 class RetryingDatabase:
-    """Runs transactions, and repeats them while they must wait.
-
-    Attributes:
-        store: The database itself, whose calls fail at once.
-        trouble: Why transactions wait, or None.
-    """
+    """Runs transactions, and repeats them while they must wait."""
 
     def __init__(self, store: Database) -> None:
-        self.store = store
+        self.store = store  # The database itself, whose calls fail at once
         self.signals = Signals()
-        self.trouble: str | None = None
+        self.trouble: str | None = None  # Why transactions wait
         self._is_away = False
 
     def now(self) -> float:

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli.options import named, read_reporting_config
-from dropscribe.core.model import JobState
+from dropscribe.core.model import LIVE_STATES, JobState
 from dropscribe.core.text.printing import path_text, plural, utc_text
-from dropscribe.queue.sql.history import WAITING, FileFilter, ListedFile, read_files
+from dropscribe.queue.sql.history import FileFilter, ListedFile, read_files
 from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.locations import filed_place
@@ -50,7 +50,7 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     folders = [options.folder] if options.folder else [*config.folders, *left]
     since = None if options.since is None else view.now - options.since
     chosen = {JobState.FAILED: options.failed, JobState.DONE: options.done}
-    chosen |= dict.fromkeys(WAITING, options.waiting)
+    chosen |= dict.fromkeys(LIVE_STATES, options.waiting)
     states = [JobState.DONE] if options.suspect else [state for state in chosen if chosen[state]]
     wanted = FileFilter(folders=folders, states=states, since=since)
     most = _MOST_READ if options.suspect else options.limit + 1

@@ -79,20 +79,16 @@ class Answer:
 
 
 class _Progress:
-    """Phase of one request: connecting, sending or answering. Sets the time limit of each phase.
-
-    Attributes:
-        host: The provider or proxy that a connection is being made to.
-        awaited: The step of connecting that is under way, in words; "" before and after.
-    """
+    """Phase of one request: connecting, sending or answering. Sets the time limit of each phase."""
 
     def __init__(self, timeout_seconds: float | None, *, is_whole: bool) -> None:
         self.timeout_seconds = timeout_seconds
         self.is_answering = False
         self.limit = asyncio.timeout(None)
-        self.host = self.awaited = ""
+        self.host = ""  # The provider or proxy that a connection is being made to
+        self.awaited = ""  # The step of connecting that is under way, in words; "" before and after
+        # Whether the system has taken the last byte: from then on the request may be paid for.
         self.is_whole = is_whole
-        """Whether the system has taken the last byte: from then on the request may be paid for."""
 
     async def trace(self, event: str, details: Mapping[str, Any]) -> None:
         """Httpcore's trace extension."""

@@ -21,6 +21,7 @@ from dropscribe.queue import model
 from dropscribe.queue.job_runner import log_abandoned, log_interrupted
 from dropscribe.queue.sql import transactions
 from dropscribe.queue.sql.database import upsert
+from dropscribe.queue.sql.rows import AT_PROVIDER, HAS_RESULT, TRANSCRIBING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Sized
@@ -43,10 +44,8 @@ LOOK_SECONDS = 5.0  # interval of the looks for silent nodes
 _FORGOTTEN_SECONDS = 7 * 86_400.0  # the row of a node that has been silent for longer is deleted
 _NAME_BYTES, _DIGEST_LETTERS = 63, 8
 
-_RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AND remote_id <> '')"
-"""Publications and polls: another node continues them as they are."""
-
-_BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
+_RESUMABLE = f"({HAS_RESULT} OR {AT_PROVIDER})"  # Another node continues these as they are
+_BEGUN = f"({TRANSCRIBING} OR {_RESUMABLE} AND ticket IS NOT NULL)"
 _FREE = "UPDATE jobs SET ticket = NULL WHERE ticket IS NOT NULL AND"
 
 

@@ -45,11 +45,6 @@ MIGRATIONS = ("cluster_schema.sql", *(f"cluster_migration_{version}.sql" for ver
 class ClusterStore(Database):
     """The rows of all nodes. Blocks for a few seconds while the name of *node* is taken.
 
-    Attributes:
-        clock_ahead_seconds: Seconds by which the server's clock is ahead of this node's.
-        stepped_at: When a step of the server's clock was noticed last, or the first look at it; monotonic.
-        has_name: Whether the writer's session holds the lock on the node's name.
-
     Raises:
         StoreAway: The server is unavailable.
         StoreInUse: Another process of the cluster has the name.
@@ -57,8 +52,12 @@ class ClusterStore(Database):
     """
 
     def __init__(self, dsn: str, roots: MountMap, node: str) -> None:
-        self._node, self.has_name = node, False
-        self._ahead_of_monotonic_seconds = self.stepped_at = 0.0
+        self._node = node
+        self.has_name = False  # Whether the writer's session holds the lock on the node's name
+        self.clock_ahead_seconds = 0.0  # By which the server's clock is ahead of this node's
+        # When a step of the server's clock was noticed last, or the first look at it; monotonic
+        self.stepped_at = 0.0
+        self._ahead_of_monotonic_seconds = 0.0
         self._reader = partial(PostgresReader, dsn, roots, session_name(node))
         self._connection = PostgresConnection(dsn, roots, session_name(node))
         super().__init__(StoreError(self._connection.server, "is closed: the daemon ends"))

@@ -152,7 +152,9 @@ def claim(
     """
     # An earlier try may have claimed it: its commit was made and the confirmation was lost.
     if claimed := rows.read_jobs(db, "ticket = ? AND node = ?", (claim_id, node)):
-        return _with_result(db, claimed[0])
+        if not claimed[0].state.has_result:
+            return claimed[0]
+        return result_rows.jobs_with_result(db, "jobs.id = ?", (claimed[0].id,))[0]
     job = (_next_due if kind in {POLL, PUBLISH} else _begin_attempt)(db, own, kind, now)
     if job is not None and not isinstance(job, float):
         db.execute("UPDATE jobs SET ticket = ?, node = ? WHERE id = ?", (claim_id, node, job.id))
@@ -183,12 +185,6 @@ def _begin_attempt(db: Connection, own: Admission, provider: str, now: float) ->
                 reserve_start(db, limits, now)
             return job
     return None
-
-
-def _with_result(db: Connection, job: Job) -> Job:
-    if not job.state.has_result:
-        return job
-    return result_rows.jobs_with_result(db, "jobs.id = ?", (job.id,))[0]
 
 
 def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:

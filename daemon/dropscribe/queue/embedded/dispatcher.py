@@ -45,14 +45,10 @@ class EmbeddedDispatcher:
     earlier run, those without a free publishing slot, and those whose disk was full. It is made once a
     second, when one that was deferred is due, and for a folder that had no slot when it gets one.
 
-    Args:
-        state_dir: Its disk must have room for an answer before anything is claimed.
-
-    Attributes:
-        runs_jobs: Whether this process runs jobs, or only submits them.
+    The disk of *state_dir* must have room for an answer before anything is claimed.
     """
 
-    runs_jobs = True
+    runs_jobs = True  # as a cluster's node may not
 
     def __init__(self, admission: Admission, state_dir: Path) -> None:
         self._admission = admission

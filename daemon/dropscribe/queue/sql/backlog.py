@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql.database import upsert
+from dropscribe.queue.sql.rows import QUEUED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,7 @@ def _has_run(db: Connection, folder: str) -> bool:
 def release(db: Connection, folder: str) -> int:
     """Release the backlog of *folder*; returns the number of jobs that waited."""
     _write_mark(db, folder, _RELEASED)
-    waiting = "state = 'queued' AND folder = ? AND pin = ?"
+    waiting = f"{QUEUED} AND folder = ? AND pin = ?"
     return db.execute(f"UPDATE jobs SET pin = '' WHERE {waiting}", (folder, BACKLOG)).rowcount
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Attempt
     from dropscribe.queue.sql.database import Connection
 
-WAITING = (JobState.QUEUED, JobState.TRANSCRIBING, JobState.TRANSCRIBED, JobState.REJECTED)
-
 _LAST = (
     "coalesce(nullif({0}, ''), (SELECT {0} FROM attempts WHERE job_id = jobs.id AND code <> ''"
     " ORDER BY attempts.id DESC LIMIT 1), '')"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.queue.model import Pause
 from dropscribe.queue.sql.database import upsert
-from dropscribe.queue.sql.rows import AT_PROVIDER
+from dropscribe.queue.sql.rows import AT_PROVIDER, QUEUED
 
 if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
@@ -47,7 +47,7 @@ def read_holds(db: Connection) -> list[Hold]:
 
 def _make_due(db: Connection, scope: Scope, now: float) -> None:
     """Make deferred jobs due whose provider or folder has just shown that it works."""
-    deferred = f"state = 'queued' AND {scope.kind} = ? AND due_at > ?"
+    deferred = f"{QUEUED} AND {scope.kind} = ? AND due_at > ?"
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {deferred}", (now, scope.name, now))
 
 

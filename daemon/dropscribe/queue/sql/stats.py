@@ -135,9 +135,9 @@ def _read_stuck(db: Connection, folder: str, now: float) -> tuple[int, str]:
     """(the number of files that cannot be moved, the reason of one of them)."""
     # A result that is published for the first time has due_at 0, and maybe the code of an earlier wait.
     found = db.execute(
-        "SELECT count(*), max(reason) FROM jobs WHERE folder = ? AND code = ? AND state = 'queued'"
+        f"SELECT count(*), max(reason) FROM jobs WHERE folder = ? AND code = ? AND {rows.QUEUED}"
         " AND due_at > ? UNION ALL SELECT count(*), max(reason) FROM jobs WHERE folder = ? AND code = ?"
-        " AND state IN ('transcribed', 'rejected') AND due_at > 0",
+        f" AND {rows.HAS_RESULT} AND due_at > 0",
         (folder, NOT_MOVABLE, now, folder, NOT_MOVABLE),
     ).fetchall()
     return sum(number for number, _ in found), next((reason for _, reason in found if reason), "")

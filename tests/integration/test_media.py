@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import OPUS
-from dropscribe.media.spool import KEPT_SECONDS, WHOLE_SECONDS, Spool
+from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Decoder
 from dropscribe.native.process import Worker
 from dropscribe.native.recording import Piece
@@ -325,7 +324,7 @@ async def test_room_on_disk_is_checked_for_the_longest_piece(
     """That of a recording that is cut is as long as it may be, and no longer than is assumed otherwise."""
     asked = []
     new_piece = Spool.new_piece
-    monkeypatch.setattr("dropscribe.media.sending.LONGEST_SECONDS", 2.0)
+    monkeypatch.setattr("dropscribe.media.fitted.LONGEST_SECONDS", 2.0)
     monkeypatch.setattr(Spool, "new_piece", lambda spool, size: asked.append(size) or new_piece(spool, size))
     async with house_of(Listening(), prepare="always", max_duration_seconds=10.0) as house:
         await house.drop("call.wav", write_wav(tmp_path / "x.wav", content))
@@ -467,19 +466,6 @@ async def test_the_spool_is_swept_at_the_start(tmp_path):
     os.utime(answers / "old", (0, 0))
     Spool(config.state_dir).sweep()
     assert tree(config.state_dir / "spool") == {"answers/new/x.json"}
-
-
-async def test_answers_that_an_earlier_version_marked_as_whole_do_not_stay(tmp_path):
-    """The mark was a file; what is marked goes within minutes, what came later under other settings stays."""
-    spool, marked = Spool(tmp_path), tmp_path / "spool" / "answers" / ("a" * 64)
-    spool.write_answer("a" * 64, "first", Transcript("x"))
-    (marked / "whole").touch()
-    spool.sweep()
-    left_seconds = marked.stat().st_mtime + KEPT_SECONDS - time.time()
-    assert WHOLE_SECONDS - 60 < left_seconds <= WHOLE_SECONDS
-    spool.write_answer("a" * 64, "second", Transcript("x"))
-    spool.sweep()
-    assert marked.stat().st_mtime > time.time() - 60
 
 
 async def test_no_piece_is_left_on_disk(house_of, tmp_path):

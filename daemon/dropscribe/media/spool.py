@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import io
 import json
 import os
@@ -66,9 +65,6 @@ class Spool:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
-        for mark in glob.glob("*/whole", root_dir=self._answers):  # of versions before 30 November 2026
-            os.unlink(os.path.join(self._answers, mark))
-            self.mark_whole(os.path.dirname(mark))
         self.forget_old()
 
     def forget_old(self) -> None:

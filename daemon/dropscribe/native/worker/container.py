@@ -176,7 +176,7 @@ def describe(container: Any, head: bytes, tracks: tuple[int, ...]) -> Recording:
         codec=context.name,
         channels=context.channels,
         seconds=None if container.options.get("ignore_length") else _seconds(container, stream),
-        has_video=any(not _is_cover(video) for video in container.streams.video),
+        has_video=any(not _has_mark(video, "attached_pic") for video in container.streams.video),
         recorded_at=recorded_at({**stream.metadata, **container.metadata}),
         tracks=tracks,
     )
@@ -196,13 +196,6 @@ def _seconds(container: Any, stream: Any) -> float | None:
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     return None if container.duration is None else float(container.duration) / av.time_base
-
-
-def _is_cover(video: Any) -> bool:
-    if hasattr(video, "disposition"):
-        return _has_mark(video, "attached_pic")
-    context = video.codec_context
-    return context is not None and context.name in {"mjpeg", "png"}
 
 
 def recorded_at(metadata: Mapping[str, str]) -> str | None:

@@ -96,23 +96,11 @@ def mode_of_empty(mode: int) -> int:
     return mode & (0o666 if mode & 0o044 == 0o044 else 0o600)
 
 
-def hands_down_list(folder: int) -> bool:
-    """Whether new files in the open *folder* get an access control list; True where it cannot be told."""
-    try:
-        os.getxattr(b"/proc/self/fd/%d" % folder, "system.posix_acl_default")
-    except OSError as error:
-        return error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}
-    return True
-
-
-def give_sidecar_permissions(
-    descriptor: int, mode: int, audio: os.stat_result, *, inherits_list: bool
-) -> None:
+def give_sidecar_permissions(descriptor: int, mode: int, audio: os.stat_result) -> None:
     """Give an open new sidecar the owner of *audio*, where allowed, and its *mode*."""
-    if inherits_list:
-        with contextlib.suppress(OSError):
-            # The folder's default list may grant access to users without access to the audio.
-            os.removexattr(descriptor, _ACL)
+    with contextlib.suppress(OSError):
+        # The folder's default list may grant access to users without access to the audio.
+        os.removexattr(descriptor, _ACL)
     found = _give_owner(descriptor, audio)
     if found.st_gid != audio.st_gid:
         # To this file the audio's group are others.

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from dropscribe.core.settling import Lease, Seen
     from dropscribe.files.mounts import Mount, MountCache
 
-_HEAD_BYTES = 512
 _DOWNLOAD_SUFFIXES = tuple(map(os.fsdecode, DOWNLOAD_FILES))
 _MOST_LOOKUPS = 20  # of one folder, before its names are read once instead
 _LONGEST_NAME = 255  # of every file system of Linux; a longer one cannot exist
@@ -146,11 +145,4 @@ def _completeness(descriptor: int, size_bytes: int, name: bytes) -> Completeness
     suffix = os.path.splitext(name)[1].decode("ascii", "replace").lower()
     if suffix == ".json":  # a companion: no part of an object is one
         return Completeness.COMPLETE if read_json(descriptor) else Completeness.UNKNOWN
-    head = os.pread(descriptor, _HEAD_BYTES, 0)
-
-    def read_at(offset: int, count: int) -> bytes:
-        if offset + count <= len(head):  # most headers need no more than one read
-            return head[offset : offset + count]
-        return os.pread(descriptor, count, offset)
-
-    return examine(read_at, size_bytes, suffix)
+    return examine(lambda offset, count: os.pread(descriptor, count, offset), size_bytes, suffix)

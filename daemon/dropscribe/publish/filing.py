@@ -28,7 +28,6 @@ from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.own_file import start_writing, write_all
 from dropscribe.files.permissions import (
     give_sidecar_permissions,
-    hands_down_list,
     mode_of_empty,
     sidecar_mode,
 )
@@ -110,7 +109,6 @@ class _Folders(contextlib.ExitStack):
         self._open: dict[tuple[bytes, bytes], int] = {}
         self.capabilities = cache(capabilities_of)
         self.leases = cache(lease_support)
-        self.hands_down_list = cache(hands_down_list)
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
@@ -189,11 +187,9 @@ class PublishOperation:
         self, sidecars: Sequence[tuple[OwnFile, bytes]], audio: FileName, status: os.stat_result
     ) -> None:
         mode = sidecar_mode(*audio, status)
-        inherits_list = self._folders.hands_down_list(self.files.target)
         for sidecar, content in sidecars:
             self._begun.append(sidecar)
-            fill = partial(_fill, mode, status, content, inherits_list=inherits_list)
-            sidecar.begin(fill, mode_of_empty(mode))
+            sidecar.begin(partial(_fill, mode, status, content), mode_of_empty(mode))
 
     def sync_sidecars(self) -> None:
         """Make the sidecars durable under their hidden names."""
@@ -259,9 +255,9 @@ def _both_folders(operation: PublishOperation) -> tuple[int | None, ...]:
     return operation.files.target, operation.files.source
 
 
-def _fill(mode: int, audio: os.stat_result, content: bytes, descriptor: int, *, inherits_list: bool) -> None:
+def _fill(mode: int, audio: os.stat_result, content: bytes, descriptor: int) -> None:
     # Before there is anything to read.
-    give_sidecar_permissions(descriptor, mode, audio, inherits_list=inherits_list)
+    give_sidecar_permissions(descriptor, mode, audio)
     write_all(descriptor, content)
     start_writing(descriptor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,22 @@ def test_a_mistake_of_usage_is_2():
     ran = run("stauts")
     assert ran.returncode == 2
     assert "status" in ran.stderr
+
+
+@pytest.mark.parametrize("is_module", [False, True])
+def test_ctrl_c_while_the_program_is_loaded_is_130(is_module):
+    """The installed command and ``python -m dropscribe``: no traceback during the imports either."""
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text("utf-8"))
+    module, function = project["project"]["scripts"]["dropscribe"].split(":")
+    installed = f"from {module} import {function}; sys.exit({function}())"
+    start = "runpy.run_module('dropscribe', run_name='__main__')" if is_module else installed
+    program = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'argparse': raise KeyboardInterrupt\n"
+        f"sys.meta_path.insert(0, Interrupt())\n{start}"
+    )
+    call = [sys.executable, "-c", program]
+    ran = subprocess.run(call, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "")

@@ -244,6 +244,8 @@ LEAKS = [
     f"queue: {{type: postgres, dsn: [{CANARY}]}}",
     f"queue: {{type: postgres, dsn: {{host: h, password: {CANARY}}}}}",
     f"queue: {{type: postgres, dsn: '{DSN}', dsn_file: x}}",
+    f"queue: {{type: postgres, dsn_file: '{DSN}', roots: {{s: /srv}}}}",
+    f"queue: {{type: postgres, dsn_credential: '{DSN}', roots: {{s: /srv}}}}",
     f"queue: {{type: postgres, dns: '{DSN}'}}",
     f"queue: {{type: postgres, url: 'host=h user=u password={CANARY}'}}",
     f"queue: {{type: postgres, host: h, pass: {CANARY}}}",

@@ -28,7 +28,7 @@ _OPEN_NAMES = frozenset(
     {"api_key_file", "api_key_credential", "token_file", "secret_file", "auth", "dsn_file", "dsn_credential"}
 )
 _OPEN_IN_QUEUE = frozenset({"type", "role", "roots", "node", "dsn_file", "dsn_credential"})
-_PASSWORD = re.compile(r"(?<=://)\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=://)\S*@|(?<=:/)[^/\s]\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
 """Finds a password in a url or in a dsn of the form ``host=… password=…``, wherever it is by mistake."""
 _QUERY = re.compile(r"(://[^\s\"'?#]*\?)([^\s\"'#]+)")
 """Finds the query of a url: some servers take their key there."""
@@ -260,7 +260,7 @@ class Document:
             line=span.line,
             column=span.column,
             length=max(1, end - span.column),
-            hint=hint,
+            hint=_without_passwords(hint),
             source_line=_without_passwords(line),
             path=_without_passwords(path),
             warning=warning,

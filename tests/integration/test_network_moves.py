@@ -165,6 +165,17 @@ def test_audio_that_was_replaced_or_taken_away_leaves_nothing_of_ours(tmp_path, 
         assert tree(root / "inbox") == {"0.wav"}
 
 
+def test_files_are_published_where_libc_has_neither_statx_nor_renameat2(tmp_path, monkeypatch):
+    """As in Alpine: musl has had statx since 1.2.5, and renameat2 for an even shorter time."""
+    for module in (capabilities, moves):
+        monkeypatch.setattr(module, "_libc", object())
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "call.wav").write_bytes(b"audio")
+    publish(publication_of(tmp_path / "inbox" / "call.wav", tmp_path / "done"))
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert tree(tmp_path / "inbox") == set()
+
+
 @pytest.mark.parametrize("name", ["cifs", "smb3"])
 def test_a_rename_of_the_kernels_smb_client_is_not_trusted(tmp_path, monkeypatch, name):
     """It checks RENAME_NOREPLACE by itself and overwrites a name that was taken on the server meanwhile."""

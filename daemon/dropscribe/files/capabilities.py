@@ -105,6 +105,8 @@ def rename(source_folder: int, name: bytes, target_folder: int, new_name: bytes)
 
 def rename_noreplace(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
     """renameat2(2) with RENAME_NOREPLACE; EINVAL or ENOSYS where the file system does not know the flag."""
+    if not hasattr(_libc, "renameat2"):  # musl
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), os.fsdecode(new_name))
     if _libc.renameat2(source_folder, name, target_folder, new_name, _RENAME_NOREPLACE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), os.fsdecode(new_name))

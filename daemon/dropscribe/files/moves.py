@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dropscribe.files.beneath import closing, open_file, sync
+from dropscribe.files.beneath import closing, open_file, stat_at, sync
 from dropscribe.files.capabilities import (
     CAPABILITY_ERRORS,
     Move,
@@ -59,6 +59,8 @@ class FileName(NamedTuple):
 
         A plain stat on NFS or FUSE may be answered from the kernel's cache.
         """
+        if not hasattr(_libc, "statx"):  # musl before 1.2.5
+            return stat_at(self.folder, self.name)
         buffer = _StatxBuffer()
         number = self._statx(buffer)
         if number == errno.EIO:

@@ -121,6 +121,10 @@ def test_an_endless_loop_is_ended(tmp_path):
     [
         ("own.txt.j2", "ok\n{% for x %}", "line 2"),
         ("own.txt.j2", "", None),
+        ("own.txt.j2", "{{ transcript.txet }}", "uses transcript.txet, "),
+        ("own.txt.j2", "{% for word in transcript.raw.words %}{% endfor %}", "uses transcript.raw, "),
+        ("own.txt.j2", "{{ transcript.new | default('') }}{{ transcript.get('new') }}", None),
+        ("own.txt.j2", "{{ transcript.companion.caller }}{{ transcript.text }}", None),
     ],
 )
 def test_check_sees_what_is_wrong_with_a_template(tmp_path, name, text, part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,9 @@ def template_problems(path: Path) -> Iterator[Problem]:
         text = read_template(path)
         environment.compile(text)
         tree = environment.parse(text)
-        names = meta.find_undeclared_variables(tree) - _optional_names(tree) - environment.globals.keys()
+        optional = _optional_names(tree)
+        names = meta.find_undeclared_variables(tree) - optional - environment.globals.keys()
+        keys = {f"transcript.{key}" for key in _transcript_keys(tree) if key not in optional}
     except TemplateSyntaxError as error:
         yield Problem(f"{path}, line {error.lineno}: {error.message}")
     except (RecursionError, MemoryError, SyntaxError):  # from Python's own compiler
@@ -68,15 +71,29 @@ def template_problems(path: Path) -> Iterator[Problem]:
     except (OSError, ValueError) as error:
         yield Problem(f"{path} cannot be read: {getattr(error, 'strerror', error)}")
     else:
-        if unknown := ", ".join(sorted(names.difference(TEMPLATE_NAMES))):
-            hint = f"a template has {', '.join(TEMPLATE_NAMES)}"
+        if unknown := ", ".join(sorted(names.difference(TEMPLATE_NAMES)) + sorted(keys)):
+            hint = f"a template has {', '.join(TEMPLATE_NAMES)}; see dropscribe schema --transcript"
             yield Problem(f"{path} uses {unknown}, which no transcript gives it", hint=hint, warning=True)
 
 
 def _optional_names(tree: nodes.Template) -> set[str]:
-    """Names that a template sets, or that may be missing in it."""
+    """Names, and keys of the transcript, that a template sets, or that may be missing in it."""
     from jinja2 import nodes  # noqa: PLC0415
 
     guards = [each for each in tree.find_all((nodes.Filter, nodes.Test)) if each.name in _GUARDS]
     guarded = {name.name for guard in guards for name in guard.find_all(nodes.Name)}
+    guarded.update(each.attr for guard in guards for each in guard.find_all(nodes.Getattr))
     return guarded | {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+
+
+def _transcript_keys(tree: nodes.Template) -> set[str]:
+    """Names behind ``transcript.`` that are neither keys of a transcript in a template nor methods."""
+    from jinja2 import nodes  # noqa: PLC0415
+
+    schema = files("dropscribe") / "transcripts" / "schema" / "transcript.schema.json"
+    known = {*json.loads(schema.read_text("utf-8"))["properties"], *dir(dict)} - {"raw"}
+    return {
+        each.attr
+        for each in tree.find_all(nodes.Getattr)
+        if isinstance(each.node, nodes.Name) and each.node.name == "transcript" and each.attr not in known
+    }

@@ -30,10 +30,8 @@ class EmbeddedIntake:
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """Add settled files; idempotent while a file's job lives. Blocks; not for the event loop.
 
-        A file whose job has ended is a new generation. Durable when it returns.
-
-        Raises:
-            StoreError: Nothing was added.
+        A file whose job has ended is a new generation. Durable when it returns; with a StoreError nothing was
+        added.
         """
         # A clock may have been set back since a file was first seen, and it is due when it was received.
         now = self._store.now()

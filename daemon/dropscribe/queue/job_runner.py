@@ -36,8 +36,7 @@ class JobRunner:
     async def run(self, job: Job) -> Outcome | None:
         """One call of the callback, recorded; the job is not in flight any more when it returns.
 
-        Returns:
-            The outcome; None where the job was ended or taken over meanwhile.
+        Returns the outcome; None where the job was ended or taken over meanwhile.
         """
         try:
             outcome = await self._call(job)

@@ -134,11 +134,7 @@ class TicketRunner:
         self._stopped.set()
 
     async def run(self, runner: JobRunner, kind: str) -> None:
-        """Claim jobs and run them, until none may start or another node's turn has come.
-
-        Args:
-            kind: A provider, ``ticket_rows.PUBLISH`` or ``ticket_rows.POLL``.
-        """
+        """Claim and run jobs of *kind*, until none may start or another node's turn has come."""
         until = time.monotonic() + ticket_rows.TURN_SECONDS
         while (job := await self.claim(kind)) is not None:
             if job.result is None and job.remote is None:
@@ -149,7 +145,10 @@ class TicketRunner:
                 return
 
     async def claim(self, kind: str) -> Job | None:
-        """The next job of *kind*; waits a little for its provider's rate. None where none may start."""
+        """The next job of *kind*: a provider, ``ticket_rows.PUBLISH`` or ``ticket_rows.POLL``.
+
+        Waits a little for its provider's rate. None where none may start.
+        """
         task, claim_id = asyncio.current_task(), secrets.randbits(63)
 
         def work(db: Connection) -> Job | float | None:

@@ -72,20 +72,14 @@ class MountMap:
     """Translates absolute paths to and from their form in rows: the name of a root and the path below it.
 
     Each node may mount a share elsewhere; ``//share/done/a.wav`` in a row is ``/mnt/share/done/a.wav`` here.
-
-    Args:
-        mounts: Root → its absolute path on this node; none inside another.
+    *mounts* has the absolute path of each root on this node; none is inside another.
     """
 
     def __init__(self, mounts: Mapping[str, Path]) -> None:
         self._mounts = {name.encode(): os.fsencode(path).rstrip(b"/") for name, path in mounts.items()}
 
     def stored(self, path: bytes) -> bytes:
-        """*path* as a row holds it.
-
-        Raises:
-            StoreError: It lies beneath no root; the config's checks refuse such a folder.
-        """
+        """*path* as a row holds it; StoreError if it lies beneath no root, which the config refuses."""
         for name, mount in self._mounts.items():
             if path == mount or path.startswith(mount + b"/"):
                 return b"//" + name + path[len(mount) :]
@@ -96,8 +90,7 @@ class MountMap:
     def local(self, stored: bytes) -> bytes:
         """A row's path as this node has it; as it stands where the node lacks its root.
 
-        Raises:
-            StoreError: It has no root, or leads out of it: another program has written the row.
+        Raises StoreError if it has no root, or leads out of it: another program has written the row.
         """
         name, slash, rest = stored[2:].partition(b"/")
         if not stored.startswith(b"//") or not leads_below(stored[2:]):
@@ -121,9 +114,7 @@ def server_of(dsn: str) -> str:
 class PostgresConnection:
     """A connection with those methods of SQLite's that the SQL functions use.
 
-    Raises:
-        StoreAway: The server is unavailable now.
-        StoreUnusable: It refuses us.
+    Raises StoreAway if the server is unavailable now, StoreUnusable if it refuses us.
     """
 
     def __init__(self, dsn: str, roots: MountMap, session: str = "dropscribe") -> None:
@@ -191,8 +182,7 @@ class PostgresReader(PostgresConnection):
 def open_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
     """A connection for a command; None where no node has ever run.
 
-    Raises:
-        StoreError: The server is unavailable, refuses us, or went away meanwhile.
+    Raises StoreError if the server is unavailable, refuses us, or went away meanwhile.
     """
     with contextlib.closing(PostgresConnection(queue.dsn.reveal(), MountMap(queue.roots))) as connection:
         try:

@@ -68,8 +68,7 @@ def read_admission(db: Connection, own: Admission, now: float) -> Admission:
 def issue_tickets(db: Connection, own: Admission, now: float) -> Admission:
     """Issue tickets for the jobs that may start now, beside those that wait to be fetched.
 
-    Returns:
-        The admission state of all nodes that they were issued by.
+    Returns the admission state of all nodes that they were issued by.
     """
     whole = read_admission(db, own, now)
     # Tickets that wait to be fetched, by queue.
@@ -142,13 +141,9 @@ def claim(
 ) -> Job | float | None:
     """Claim a job for this node: begin its attempt, or take it to be polled or published.
 
-    Args:
-        kind: A provider, :data:`PUBLISH` or :data:`POLL`.
-        claim_id: A number that no other claim has.
-
-    Returns:
-        The job, which has a slot while an attempt is made; None where none may start; a number of seconds
-        after which the provider's rate allows the next attempt.
+    The *kind* is a provider, :data:`PUBLISH` or :data:`POLL`; no other claim has the same *claim_id*. Returns
+    the job, which has a slot while an attempt is made; None where none may start; or the seconds after which
+    the provider's rate allows the next attempt.
     """
     # An earlier try may have claimed it: its commit was made and the confirmation was lost.
     if claimed := rows.read_jobs(db, "ticket = ? AND node = ?", (claim_id, node)):

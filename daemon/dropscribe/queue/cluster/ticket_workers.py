@@ -89,8 +89,7 @@ class TicketWorkers:
     async def run(self, run_one: Callable[[str], Awaitable[None]]) -> None:
         """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too.
 
-        Args:
-            run_one: Called with the kind of each fetched ticket.
+        *run_one* is called with the kind of each fetched ticket.
         """
 
         async def run_ticket(lane: str, **_: Any) -> None:  # more in the tickets of earlier versions

@@ -114,11 +114,7 @@ class Store(Database):
 
 
 def is_running(state_dir: Path) -> bool:
-    """Whether a daemon has *state_dir* now.
-
-    Raises:
-        PermissionError: The directory may not be looked at.
-    """
+    """Whether a daemon has *state_dir* now; raises PermissionError if it may not be looked at."""
     try:
         descriptor = os.open(state_dir / _LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -136,8 +132,7 @@ def is_running(state_dir: Path) -> bool:
 def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
     """A read-only connection for ``status`` and ``why``; None where no daemon has ever run.
 
-    Raises:
-        StoreError: The file is there but cannot be read.
+    Raises StoreError if the file is there but cannot be read.
     """
     path = state_dir / DATABASE_NAME
     try:
@@ -158,9 +153,8 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
 def _is_there(path: Path) -> bool:
     """Whether a daemon has made the database. From Python 3.14 on ``Path.exists`` hides errors.
 
-    Raises:
-        OSError: That cannot be known, as in another user's folder.
-        StoreUnusable: Something else has its place.
+    Raises OSError if that cannot be known, as in another user's folder, and StoreUnusable if something else
+    has its place.
     """
     try:
         mode = os.stat(path).st_mode
@@ -174,10 +168,8 @@ def _is_there(path: Path) -> bool:
 def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | None:
     """Run *work* in one short transaction, for a command, whether a daemon runs or not.
 
-    Deleted content is overwritten. None where no daemon has ever run.
-
-    Raises:
-        StoreError: The file cannot be written, or this version's daemon has not been started on it yet.
+    Deleted content is overwritten. None where no daemon has ever run. Raises StoreError if the file cannot be
+    written, or this version's daemon has not been started on it yet.
     """
     path = state_dir / DATABASE_NAME
     if not _is_there(path):
@@ -253,8 +245,7 @@ def _take_lock(descriptor: int) -> None:
 def make_private_file(path: Path) -> None:
     """Make the database's file for its owner alone: SQLite gives its journals the same mode.
 
-    Raises:
-        StoreError: The state directory may not be written.
+    Raises StoreError if the state directory may not be written.
     """
     with _writing_to(path):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

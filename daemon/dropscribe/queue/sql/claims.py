@@ -127,10 +127,8 @@ def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has
     """Claim due jobs for a provider; the attempt is counted here.
 
     Slots go round the folders: each goes to the one with the fewest uploads under way, of equals to the one
-    that has waited longest for a slot, and there to the job that is due longest.
-
-    Args:
-        has_suspect: A job that may have crashed the daemon is in flight; other such jobs wait.
+    that has waited longest for a slot, and there to the job that is due longest. With *has_suspect* a job
+    that may have crashed the daemon is in flight; other such jobs wait.
     """
     claimed: list[Job] = []
     in_flight, most_large = Counter(request.in_flight), request.most_large

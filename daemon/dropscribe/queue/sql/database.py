@@ -86,8 +86,7 @@ class Call(NamedTuple):
 class Database(ABC):
     """Transactions of one thread that writes, where those that wait share a commit, and readers beside them.
 
-    Args:
-        closed: The error of calls after :meth:`close`.
+    *closed* is the error of calls after :meth:`close`.
     """
 
     token: str  # Distinguishes this queue's temp names from any other's

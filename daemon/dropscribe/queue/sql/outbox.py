@@ -85,11 +85,9 @@ def note_message(db: sqlite3.Connection, recipient: str, now: float) -> None:
 def begin(db: sqlite3.Connection, oldest_at: Mapping[str, float], now: float) -> int:
     """Delete notifications to recipients that are gone, and outdated ones; returns their number.
 
-    The last messages to recipients that are gone are forgotten too. After a clock was set back, none waits
-    for a time by the old clock.
-
-    Args:
-        oldest_at: Each recipient, and the time before which a notification to it is outdated.
+    *oldest_at* has each recipient, and the time before which a notification to it is outdated. The last
+    messages to recipients that are gone are forgotten too. After a clock was set back, none waits for a time
+    by the old clock.
     """
     db.execute("UPDATE outbox SET due_at = min(due_at, ?), at = min(at, ?)", (now, now))
     known = [_LAST_MESSAGE + recipient for recipient in oldest_at]

@@ -52,8 +52,7 @@ def read_answer(db: Connection, key: AnswerKey, since: float) -> CachedResult | 
 def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
     """Delete the oldest while they are older than *before* or all take too much; a batch a call.
 
-    Returns:
-        How many were deleted; fewer than ``PRUNE_BATCH`` when no more have to be.
+    Returns how many were deleted: fewer than ``PRUNE_BATCH`` when no more have to be.
     """
     for gone in range(PRUNE_BATCH):
         row = db.execute(

@@ -127,11 +127,8 @@ def move(
 ) -> Any:
     """One transition of *job* as its holder knows it; returns the row of *returning* as it is now.
 
-    Args:
-        changes: A constant of the caller's, put into the SQL; *returning* too.
-
-    Raises:
-        LateTransitionError: It has left that state, or was claimed again.
+    *changes* and *returning* are constants of the caller's. Raises LateTransitionError if the job has left
+    that state, or was claimed again.
     """
     if state not in TRANSITIONS[job.state]:
         raise LateTransitionError(f"no way from {job.state} to {state}")

@@ -27,8 +27,7 @@ _LONGEST_SECONDS = 14 * 86_400.0  # a longer recording's length is not believed
 def read_stats(db: Connection, plan: Plan, now: float, in_flight: Mapping[str, int] | None = None) -> Stats:
     """Counts of every folder in *plan*, and the holds; of a cluster its nodes too.
 
-    Args:
-        in_flight: Attempts under way by provider, as the embedded engine knows them; a cluster's are rows.
+    *in_flight* are attempts under way by provider, as the embedded engine knows them; a cluster's are rows.
     """
     accounts = read_accounts(db, plan.budgets, plan.zone, now)
     holds = [*stops_of(accounts), *hold_rows.read_holds(db)]

@@ -66,8 +66,7 @@ def _store_remote_job(db: Connection, job: Job, remote: AtProvider, now: float) 
 def requeue(db: Connection, job: Job, due_at: float, retry: Retry, *, crashes: int = 0) -> None:
     """Move transcribing → queued; an attempt that does not count, or was none, is given back.
 
-    Args:
-        crashes: How often in a row the end of the daemon has interrupted the job, this time included.
+    *crashes* is how often in a row the end of the daemon has interrupted the job, this time included.
     """
     ended = retry.attempt or AttemptEnd(0.0, counted=False)
     rows.move(

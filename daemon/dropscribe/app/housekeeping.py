@@ -11,28 +11,23 @@ import contextlib
 import os
 import sqlite3
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.errors import ProviderError, StoreError
 from dropscribe.core.retry import backoff_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.providers.base import JobProvider
+from dropscribe.pipeline.handler import RuntimeConfig
+from dropscribe.providers.base import JobProvider, Provider
+from dropscribe.queue.engine import Engine
 from dropscribe.queue.sql import claims
+from dropscribe.queue.sql.claims import RemoteDeletion
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.status import LIVE_NAME
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.pipeline.handler import RuntimeConfig
-    from dropscribe.providers.base import Provider
-    from dropscribe.queue.engine import Engine
-    from dropscribe.queue.sql.claims import RemoteDeletion
 
 log = structlog.get_logger()
 

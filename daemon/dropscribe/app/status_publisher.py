@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
+from dropscribe.config.model import Config
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import plural
+from dropscribe.intake.inboxes import Inboxes
+from dropscribe.queue.engine import Engine
 from dropscribe.queue.model import Stats
+from dropscribe.service.sd_notify import Notifier
 from dropscribe.service.status import status_document, write_live
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dropscribe.config.model import Config
-    from dropscribe.intake.inboxes import Inboxes
-    from dropscribe.queue.engine import Engine
-    from dropscribe.service.sd_notify import Notifier
 
 log = structlog.get_logger()
 

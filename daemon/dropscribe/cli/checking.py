@@ -8,12 +8,14 @@ import pwd
 import shutil
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.cli.unit_sandbox import unit_refusals, unit_user
+from dropscribe.config.model import Config, FolderRule, ProviderConfig
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import shell_word
 from dropscribe.files.beneath import closing, open_root
@@ -26,11 +28,6 @@ from dropscribe.reports.queue_reader import is_running_here
 from dropscribe.reports.timed_calls import ask_disk, ask_disk_or
 from dropscribe.reports.wording import bytes_words
 from dropscribe.web.unix_socket import has_listener
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.config.model import Config, FolderRule, ProviderConfig
 
 CHECK_SCHEMA = "dropscribe.check/1"
 _LITTLE_ROOM_BYTES = 100_000_000

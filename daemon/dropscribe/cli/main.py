@@ -9,14 +9,12 @@ import argparse
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.process import STANDARD_OUTPUT, discard_unwritten_output, prepare_standard_streams
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COMMANDS = {
     "run": "run the daemon in the foreground; --once: until nothing more can be done now",

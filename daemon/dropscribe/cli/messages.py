@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from dropscribe.cli import exit_codes
 from dropscribe.core.errors import (
@@ -21,9 +21,6 @@ from dropscribe.core.errors import (
     StoreInUse,
 )
 from dropscribe.reports.wording import clock_words, printable, printable_line, show_path
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _TICK_SECONDS = 0.5
 

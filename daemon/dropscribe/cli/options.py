@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import pwd
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from dropscribe.cli.messages import say
 from dropscribe.config.find import default_configs, find_config
 from dropscribe.config.load import load_config
+from dropscribe.config.model import Config, ProviderConfig
 from dropscribe.config.running import is_edited, load_running_config
 from dropscribe.core.errors import ConfigError, Problem
 from dropscribe.core.text.printing import did_you_mean
 from dropscribe.reports.queue_reader import is_running_here
 from dropscribe.reports.wording import printable_line
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Mapping
-
-    from dropscribe.config.model import Config, ProviderConfig
 
 T = TypeVar("T")
 

@@ -13,10 +13,8 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Any
 
 STANDARD_OUTPUT = "standard output"
 _MESSAGES = 2  # the descriptor of standard error

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dropscribe.config.find import absolute_path
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from dropscribe.config.model import Config, FolderRule
+from dropscribe.config.model import Config, FolderRule
 
 UNIT = "dropscribe.service"
 _ASK_SECONDS = 5.0

@@ -9,23 +9,18 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dropscribe.config.disk_reads import real_paths
-from dropscribe.config.document import SectionPlace
+from dropscribe.config.document import Document, SectionPlace
+from dropscribe.config.model import Config, FolderRule, ProviderConfig
 from dropscribe.config.sections.provider import SHORTEST_PIECE_SECONDS
 from dropscribe.config.sections.queue import check_queue
+from dropscribe.core.budget import Budget
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import OUTPUT_FORMATS, as_glob
 from dropscribe.core.rules import KNOWN_SUFFIXES, FilePatterns, has_empty_class
 from dropscribe.core.text.printing import did_you_mean
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dropscribe.config.document import Document
-    from dropscribe.config.model import Config, FolderRule, ProviderConfig
-    from dropscribe.core.budget import Budget
 
 _LEAST_UPLOAD_BYTES = 1000
 

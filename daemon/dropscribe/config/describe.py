@@ -10,16 +10,13 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
-from dropscribe.config.notation.field_types import TEXT
+from dropscribe.config.notation.field_types import TEXT, FieldType
 from dropscribe.config.sections.provider import ProviderConfig, keys_of_type
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
-
-if TYPE_CHECKING:
-    from dropscribe.config.notation.field_types import FieldType
 
 _EXAMPLE_HEAD = """\
 # dropscribe's config. Valid as it stands: the embedded engine transcribes what is dropped into inbox/.

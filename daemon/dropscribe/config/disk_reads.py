@@ -6,14 +6,11 @@ import codecs
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from concurrent.futures import wait
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dropscribe.files.threads import DaemonThreads
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 _THREADS = 4
 WAIT_SECONDS = 2.0  # limit for all paths of a config together

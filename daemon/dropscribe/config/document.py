@@ -7,19 +7,17 @@ expanded aliases included; no problem made here shows a secret.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.config.find import absolute_path
 from dropscribe.config.yaml_parser import MAX_NODES, Flaw, Node, Span, parse_yaml, split_lines
 from dropscribe.core.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
 
 KeyPath = tuple[str | int, ...]  # the position of a value: ("folders", "calls", "outputs", 1)
 _SECRET: Any = object()  # placeholder of a secret until it is left out

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SYSTEM_CONFIG = Path("/etc/dropscribe/config.yaml")
 LOCAL_CONFIG = Path("dropscribe.yaml")

@@ -6,9 +6,9 @@ import codecs
 import errno
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY
@@ -18,9 +18,6 @@ from dropscribe.config.find import default_state_dir
 from dropscribe.config.keys import Reader, keys_of
 from dropscribe.config.model import Config
 from dropscribe.core.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 LONGEST_BYTES = 1_000_000
 

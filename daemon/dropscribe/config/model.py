@@ -6,11 +6,11 @@ provider in a rule is known. Only ``load.py`` makes a config from a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.config.keys import Section, key, keys_of
 from dropscribe.config.notation import field_types as t
@@ -27,9 +27,6 @@ from dropscribe.config.sections.services import (
     NotifyConfig,
 )
 from dropscribe.core.retry import RetryLimits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "Config",

@@ -16,19 +16,15 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import read_small_text
 from dropscribe.config.document import Document, substitute
 from dropscribe.config.find import absolute_path, default_state_dir, xdg_folder
 from dropscribe.config.load import checked_config
+from dropscribe.config.model import Config
 from dropscribe.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from dropscribe.config.model import Config
 
 RUNNING_NAME = "running-config.json"
 SERVICE_FOLDER = Path("/run/dropscribe")

@@ -7,21 +7,17 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dropscribe.config.model import Config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.config.sections.templates import template_problems
 from dropscribe.core.errors import Problem
 from dropscribe.core.text.printing import shell_word
 from dropscribe.files.threads import DaemonThreads
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dropscribe.config.model import Config
 
 WAIT_SECONDS = 5.0
 

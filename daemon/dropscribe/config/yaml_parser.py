@@ -10,13 +10,11 @@ value; depth, size and the work for merges are bounded (``document.py`` bounds t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 Scalar = str | int | float | bool | None
 

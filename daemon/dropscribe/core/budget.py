@@ -6,16 +6,12 @@ Guarantees: pure; the clock and the time zone come in as arguments. None as a zo
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import date, datetime, timedelta, tzinfo
 
 from dropscribe.core.model import Hold, Scope
 from dropscribe.core.text.printing import amount_words
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import tzinfo
 
 LOW_SHARE = 0.8  # share of a budget at which a warning is sent, once in its day or month
 BUDGET_CODE = "budget"  # the code of a hold that ends when the day or month turns, and not by a probe

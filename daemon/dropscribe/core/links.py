@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.hosts import HOST_NAME, is_address, is_exact_host, matches_host
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 _SECTIONS = {".url": "[internetshortcut]", ".desktop": "[desktop entry]"}
 """The section with the url, in lower case."""

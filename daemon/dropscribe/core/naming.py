@@ -10,15 +10,10 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from dropscribe.core.model import OutputNames
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from dropscribe.core.model import FileSnapshot
+from dropscribe.core.model import FileSnapshot, OutputNames
 
 OUTPUT_FORMATS = ("json", "txt", "srt", "vtt", "md")  # the formats that ``outputs`` may list
 TEMPLATE = "template:"

@@ -7,7 +7,6 @@ Every exponential backoff of the daemon that counts failures uses :func:`backoff
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import (
     AmbiguousFailure,
@@ -17,10 +16,7 @@ from dropscribe.core.errors import (
     RuleRejected,
     TemporaryFailure,
 )
-from dropscribe.core.model import Retry, ScopeKind
-
-if TYPE_CHECKING:
-    from dropscribe.core.model import AttemptEnd, Job
+from dropscribe.core.model import AttemptEnd, Job, Retry, ScopeKind
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0  # a provider that asks for a longer pause is tried again after this time
 REUSED = "reused"  # the code of an attempt that sent nothing, because the answer was known

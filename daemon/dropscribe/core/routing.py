@@ -6,12 +6,8 @@ stays with its provider. Held providers are still probed, with one file.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
 
 BACKLOG = "?backlog"
 """The assigned provider of a job that waits for ``dropscribe release``; no provider can have this name."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from dropscribe.config.model import FolderRule
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, ScopeKind
 from dropscribe.core.retry import DUPLICATE, REUSED
@@ -13,14 +13,11 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import path_text, plural, shell_word
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_error
+from dropscribe.queue.sql.history import JobRecord
+from dropscribe.reports.queue_reader import QueueView
 from dropscribe.reports.timed_calls import ask_disk_or, is_there, stands_at
 from dropscribe.reports.waiting import failure_words, holds_on, listed_state, queued_words
 from dropscribe.reports.wording import time_words
-
-if TYPE_CHECKING:
-    from dropscribe.config.model import FolderRule
-    from dropscribe.queue.sql.history import JobRecord
-    from dropscribe.reports.queue_reader import QueueView
 
 
 @dataclass(slots=True)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.reports.timed_calls import ask_disk_or
-
-if TYPE_CHECKING:
-    from dropscribe.config.model import Config, FolderRule
 
 
 @dataclass(frozen=True, slots=True)

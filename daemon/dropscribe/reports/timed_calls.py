@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from concurrent.futures import wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any, TypeVar
 
 from dropscribe.files.threads import DaemonThreads
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
-    from pathlib import Path
 
 T = TypeVar("T")
 U = TypeVar("U")

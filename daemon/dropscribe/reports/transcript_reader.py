@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import AudioError
 from dropscribe.core.naming import OUTPUT_FORMATS, TEMPLATE, companion_name, sidecar_ending, sidecar_names
 from dropscribe.files.audio import open_beneath
+from dropscribe.reports.locations import Place
 from dropscribe.reports.timed_calls import ask_disk_or
 from dropscribe.transcripts.document import doubts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.reports.locations import Place
 
 MOST_DOCUMENT_BYTES = 64 * 1024 * 1024  # a larger transcript is not read
 MOST_DOCUMENT_COMMAS = 4_000_000

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.text.printing import plural
 from dropscribe.reports.wording import printable_line, time_words, unix_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _FILE_TROUBLES = (
     ("blocked", "file", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),

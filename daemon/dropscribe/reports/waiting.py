@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
+from dropscribe.config.model import FolderRule
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.model import JobState, Scope, ScopeKind
+from dropscribe.core.model import Hold, JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
 from dropscribe.core.text.printing import plural
-from dropscribe.queue.model import MOST_REMOTE_JOBS, NOT_MOVABLE, probes_at
-from dropscribe.queue.sql.history import count_before
+from dropscribe.queue.model import MOST_REMOTE_JOBS, NOT_MOVABLE, Pause, probes_at
+from dropscribe.queue.sql.history import JobRecord, ListedFile, count_before
 from dropscribe.queue.sql.rows import read_at_provider
 from dropscribe.queue.sql.stats import read_current_pauses
+from dropscribe.reports.queue_reader import QueueView
 from dropscribe.reports.wording import SHORT_WAIT_SECONDS, time_words
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.core.model import Hold
-    from dropscribe.queue.model import Pause
-    from dropscribe.queue.sql.history import JobRecord, ListedFile
-    from dropscribe.reports.queue_reader import QueueView
 
 _LONGEST_WAIT_SECONDS = 366 * 86_400.0
 """A rate limit may be so low that its next request is beyond all calendars."""

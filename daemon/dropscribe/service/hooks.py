@@ -15,16 +15,13 @@ import json
 import os
 import re
 import signal
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
 
 import structlog
 
+from dropscribe.queue.sql.outbox import Notification
 from dropscribe.service.notifications import Recipient
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from dropscribe.queue.sql.outbox import Notification
 
 MOST_AT_ONCE = 4
 MOST_WAITING = 1000

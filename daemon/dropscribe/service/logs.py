@@ -21,17 +21,14 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any, TextIO
 
 import structlog
 
 from dropscribe.core.links import without_query
 from dropscribe.core.text.printing import escape_text
 from dropscribe.core.text.redaction import MASK, SecretMask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 Fields = dict[str, Plain]

@@ -15,8 +15,10 @@ import errno
 import os
 import re
 import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import structlog
 from prometheus_client import (
@@ -34,10 +36,6 @@ from prometheus_client.registry import Collector
 
 from dropscribe.core.errors import StoreError
 from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-    from pathlib import Path
 
 log = structlog.get_logger()
 

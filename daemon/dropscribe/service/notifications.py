@@ -11,25 +11,22 @@ import contextlib
 import json
 import math
 import random
+import sqlite3
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from dropscribe.core.errors import StoreError
 from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.text.printing import utc_text
+from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.sql import outbox
 from dropscribe.queue.sql.outbox import Notification
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Mapping, Sequence
-
-    from dropscribe.queue.embedded.store import Store
 
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 3600.0

@@ -18,8 +18,9 @@ import logging
 import socket
 import time
 from collections import Counter
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
@@ -29,13 +30,8 @@ from dropscribe.core.text.printing import escape_text, plural
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport.http import HttpTransport
 from dropscribe.providers.transport.requests import Upload
+from dropscribe.queue.sql.outbox import Notification
 from dropscribe.service.notifications import GIVE_UP_SECONDS, Recipient
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import tzinfo
-
-    from dropscribe.queue.sql.outbox import Notification
 
 PING_SECONDS = 10.0
 _LOOK_SECONDS = 0.02

@@ -9,12 +9,9 @@ import asyncio
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import structlog
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 SEND_TIMEOUT_SECONDS = 1.0
 """A service manager that does not read its socket may hold up the loop for no longer."""

@@ -10,20 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from dropscribe.core.budget import Period
+from dropscribe.config.model import Config
+from dropscribe.core.budget import Account, Period
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.text.printing import utc_text
-from dropscribe.queue.model import FolderStats, probes_at
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from dropscribe.config.model import Config
-    from dropscribe.core.budget import Account
-    from dropscribe.queue.model import NodeStats, Pause, Stats
+from dropscribe.queue.model import FolderStats, NodeStats, Pause, Stats, probes_at
 
 LIVE_NAME = "live.json"
 WAITING_STATES = ("settling", "queued", "deferred", "held", "publishing", "blocked")

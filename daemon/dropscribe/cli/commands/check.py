@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.checking import CHECK_SCHEMA, Findings, check_document
@@ -14,17 +16,12 @@ from dropscribe.cli.messages import say, showing_progress
 from dropscribe.cli.options import log_to_stderr
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config, locate_problems
+from dropscribe.config.model import Config, ProviderConfig, QueueConfig
 from dropscribe.config.system_checks import system_problems
 from dropscribe.core.errors import ConfigError, ProviderError
 from dropscribe.core.text.printing import duration_words
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.wording import bytes_words, render_table
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable
-
-    from dropscribe.config.model import Config, ProviderConfig, QueueConfig
 
 ANSWER_SECONDS = 15.0
 """Limit for a provider's answer to a request without audio, if its ``timeout`` is not shorter."""

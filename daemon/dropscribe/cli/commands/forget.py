@@ -6,11 +6,11 @@ spool, which may still have the answers to the recording's pieces.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import report_file_error, say
@@ -25,9 +25,6 @@ from dropscribe.queue.sql import result_cache
 from dropscribe.reports.queue_reader import write_queue_once
 from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.wording import printable_line
-
-if TYPE_CHECKING:
-    import argparse
 
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 

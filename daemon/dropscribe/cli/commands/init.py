@@ -5,11 +5,12 @@ Guarantees: nothing that is there is changed; nothing is written where something
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dropscribe.cli.process import write_new
 from dropscribe.config.describe import example_text
@@ -20,10 +21,6 @@ from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.core.errors import ConfigError
 from dropscribe.core.text.printing import shell_word
 from dropscribe.reports.wording import printable, printable_line
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable
 
 CONFIG_NAME = "dropscribe.yaml"
 _ONLINE_PROVIDER = "pulse"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.cli.options import named, read_reporting_config
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.model import LIVE_STATES, JobState
 from dropscribe.core.text.printing import path_text, plural, utc_text
 from dropscribe.queue.sql.history import FileFilter, ListedFile, read_files
@@ -18,12 +21,6 @@ from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.waiting import ListedState, listed_state
 from dropscribe.reports.wording import moment_words, reason_words, render_table
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from dropscribe.config.model import Config, FolderRule
 
 _MOST_READ = 10_000  # the most transcripts that --suspect reads
 

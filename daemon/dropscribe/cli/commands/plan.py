@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.cli.options import read_config
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
@@ -20,19 +23,11 @@ from dropscribe.intake.pending import BLOCKED_WORDS
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
-from dropscribe.reports.inbox_reader import unavailable_reason, unsettled_words, walk_inbox
-from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
+from dropscribe.reports.inbox_reader import InboxEntry, unavailable_reason, unsettled_words, walk_inbox
+from dropscribe.reports.queue_reader import NOT_MOUNTED, QueueView, view_queue
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
 from dropscribe.reports.waiting import holds_on
 from dropscribe.reports.wording import bytes_words, clock_words, printable_line, render_table, time_words
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.reports.inbox_reader import InboxEntry
-    from dropscribe.reports.queue_reader import QueueView
 
 MOST_OPENED = 2000
 MOST_SECONDS = 30.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
@@ -11,9 +11,6 @@ from dropscribe.cli.options import act_as_owner, named, read_config
 from dropscribe.core.text.printing import plural
 from dropscribe.queue.sql import backlog
 from dropscribe.reports.queue_reader import is_anybody_running, write_queue_once
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def execute(options: argparse.Namespace) -> int:

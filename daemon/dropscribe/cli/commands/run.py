@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
+from dropscribe.config.model import Config
+from dropscribe.core.errors import Problem
 from dropscribe.files.mounts import require_proc
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable
-
-    from dropscribe.config.model import Config
-    from dropscribe.core.errors import Problem
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from dropscribe.config.describe import json_schema
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def execute(options: argparse.Namespace) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sqlite3
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
@@ -13,14 +14,8 @@ from dropscribe.cli.options import act_as_owner, named, read_reporting_config
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import one_line, path_text, plural, utc_text
 from dropscribe.reports.wording import clock_words, moment_words, show_path, terminal_width, wrap
-from dropscribe.search.finding import search
+from dropscribe.search.finding import SearchPage, search
 from dropscribe.search.indexer import catch_up
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
-    from dropscribe.search.finding import SearchPage
 
 _CATCH_UP_SECONDS = 3.0  # limit of the indexing before the search
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.cli.options import read_reporting_config
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import amount_words, duration_words, path_text, plural, utc_text
 from dropscribe.queue.model import Stats, build_plan
 from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
-from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.timed_calls import ask_disk_or, stands_at
-from dropscribe.reports.troubles import troubles_of
+from dropscribe.reports.troubles import Trouble, troubles_of
 from dropscribe.reports.wording import (
     next_request_at,
     provider_word,
@@ -28,13 +30,6 @@ from dropscribe.reports.wording import (
     wrap,
 )
 from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE, status_document
-
-if TYPE_CHECKING:
-    import argparse
-
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.reports.queue_reader import QueueView
-    from dropscribe.reports.troubles import Trouble
 
 _NEWEST_FAILED = 3  # the number of failed files that are named
 

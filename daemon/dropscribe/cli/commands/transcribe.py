@@ -5,6 +5,7 @@ The transcripts go to standard output, or into a folder. Nothing that is there i
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -14,8 +15,9 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import report_file_error, say, showing_progress
@@ -24,6 +26,8 @@ from dropscribe.cli.process import naming, require_standard_output, write_new
 from dropscribe.config.extras import is_installed
 from dropscribe.config.find import find_config
 from dropscribe.config.load import parse_config
+from dropscribe.config.model import ProviderConfig
+from dropscribe.config.sections.http_api import AnswerKeys
 from dropscribe.core.errors import (
     AudioChanged,
     AudioError,
@@ -36,20 +40,13 @@ from dropscribe.core.naming import free_name, split_name
 from dropscribe.core.text.printing import plural
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.mounts import require_proc
+from dropscribe.providers.base import Provider
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.model import rate_window
 from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.wording import render_table, show_path
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Iterator, Mapping
-
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.config.sections.http_api import AnswerKeys
-    from dropscribe.providers.base import Provider
 
 _LONGEST_VALUE = 100
 _LOCAL_ALONE = "providers: {local: {type: local}}\n"

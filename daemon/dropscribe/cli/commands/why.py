@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.reports.explain import explain
+from dropscribe.reports.job_explanation import Explanation
+from dropscribe.reports.locations import Place
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import is_there
 from dropscribe.reports.wording import (
@@ -21,12 +24,6 @@ from dropscribe.reports.wording import (
     render_table,
     show_path,
 )
-
-if TYPE_CHECKING:
-    import argparse
-
-    from dropscribe.reports.job_explanation import Explanation
-    from dropscribe.reports.locations import Place
 
 
 def execute(options: argparse.Namespace) -> int:

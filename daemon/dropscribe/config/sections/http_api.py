@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dropscribe.config.keys import REQUIRED, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.core.text.printing import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _LONGEST_EXPRESSION = 2_000
 

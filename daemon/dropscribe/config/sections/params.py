@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
+from dropscribe.config.document import Document, KeyPath
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import MISSING
+from dropscribe.config.keys import MISSING, SectionRead
 from dropscribe.config.notation.field_types import PARAMS
 from dropscribe.core.requests.languages import base_language
-from dropscribe.core.requests.params import AWAY_PARAMS, AWAY_WORDS, LOCAL_PARAMS, local_param_problem
+from dropscribe.core.requests.params import (
+    AWAY_PARAMS,
+    AWAY_WORDS,
+    LOCAL_PARAMS,
+    ParamValue,
+    local_param_problem,
+)
 from dropscribe.core.requests.speech_hints import ParamChanges, SpeechHints, hint_params, ignored_hints
 from dropscribe.core.text.printing import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from dropscribe.config.document import Document, KeyPath
-    from dropscribe.config.keys import SectionRead
-    from dropscribe.core.requests.params import ParamValue
 
 _FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}
 _SUBTITLE_FORMATS = frozenset({"srt", "vtt", "tsv"})

@@ -10,25 +10,28 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import find_api_key
+from dropscribe.config.document import KeyPath
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import MISSING, REQUIRED, Key, Reader, Section, SectionRead, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
 from dropscribe.config.sections import params
 from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKeys, ErrorKeys, PollKeys
-from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
+from dropscribe.config.sections.provider_types import (
+    PRESETS,
+    PROVIDER_TYPES,
+    SPECIAL_KEYS,
+    ProviderFacts,
+    facts_of,
+)
 from dropscribe.config.sections.services import warn_of_plain_http
 from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.requests.params import COMPUTE_TYPES, FIXED_PARAMS, WHISPER_MODELS, ParamValue
 from dropscribe.core.text.printing import did_you_mean
-
-if TYPE_CHECKING:
-    from dropscribe.config.document import KeyPath
-    from dropscribe.config.sections.provider_types import ProviderFacts
 
 LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."
 VOCABULARY = "Words and names that are likely to be said, for providers that take such a list."

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.core.requests.params import ParamValue
+from dropscribe.core.requests.params import ParamValue
 
 _REMOTE = ("url", "api_key")
 _DESCRIBED = "key_header body file_field media_type params_in answer errors poll"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
+from typing import Any
 
 ParamValue = bool | int | float | str | list[Any]
 """A request parameter's value; a list holds several. In queries and forms a boolean is ``true`` or ``false``,

@@ -5,15 +5,12 @@ A hint without a parameter at the provider is not sent; :func:`ignored_hints` na
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dropscribe.core.requests.languages import base_language, language_tag
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.core.requests.params import ParamValue
+from dropscribe.core.requests.params import ParamValue
 
 ParamChanges = dict[str, "ParamValue | None"]  # None removes a parameter that was set further down
 

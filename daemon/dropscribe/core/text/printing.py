@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ESCAPE_SEQUENCE = re.compile(

@@ -11,8 +11,7 @@ from pathlib import Path
 from place import folder
 from results import Row
 
-from dropscribe.intake.hints import Hint, HintKind, InotifyHints
-from dropscribe.intake.watchdog_hints import WatchdogHints
+from dropscribe.intake.hints import Hint, HintKind, InotifyHints, WatchdogHints
 
 BURST = 100_000
 MOVE_OUTS = 5

@@ -14,8 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.intake import listing
-from dropscribe.intake.hints import HintKind, HintsUnavailable, InotifyHints, open_hints
-from dropscribe.intake.watchdog_hints import WatchdogHints
+from dropscribe.intake.hints import HintKind, HintsUnavailable, InotifyHints, WatchdogHints, open_hints
 from support.inboxes import Station, running, wait_until, wav
 
 CREATED, CLOSED, MOVED = HintKind.CREATED, HintKind.CLOSED, HintKind.MOVED
@@ -282,6 +281,7 @@ def test_where_inotify_is_missing_the_library_watches(folder, monkeypatch):
         def __init__(self, *_names, **_options):
             pass
 
+    WatchdogHints(os.fsencode(folder)).close()  # the library looks for inotify when it is loaded
     monkeypatch.setattr("dropscribe.intake.hints.ctypes.CDLL", NoInotify)
     station = Station(folder, watch="native")
     source = open_hints(station.rule, None)

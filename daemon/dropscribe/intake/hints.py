@@ -6,21 +6,25 @@ hints, so that the inbox is listed.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import enum
 import errno
 import os
 import struct
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import structlog
 
 if TYPE_CHECKING:
+    from watchdog.events import FileSystemEvent
+    from watchdog.observers.api import BaseObserver
+
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
-    from dropscribe.intake.watchdog_hints import WatchdogHints
 
     HintSource: TypeAlias = "InotifyHints | WatchdogHints"
 
@@ -34,6 +38,7 @@ _CHANGES = _CREATE | _CLOSE_WRITE | _MOVED_TO | _DELETE_SELF | _MOVE_SELF
 _MASK = ctypes.c_uint32(_CHANGES | _ONLYDIR | _EXCL_UNLINK)
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 64 * 1024
+_MAX_WAITING = 20_000
 _MAX_READS = 4
 
 
@@ -64,19 +69,13 @@ def open_hints(rule: FolderRule, mount: Mount) -> HintSource | None:
     """Watch *rule*'s inbox on *mount* by inotify, else by the watchdog library; None if it must be polled."""
     if rule.watch == "poll" or (rule.watch == "auto" and not mount.gives_events):
         return None
-    for name, open_source in (("inotify", InotifyHints), ("watchdog", partial(_open_watchdog, rule))):
+    watchdog = partial(WatchdogHints, os.fsencode(rule.inbox), recursive=rule.recursive)
+    for name, open_source in (("inotify", InotifyHints), ("watchdog", watchdog)):
         try:
             return open_source()
         except HintsUnavailable as error:
             log.warning("watch.unavailable", folder=rule.name, source=name, reason=str(error))
     return None
-
-
-def _open_watchdog(rule: FolderRule) -> WatchdogHints:
-    # Loaded only here: where inotify works, its threads and tables are never needed.
-    from dropscribe.intake.watchdog_hints import WatchdogHints  # noqa: PLC0415
-
-    return WatchdogHints(os.fsencode(rule.inbox), recursive=rule.recursive)
 
 
 class InotifyHints:
@@ -183,3 +182,84 @@ def _kind_of(mask: int) -> HintKind:
     if mask & _CLOSE_WRITE:
         return HintKind.CLOSED
     return HintKind.MOVED if mask & _MOVED_TO else HintKind.CREATED
+
+
+_KINDS = {
+    "FileCreatedEvent": HintKind.CREATED,
+    "FileClosedEvent": HintKind.CLOSED,
+    "FileMovedEvent": HintKind.MOVED,
+    "DirCreatedEvent": HintKind.FOLDER,
+    "DirMovedEvent": HintKind.FOLDER,
+}
+"""The needed events of the watchdog library; with the others its own walks would overflow its queue."""
+
+
+class WatchdogHints:
+    """One observer of the watchdog library for one inbox, used if inotify itself is not available.
+
+    Nothing reports events that the library has lost, or a thread of it that has ended: its inbox is listed as
+    often as one without hints.
+    """
+
+    def __init__(self, root: bytes, *, recursive: bool = True) -> None:
+        # Loaded only here: where inotify works, its threads and tables are never needed.
+        from watchdog import events, observers  # noqa: PLC0415
+
+        self._below = root.rstrip(b"/") + b"/"
+        self._waiting: collections.deque[Hint] = collections.deque()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # A reader of the library that finds no watch for an event prints its whole table as a warning.
+        warnings.filterwarnings("ignore", module=r"watchdog\..*")
+        handler = events.FileSystemEventHandler()
+        handler.dispatch = self.dispatch  # type: ignore[method-assign]
+        wanted = [getattr(events, name) for name in _KINDS]
+        self._observer: BaseObserver | None = None
+        try:
+            self._observer = observers.Observer()
+            self._observer.schedule(handler, os.fsdecode(root), recursive=recursive, event_filter=wanted)
+            self._observer.start()
+        except OSError as error:
+            self.close()
+            raise HintsUnavailable(error.strerror or str(error)) from error
+
+    def fileno(self) -> int:
+        """Readable when hints wait."""
+        return self._event
+
+    def watch(self, directory: bytes, descriptor: int) -> bool:
+        """The library adds watches by itself; what they miss is found by listing often."""
+        del directory, descriptor
+        return False
+
+    def read(self) -> list[Hint]:
+        """See :class:`InotifyHints`."""
+        # Emptied before the deque is drained: the other order loses a wake-up.
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+        return [self._waiting.popleft() for _ in range(len(self._waiting))]
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Called from the library's threads: turn its event into hints."""
+        name = type(event).__name__
+        if name == "DirMovedEvent" and event.src_path:
+            self._put(HintKind.FOLDER_GONE, event.src_path)
+        if name in _KINDS:
+            self._put(_KINDS[name], event.dest_path or event.src_path)
+
+    def _put(self, kind: HintKind, path: str | bytes) -> None:
+        whole = os.fsencode(path)
+        if not whole.startswith(self._below) or whole == self._below or len(self._waiting) >= _MAX_WAITING:
+            return
+        self._waiting.append(Hint(kind, whole.removeprefix(self._below)))
+        with contextlib.suppress(OSError):  # closed meanwhile
+            os.eventfd_write(self._event, 1)
+
+    def close(self) -> None:
+        """See :class:`InotifyHints`."""
+        if self._event < 0:
+            return
+        if self._observer is not None and self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join(timeout=2.0)
+        os.close(self._event)
+        self._event = -1

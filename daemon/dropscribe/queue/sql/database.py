@@ -15,7 +15,6 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from concurrent.futures import Future
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreFull
@@ -64,14 +63,9 @@ def read_token(db: Connection) -> str:
 
 def upsert(db: Connection, table: str, key: str, row: Mapping[str, object]) -> None:
     """Insert *row*, or update the one with the same *key*: the columns of a unique index, with commas."""
-    db.execute(_upsert_statement(table, key, tuple(row)), tuple(row.values()))
-
-
-@cache  # of a few tables and their columns
-def _upsert_statement(table: str, key: str, columns: Sequence[str]) -> str:
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key.split(", "))
-    insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)})"
-    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}"
+    changes = ", ".join(f"{name} = excluded.{name}" for name in row if name not in key.split(", "))
+    insert = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks(row)})"
+    db.execute(f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}", tuple(row.values()))
 
 
 class Call(NamedTuple):

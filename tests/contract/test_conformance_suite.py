@@ -109,6 +109,7 @@ class Faulty(HttpProvider):
 
     def __init__(self, config):
         super().__init__(config, Mine(config))
+        self._key = config.api_key.reveal()
 
     def _check_size(self, audio):
         """No limit."""

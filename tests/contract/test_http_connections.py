@@ -262,19 +262,6 @@ async def test_headers_of_one_name_are_joined():
         assert (await _posted(transport, url)).headers["x-a"] == "1, 2"
 
 
-async def test_a_name_and_password_in_the_url_go_before_a_key():
-    """As HTTP clients do it."""
-    server = Server()
-    async with (
-        serving(server) as port,
-        transporting() as transport,
-    ):
-        url = f"http://me:pa%20ss@127.0.0.1:{port}/"
-        await _sent(transport, Upload(url, {"Authorization": "Bearer key"}, before=b"audio"))
-    assert b"Authorization: Basic " + base64.b64encode(b"me:pa ss") in server.heads[0]
-    assert b"Bearer" not in server.heads[0]
-
-
 async def test_a_header_of_the_config_replaces_our_own_in_any_case():
     """Names of headers have no case: none is sent twice."""
     server = Server()
@@ -285,13 +272,6 @@ async def test_a_header_of_the_config_replaces_our_own_in_any_case():
     assert len(names) == len(set(names))
     assert b"recorder" in server.heads[0]
     assert b"elsewhere.example" in server.heads[0]
-
-
-async def test_a_port_that_cannot_exist_says_so():
-    """It is the config's mistake."""
-    async with transporting() as transport:
-        with pytest.raises(ProviderUnusable, match="port above 65535"):
-            await _posted(transport, "http://127.0.0.1:99999/")
 
 
 async def test_a_header_that_cannot_be_sent_says_so():

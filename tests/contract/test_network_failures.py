@@ -226,13 +226,6 @@ async def test_no_tls_where_tls_is_asked_for_is_temporary(bench):
     assert KEY.encode() not in b"".join(heard)
 
 
-async def test_a_url_that_is_none_holds_the_provider(bench):
-    """What cannot be asked is not the file's fault."""
-    error = await failure_of(bench.provider(url="ftp://127.0.0.1/x"), bench.audio())
-    assert type(error) is ProviderUnusable
-    assert error.code == "bad_url"
-
-
 async def test_a_redirect_never_carries_the_key(bench):
     """A redirect is not followed, and holds the provider."""
     bench.emulator.fail(Fault(status=302, body="", headers={"Location": bench.emulator.url + "/elsewhere"}))

@@ -374,6 +374,16 @@ def test_a_vendors_key_goes_to_no_other_server():
             "'ftp://x' is not an http or https url",
         ),
         (
+            "type: openai, api_key: k, url: 'http://h:99999/'",
+            "providers.p.url",
+            "'http://h:99999/' is not an http or https url",
+        ),
+        (
+            "type: openai, api_key: k, url: 'http://me:pw@h/'",
+            "providers.p.url",
+            "the value has a user or password in it",
+        ),
+        (
             "type: openai, api_key: k, url: http://a..b/",
             "providers.p.url",
             "'http://a..b/' is not an http or https url",

@@ -266,8 +266,8 @@ class JobProvider(HttpProvider):
 
     async def _delete(self, path: str, name: str) -> None:
         """Delete a job or an upload; one that is gone already is no error."""
-        url = self.vendor.at(path, name)
-        answer = await self._request("DELETE", Upload(url), self._timeout_seconds)
+        url = Upload(self.vendor.at(path, name))
+        answer = await self._http.send("DELETE", url, timeout_seconds=self._timeout_seconds)
         if answer.status // 100 != 2 and answer.status not in {404, 410}:
             raise self._classifier.error(answer)
 
@@ -306,8 +306,9 @@ class JobProvider(HttpProvider):
         With *is_result* the job is done: a result that is not found is not there yet. Raises AmbiguousFailure
         if the vendor does not have the document any more, or if it is too large to be read.
         """
+        url = Upload(self.vendor.at(path, job_id))
         try:
-            answer = await self._request("GET", Upload(self.vendor.at(path, job_id)), self._timeout_seconds)
+            answer = await self._http.send("GET", url, timeout_seconds=self._timeout_seconds)
             if answer.status // 100 == 2:
                 return answer, self._object(answer)
         except ProviderError as failure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from dropscribe.core.text.printing import one_line, plain_text
 from dropscribe.core.text.redaction import SecretMask
@@ -66,14 +66,12 @@ class Redactor:
 
 
 def redactor_of(url: str, api_key: str | None) -> Redactor:
-    """A redactor for the key, and for the password and the query's values of a URL.
+    """A redactor for the key, and for the values of a URL's query.
 
     Credentials are all but those values whose name does not say that they are secret.
     """
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query)
+    query = parse_qsl(urlsplit(url).query)
     credentials = [value for name, value in query if _SECRET_NAME.search(name)]
-    credentials += [parts.password, unquote(parts.password)] if parts.password else []
     credentials += [api_key] if api_key else []
     return Redactor([*(value for _, value in query), *credentials], credentials)
 

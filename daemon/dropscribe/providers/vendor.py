@@ -96,8 +96,6 @@ class Vendor(ABC):
 
     def link(self, url: str, params: Params) -> requests.Upload:
         """The request for the audio at *url*; called only for the types that core.links names."""
-        if not self.link_field:
-            raise AudioRejected("links_not_supported", "this provider fetches no links")
         if not self.audio_field:
             return requests.json_request(self.endpoint(params), {self.link_field: url})
         return requests.form_request(self.endpoint(params), [*self.fields(params), (self.link_field, url)])
@@ -140,11 +138,11 @@ class HttpProvider:
 
     def __init__(self, config: ProviderConfig, vendor: Vendor) -> None:
         self.vendor = vendor
-        self._key = config.api_key.reveal() if config.api_key is not None else None
-        self._redactor = redactor_of(vendor.url, self._key)
+        key = config.api_key.reveal() if config.api_key is not None else None
+        self._redactor = redactor_of(vendor.url, key)
         self._classifier = Classifier(self._redactor, vendor.errors)
         name, _, value = vendor.key_header.partition(": ")
-        headers = {} if self._key is None else {name: value.replace("{key}", self._key)}
+        headers = {} if key is None else {name: value.replace("{key}", key)}
         self._http = HttpTransport(redactor=self._redactor, headers=headers)
         self._timeout_seconds = config.timeout_seconds
         self._max_upload_bytes = config.max_upload_bytes
@@ -182,7 +180,7 @@ class HttpProvider:
     async def probe(self) -> str:
         """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
         method, url = self.vendor.probe()
-        answer = await self._request(method, requests.Upload(url), self._timeout_seconds)
+        answer = await self._http.send(method, requests.Upload(url), timeout_seconds=self._timeout_seconds)
         if answer.status // 100 == 2 and is_html(answer):
             raise self._classifier.bad_answer(answer, "")
         learned, error = self.vendor.probed(answer), self._classifier.error(answer)
@@ -205,15 +203,10 @@ class HttpProvider:
 
     async def _accepted(self, upload: requests.Upload, seconds: float | None) -> Answer:
         """The answer to a POST, if it is a success."""
-        answer = await self._request("POST", upload, seconds)
+        answer = await self._http.send("POST", upload, timeout_seconds=seconds)
         if answer.status // 100 != 2:
             raise self._classifier.error(answer)
         return answer
-
-    async def _request(self, method: str, upload: requests.Upload, seconds: float | None) -> Answer:
-        if self._key is not None and not (self._key.isascii() and self._key.isprintable()):
-            raise ProviderUnusable("bad_key", "the key holds characters that no header can carry")
-        return await self._http.send(method, upload, timeout_seconds=seconds)
 
     async def _answer_seconds(self, audio: AudioFile) -> float | None:
         """``timeout``, or more for a long recording."""

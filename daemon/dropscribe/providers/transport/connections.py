@@ -6,7 +6,6 @@ one. Here no request waits: there are as many connections as requests in flight.
 
 from __future__ import annotations
 
-import binascii
 import os
 from contextlib import aclosing
 from functools import cache, lru_cache
@@ -18,7 +17,7 @@ from dropscribe.providers.transport.network import EarlyAnswerBackend
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -35,26 +34,17 @@ class Target(NamedTuple):
     url: httpx.URL
     at: httpcore.URL  # The same URL for httpcore
     host: str  # The header of that name
-    login: Mapping[str, str]  # Header for a user and password that the URL has
 
 
 @lru_cache(maxsize=64)  # a provider is asked again and again at one URL
 def target_of(address: str) -> Target:
-    """The target that a URL names; raises ProviderUnusable if it is no URL of an HTTP server."""
+    """The target that a URL names, which the config takes; raises ProviderUnusable if httpx does not."""
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL:
         raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
-    if (url.port or 0) > HIGHEST_PORT:
-        raise ProviderUnusable("bad_url", f"the provider's url has a port above {HIGHEST_PORT}")
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
     at = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-    login = {}
-    if url.username or url.password:
-        user = f"{url.username}:{url.password}".encode()
-        login["Authorization"] = "Basic " + binascii.b2a_base64(user, newline=False).decode()
-    return Target(url, at, url.netloc.decode("ascii"), login)
+    return Target(url, at, url.netloc.decode("ascii"))
 
 
 class Connections:

@@ -157,8 +157,7 @@ class HttpTransport:
     def _request(
         self, method: str, target: Target, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress
     ) -> httpcore.Request:
-        headers = {"host": ("Host", target.host)} | self._headers
-        headers |= _by_name(upload.headers) | _by_name(target.login)
+        headers = {"host": ("Host", target.host)} | self._headers | _by_name(upload.headers)
         if method != "GET":
             headers["content-length"] = ("Content-Length", str(upload.size_bytes))
         limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}

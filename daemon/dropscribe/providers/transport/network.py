@@ -180,17 +180,14 @@ class Stream(httpcore.AsyncNetworkStream):
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """ANSWER_BODY_BYTES, OpenSSL's object, or ``is_readable``: not to be used again.
+        """ANSWER_BODY_BYTES, or ``is_readable``: not to be used again. OpenSSL's object is for HTTP/2 alone.
 
         httpcore asks that several times a request, so the socket itself is not asked: :meth:`write` does it.
         """
-        match info:
-            case "is_readable":
-                return bool(self._unread) or self._is_over
-            case "answer_body_bytes":
-                return self._answer.body_bytes
-            case "ssl_object":
-                return self._layers[-1].object if self._layers else None
+        if info == ANSWER_BODY_BYTES:
+            return self._answer.body_bytes
+        if info == "is_readable":
+            return bool(self._unread) or self._is_over
         return None
 
     def _listen(self) -> None:

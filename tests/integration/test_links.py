@@ -80,6 +80,20 @@ def test_a_refused_link_is_told_to_nobody(tmp_path, emulator, url):
     assert emulator.requests == []
 
 
+def test_plan_foretells_a_refused_link(tmp_path, emulator):
+    """With the reason, and without the url's query; one that is allowed is counted as sent."""
+    house = Installation(tmp_path, emulator.url, rule=LINKS)
+    house.drop("bad.url", shortcut("https://elsewhere.example/talk.mp3?sig=SECRET"))
+    house.drop("empty.webloc", b"no property list")
+    house.drop("good.url", shortcut(URL))
+    folder = house.ask("plan")["folders"]["calls"]
+    bad, empty, good = folder["files"]
+    assert "elsewhere.example" in bad["reason"]
+    assert all(file["reason"].endswith("it goes to failed, unsent") for file in (bad, empty))
+    assert "failed" not in (good["reason"] or "")
+    assert (folder["totals"]["files"], "SECRET" in str(folder)) == (1, False)
+
+
 def test_a_provider_that_takes_no_links_is_not_asked(tmp_path, emulator):
     """The file fails with that reason; nothing is sent."""
     reson8 = {"type": "reson8", "url": emulator.url + "/v1/speech-to-text/prerecorded"}

@@ -15,7 +15,7 @@ from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import amount_words
 from dropscribe.queue.embedded.store import MIGRATIONS
-from support.scene import Scene, add_attempt, add_hold, add_job, json_of, wav_bytes
+from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, json_of, wav_bytes
 
 CHAIN = """\
 state_dir: state
@@ -108,6 +108,24 @@ def test_plan_names_the_provider_that_is_not_held(tmp_path, capsys, fallback, he
     told = {file["path"]: (file["state"], file["provider"], file["reason"]) for file in files}
     assert told[new.name] == ("new", provider, reason)
     assert told[queued.name] == ("queued", provider, reason or "it is in the queue already")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fallback", "provider"),
+    [(3600, "held", "other"), (3600, "refused", "main"), (20, "held", "main")],
+)
+def test_plan_names_the_provider_that_is_not_paused(tmp_path, capsys, seconds, fallback, provider):
+    """A long pause counts as a hold for a list; a file that waits for a pause is told so."""
+    config = CHAIN.replace("fallback: both", f"fallback: {fallback}").replace("max_upload: 1KB, ", "")
+    scene = Scene(tmp_path, config)
+    scene.drop("new.wav", wav_bytes(1))
+    with scene.queue() as store:
+        add_job(store, scene, scene.drop("queued.wav", wav_bytes(2)).name)
+        add_pause(store, time.time() + seconds)
+        files = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
+    assert [file["provider"] for file in files] == [provider, provider]
+    waits = ["waits: provider main is paused" in (file["reason"] or "") for file in files]
+    assert waits == [provider == "main"] * 2
 
 
 def test_plan_names_the_provider_that_a_file_is_assigned_to(tmp_path, capsys):

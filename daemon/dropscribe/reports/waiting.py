@@ -51,7 +51,7 @@ def listed_state(job: ListedFile, rule: FolderRule, view: QueueView) -> ListedSt
 def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> list[str]:
     """The reasons that a queued job waits."""
     now = view.now
-    pauses = read_current_pauses(view.db, now) if view.db else {}
+    pauses = current_pauses(view)
     words = _hold_words(record, rule, pauses, view)
     if view.is_running and view.live.get("trouble"):
         words.append(f"nothing is sent now: {view.live['trouble']}")
@@ -83,13 +83,23 @@ def failure_words(record: JobRecord) -> str:
 
 def _provider_words(provider: str, pause: Pause | None, view: QueueView) -> list[str]:
     if pause is not None:
-        until = time_words(pause.until, view.now)
-        return [f"provider {provider} is paused: it asked for fewer requests; the next one goes {until}"]
+        return [paused_words(provider, pause, view.now)]
     wait_seconds = view.next_starts().get(provider, 0.0) - view.now
     if wait_seconds < SHORT_WAIT_SECONDS:
         return []
     next_at = time_words(view.now + min(wait_seconds, _LONGEST_WAIT_SECONDS), view.now)
     return [f"the rate limit of provider {provider} (requests_per_minute) allows its next request {next_at}"]
+
+
+def current_pauses(view: QueueView) -> dict[str, Pause]:
+    """The pauses that last, by provider."""
+    return read_current_pauses(view.db, view.now) if view.db else {}
+
+
+def paused_words(provider: str, pause: Pause, now: float) -> str:
+    """The reason for a wait that the *provider* has asked for."""
+    until = time_words(pause.until, now)
+    return f"provider {provider} is paused: it asked for fewer requests; the next one goes {until}"
 
 
 def _turn_words(record: JobRecord, provider: str | None, view: QueueView) -> str:

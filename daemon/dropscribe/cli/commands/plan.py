@@ -14,6 +14,7 @@ from typing import Any
 from dropscribe.cli.options import read_config
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.errors import AudioError
+from dropscribe.core.links import MAX_LINK_BYTES, LinkRefused, check_link, is_link, read_link
 from dropscribe.core.model import JobState, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
 from dropscribe.core.text.printing import amount_words, path_text, plural
@@ -21,12 +22,13 @@ from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.intake.pending import BLOCKED_WORDS
 from dropscribe.native.decoder import probe_seconds
+from dropscribe.queue.model import Pause
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.inbox_reader import InboxEntry, unavailable_reason, unsettled_words, walk_inbox
 from dropscribe.reports.queue_reader import NOT_MOUNTED, QueueView, view_queue
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk
-from dropscribe.reports.waiting import holds_on
+from dropscribe.reports.waiting import current_pauses, holds_on, paused_words
 from dropscribe.reports.wording import bytes_words, clock_words, printable_line, render_table, time_words
 
 MOST_OPENED = 2000
@@ -59,6 +61,10 @@ class Planner:
     opened: int = 0  # Files that were opened
     skipped: int = 0  # Files that were judged by their name alone
     _began_at: float = field(default_factory=time.monotonic)
+    _pauses: dict[str, Pause] = field(init=False)  # By provider
+
+    def __post_init__(self) -> None:
+        self._pauses = current_pauses(self.view)
 
     def plan_folder(self, rule: FolderRule) -> dict[str, Any]:
         """One folder of ``plan --json``: every name in the inbox, and sums over the files that will be sent.
@@ -109,23 +115,25 @@ class Planner:
         if found.reason or size_bytes is None:
             return file | {"taken": False, "state": "not_taken"}, False
         provider = self._provider_for(rule, size_bytes)
-        reason, seconds = self._look(rule, found.path)
+        reason, seconds, refusal = self._look(rule, found.path)
         file |= {"provider": provider, "seconds": seconds}
         if state := next((states[key] for key in found.identities() if key in states), None):
             is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
-            file["provider"] = state[2] if state[2] in rule.providers else provider
-            held = self._held_words(rule, state[2]) if state[0] is JobState.QUEUED else None
-            words = held or _live_words(*state, self.view.now)
-            return file | {"state": state[0].value, "reason": words}, is_sent
+            provider = state[2] if state[2] in rule.providers else provider
+            wait = self._wait_words(rule, provider, state[2])
+            words = (wait if state[0] is JobState.QUEUED else None) or _live_words(*state, self.view.now)
+            return file | {"provider": provider, "state": state[0].value, "reason": words}, is_sent
         most = self.config.providers[provider].max_upload_bytes
         if most is not None and size_bytes > most and rule.sends_as_dropped:
             words = f"larger than max_upload ({bytes_words(most)}): it goes to failed, unsent"
-            silent = ", unless it is silent" if rule.silence == "skip" else ""
-            return file | {"reason": words + silent}, False
+            refusal = words + (", unless it is silent" if rule.silence == "skip" else "")
+        if refusal:
+            return file | {"reason": refusal}, False
         if forbidden := self.view.forbidden_words(rule.name, found.path):
             reason = BLOCKED_WORDS + forbidden
         is_blocked = reason is not None and reason.startswith(BLOCKED_WORDS)
-        return file | {"reason": reason or self._held_words(rule)}, size_bytes > 0 and not is_blocked
+        reason = reason or self._wait_words(rule, provider)
+        return file | {"reason": reason}, size_bytes > 0 and not is_blocked
 
     def _provider_for(self, rule: FolderRule, size_bytes: int) -> str:
         """The first provider that is not held; with a fallback from refusals, of those that take the size."""
@@ -134,30 +142,48 @@ class Planner:
         is_refused = rule.fallback != "held" and rule.sends_as_dropped
         names = taking if taking and is_refused else rule.providers
         held = {scope.name for scope in self.view.holds if scope.kind is ScopeKind.PROVIDER}
-        return provider_for("", names, held, is_strict=rule.fallback == "refused") or names[0]
+        paused = {name for name, pause in self._pauses.items() if pause.is_long_at(self.view.now)}
+        is_strict = rule.fallback == "refused"
+        found = (provider_for("", names, closed, is_strict=is_strict) for closed in (held | paused, held))
+        return next(filter(None, found), names[0])
 
-    def _held_words(self, rule: FolderRule, pin: str = "") -> str | None:
-        """The hold that a file of *rule*, assigned to *pin* or "", waits for."""
-        hold = next(iter(holds_on(pin, rule, self.view)), None) if pin != BACKLOG else None
-        return f"waits: {hold.scope.kind} {hold.scope.name} is held: {hold.reason}" if hold else None
+    def _wait_words(self, rule: FolderRule, provider: str, pin: str = "") -> str | None:
+        """The hold or pause that a file of *rule* waits for, assigned to *pin*, which goes to *provider*."""
+        if pin == BACKLOG:
+            return None
+        if hold := next(iter(holds_on(pin, rule, self.view)), None):
+            return f"waits: {hold.scope.kind} {hold.scope.name} is held: {hold.reason}"
+        pause = self._pauses.get(provider)
+        return f"waits: {paused_words(provider, pause, self.view.now)}" if pause else None
 
-    def _look(self, rule: FolderRule, path: bytes) -> tuple[str | None, float | None]:
-        """(the reason why it would not be taken at once, seconds); None each if there is none or unknown."""
+    def _look(self, rule: FolderRule, path: bytes) -> tuple[str | None, float | None, str | None]:
+        """(why it is not taken at once, seconds, why it fails unsent); None each: not so, or unknown."""
         if self.opened >= MOST_OPENED or time.monotonic() - self._began_at > MOST_SECONDS:
             self.skipped += 1
-            return None, None
+            return None, None, None
         self.opened += 1
 
-        def length() -> float | None:
+        def read() -> tuple[float | None, str | None]:
             with closing(open_beneath(os.fsencode(rule.inbox), path)) as descriptor:
-                return probe_seconds(descriptor)
+                return probe_seconds(descriptor), _refused_link(rule, path, descriptor)
 
         try:
-            return unsettled_words(rule, path), ask_disk(rule.inbox, length, seconds=LISTING_SECONDS)
+            return unsettled_words(rule, path), *ask_disk(rule.inbox, read, seconds=LISTING_SECONDS)
         except AudioError as error:
-            return BLOCKED_WORDS + error.reason, None
+            return BLOCKED_WORDS + error.reason, None, None
         except OSError as error:
-            return error.strerror or str(error), None
+            return error.strerror or str(error), None, None
+
+
+def _refused_link(rule: FolderRule, path: bytes, descriptor: int) -> str | None:
+    """Words about a link file that the rule refuses; None for all other files."""
+    suffix = os.path.splitext(path_text(path))[1].lower()
+    if rule.links and is_link(suffix) and (content := os.pread(descriptor, MAX_LINK_BYTES + 1, 0)):
+        try:
+            check_link(read_link(suffix, content), rule.link_hosts)
+        except LinkRefused as refused:
+            return f"{refused}: it goes to failed, unsent"
+    return None
 
 
 def _live_words(state: JobState, due_at: float, pin: str, now: float) -> str:

@@ -123,6 +123,15 @@ async def test_a_key_that_is_echoed_is_not_stored(bench):
     assert "***" in transcript.text
 
 
+async def test_a_key_among_the_params_is_masked(bench_of):
+    """As one in the url's query, which some APIs take too."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(status=500, body={"err_msg": "no sk_other_key_123"}))
+    params = {"token": "sk_other_key_123", "model": "nova-3"}
+    error = await failure_of(bench.provider(params=params), bench.audio())
+    assert error.reason == "no ***"
+
+
 async def test_ordinary_words_of_a_url_stay_in_the_transcript(bench_of):
     """Only what is secret is masked: a query's model or language may well be said."""
     bench = bench_of("pulse")

@@ -198,6 +198,19 @@ def test_an_infinite_threshold_switches_a_check_of_the_engine_off(tmp_path):
     assert said_of(BASE % f", {params}", tmp_path) == []
 
 
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e999", "9" * 5000, "[1, .inf]"])
+def test_a_parameter_without_a_finite_value_is_refused(tmp_path, value):
+    """No JSON holds it: the answer was paid for, and its transcript could not be written."""
+    base = "providers: {l: {type: %s, api_key: k%s}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
+    params = f", params: {{temperature: {value}}}"
+    for text, section in (
+        (base % ("openai", params, ""), "providers.l"),
+        (base % ("pulse", "", params), "folders.f"),
+    ):
+        ((path, message),) = said_of(text, tmp_path)
+        assert (path, message.endswith(" cannot be sent")) == (f"{section}.params.temperature", True)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [

@@ -122,6 +122,12 @@ LEAKS = [
     f"providers:\n  p:\n    api_key:\n      [{CANARY},\n\n",
     f"providers:\n  - api_key:\n      {CANARY}: @x\n",
     f"providers:\n  - - api_key:\n      - {CANARY}: @x\n",
+    f"providers:\n  p:\n    type: pulse\n    api_key: x\n    api_key: {CANARY}\n",
+    BASE.format(f"api_key: x, api_key: {CANARY}"),
+    BASE.format(f"api_key: {{{CANARY}}}"),
+    BASE.format(f"api_key: {{{CANARY}: 1, b: 2}}"),
+    f"providers:\n  p:\n    type: pulse\n    api_key:\n      {CANARY}:\n",
+    BASE.replace("pulse", "local").format("model: '${KEY}'"),
 ]
 
 

@@ -15,7 +15,7 @@ TEXT = f"""
 state_dir: kept
 providers:
   p: {{type: pulse, api_key: {CANARY}, params: {{language: de}}}}
-  q: {{type: pulse, api_key: "${{RUNNING_KEY}}"}}
+  q: {{type: pulse, api_key: "${{RUNNING_KEY}}", url: "https://h.example/a?b=c&api_key=${{RUNNING_KEY}}"}}
 folders:
   calls: {{inbox: "${{BASE}}/in", done: done, provider: [p, q], exclude: ["$${{x}}*"], min_age: 2m}}
 http: {{token: {CANARY}, listen: "0.0.0.0:8790"}}

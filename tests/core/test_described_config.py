@@ -57,12 +57,16 @@ def test_functions_of_what_an_empty_answer_lacks_are_fine():
     "line",
     [
         "key_header: Token {key}", "key_header: 'Authorization: Token'", "body: xml", "media_type: octets",
-        "errors: {account: [true]}", "errors: {other: [400]}", "answer: {txt: a}",
+        "key_header: 'Auth(x): {key}'", "key_header: 'Authorization: Tökén {key}'",
+        "errors: {account: [true]}", "errors: {account: [200]}", "errors: {file: [4000]}",
+        "errors: {other: [400]}", "answer: {txt: a}",
     ],
 )  # fmt: skip
 def test_other_mistakes_are_refused(line):
     """A header without a key, an unknown body, unknown keys."""
-    assert problems_of(WHOLE.partition("    answer")[0] + f"    {line}\n")
+    problems = problems_of(WHOLE.partition("    answer")[0] + f"    {line}\n")
+    name = f"providers.mine.{line.partition(':')[0]}"
+    assert any(problem.path.startswith(name) for problem in problems)
 
 
 POLL = WHOLE + "    poll:\n      url: /v1/jobs/{id}\n      done: [completed]\n"

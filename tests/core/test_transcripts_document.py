@@ -41,6 +41,21 @@ def test_params_are_those_that_were_sent():
     assert sent == {"model": "whisper-1", "language": "de"}
 
 
+def test_a_key_among_the_params_is_not_shown():
+    """Some APIs take it there; words that are likely to be said are no key."""
+    params = {"token": "sk-1", "X-Api-Key": "sk-2", "keyterm": "sk", "max_tokens": 5, "use_key": True}
+    given = replace(facts(), provider_type="http", params=params)
+    sent = transcript_document(Transcript("hi"), given)["provider"]["params"]
+    assert sent == params | {"token": "***", "X-Api-Key": "***"}
+
+
+def test_an_infinite_parameter_of_the_engine_can_be_written():
+    """JSON has no infinite numbers; YAML has them, and they switch checks of the engine off."""
+    given = replace(facts(), provider_type="local", params={"no_speech_threshold": float("inf")})
+    document = transcript_document(Transcript("hi"), given)
+    assert json.loads(RENDERERS["json"](document))["provider"]["params"] == {"no_speech_threshold": "inf"}
+
+
 @pytest.mark.parametrize("kind", [*BUILDERS, "of-a-package"])
 def test_the_schema_takes_every_type(kind):
     """A transcript of each provider is valid, also of a type that another package adds."""

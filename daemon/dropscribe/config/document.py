@@ -30,6 +30,9 @@ _PASSWORD = re.compile(r"(?<=://)\S*@|(?<=:/)[^/\s]\S*@|(?<=passw)\w*\s*=\s*(?:'
 """Finds a password in a url or in a dsn of the form ``host=… password=…``, wherever it is by mistake."""
 _QUERY = re.compile(r"(://[^\s\"'?#]*\?)([^\s\"'#]+)")
 """Finds the query of a url: some servers take their key there."""
+_SECRET_QUERY = re.compile(
+    r"([?&][^=&#\s]*(?:key|token|secret|pass|auth|sig)[^=&#\s]*=)[^&#\s]+", re.IGNORECASE
+)
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|[^}]*\}?)")
 UNSET = "the environment variable"  # the beginning of the message about a variable that is not set
@@ -66,6 +69,12 @@ def is_secret_path(path: KeyPath, text: str) -> bool:
     if names[-1:] == ["url"]:
         return names[0] in {"heartbeat", "notify"} or "@" in text
     return any(map(is_secret_name, names))
+
+
+def _is_key_of_secret(path: KeyPath) -> bool:
+    """Whether *path* is that of a name below a secret's: a key in braces is a mapping to YAML."""
+    depth = 4 if path[:1] in (("providers",), ("folders",)) else 3  # the user's own names are ignored
+    return len(path) >= depth and isinstance(path[-2], str) and is_secret_name(path[-2])
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...], dict[str, str]]:
@@ -128,9 +137,7 @@ class Document:
         try:
             root, flaws = parse_yaml(text)
         except Flaw as flaw:
-            problem = self._at(flaw.span, flaw.message, flaw.hint)
-            # Nobody can tell which part of a text that is not YAML is a secret: its line is not shown.
-            raise ConfigError((replace(problem, source_line=""),)) from None
+            raise ConfigError((self._problem_of(flaw),)) from None
         if not isinstance(root.value, dict):
             message, hint = "the top level must be a mapping of sections", "providers: …"
             if root.value is None:
@@ -138,7 +145,7 @@ class Document:
             raise ConfigError((self._at(root.span, message, hint),))
         data: dict[str, Any] = self._data_of((), None, root)
         self.data = {name: value for name, value in data.items() if not name.startswith("x-")}
-        self.problems += [self._at(flaw.span, flaw.message, flaw.hint) for flaw in flaws]
+        self.problems += map(self._problem_of, flaws)
 
     def report(
         self, path: KeyPath, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
@@ -214,7 +221,7 @@ class Document:
             return written
         if value is not None and is_secret_path(path, str(value)):
             return _SECRET
-        return value.replace("${", "$${") if isinstance(value, str) else value
+        return _SECRET_QUERY.sub(r"\1***", value.replace("${", "$${")) if isinstance(value, str) else value
 
     def _data_of(self, path: KeyPath, key: Span | None, node: Node) -> Any:
         if len(self._places) > MAX_NODES:
@@ -222,6 +229,8 @@ class Document:
             raise ConfigError((self._at(where, f"more than {MAX_NODES} values, counting aliases"),))
         value = node.value
         self._places[path] = (key, node)
+        if key is not None and _is_key_of_secret(path):
+            self._secrets[key.line].add(key)
         if isinstance(value, dict):
             return {name: self._data_of((*path, name), *entry) for name, entry in value.items()}
         if isinstance(value, list):
@@ -242,6 +251,10 @@ class Document:
         for message, hint in mistakes.items() if not str(path[0]).startswith("x-") else ():
             self.report(path, message, hint)
         return replaced
+
+    def _problem_of(self, flaw: Flaw) -> Problem:
+        """The problem of a *flaw*, without its line: nobody can tell which part of it is a secret."""
+        return replace(self._at(flaw.span, flaw.message, flaw.hint), source_line="")
 
     def _at(
         self, span: Span, message: str, hint: str = "", path: str = "", *, warning: bool = False

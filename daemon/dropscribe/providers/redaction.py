@@ -11,12 +11,15 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+from dropscribe.core.requests.params import secret_params
 from dropscribe.core.text.printing import one_line, plain_text
 from dropscribe.core.text.redaction import SecretMask
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from dropscribe.core.requests.params import ParamValue
 
 REASON_CHARACTERS = 500
 
@@ -65,14 +68,14 @@ class Redactor:
         return value
 
 
-def redactor_of(url: str, api_key: str | None) -> Redactor:
-    """A redactor for the key, and for the values of a URL's query.
+def redactor_of(url: str, api_key: str | None, params: Mapping[str, ParamValue]) -> Redactor:
+    """A redactor for the key, secret *params*, and the values of a URL's query.
 
     Credentials are all but those values whose name does not say that they are secret.
     """
     query = parse_qsl(urlsplit(url).query)
     credentials = [value for name, value in query if _SECRET_NAME.search(name)]
-    credentials += [api_key] if api_key else []
+    credentials += [*secret_params(params).values(), *([api_key] if api_key else [])]
     return Redactor([*(value for _, value in query), *credentials], credentials)
 
 

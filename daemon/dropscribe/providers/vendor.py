@@ -139,7 +139,7 @@ class HttpProvider:
     def __init__(self, config: ProviderConfig, vendor: Vendor) -> None:
         self.vendor = vendor
         key = config.api_key.reveal() if config.api_key is not None else None
-        self._redactor = redactor_of(vendor.url, key)
+        self._redactor = redactor_of(vendor.url, key, config.params)
         self._classifier = Classifier(self._redactor, vendor.errors)
         name, _, value = vendor.key_header.partition(": ")
         headers = {} if key is None else {name: value.replace("{key}", key)}

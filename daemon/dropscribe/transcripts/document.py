@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.requests.params import effective_params
+from dropscribe.core.requests.params import effective_params, shown_params
 from dropscribe.core.text.printing import name_text, one_line, path_text, utc_text
 from dropscribe.transcripts.cues import is_timed
 from dropscribe.transcripts.dates import recording_date
@@ -72,7 +72,6 @@ def transcript_document(transcript: Transcript, facts: TranscriptFacts) -> dict[
     Where srt or vtt is asked for and nothing is timed, it has the warning ``no_timestamps``.
     """
     warnings = [*transcript.warnings, *facts.warnings, *([] if transcript.text else ["empty_transcript"])]
-    sent = effective_params(facts.provider_type, facts.params)
     document: dict[str, Any] = {
         "schema": TRANSCRIPT_SCHEMA,
         "text": transcript.text,
@@ -92,7 +91,7 @@ def transcript_document(transcript: Transcript, facts: TranscriptFacts) -> dict[
             "name": facts.provider_name,
             "type": facts.provider_type,
             "model": transcript.model,
-            "params": {name: value for name, value in sent.items() if value != []},
+            "params": shown_params(effective_params(facts.provider_type, facts.params)),
             "request_id": transcript.request_id,
             "path": [],
         },

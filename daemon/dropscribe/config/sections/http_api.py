@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from dropscribe.config.notation import field_types as t
 from dropscribe.core.text.printing import did_you_mean
 
 _LONGEST_EXPRESSION = 2_000
+_HEADER = re.compile(r"\s*([\w!#$%&'*+.^`|~-]+)\s*:\s*([ -~]*\{key\}[ -~]*?)\s*", re.ASCII)  # RFC 9110, 5.5
 
 
 def _expression(value: object) -> str:
@@ -64,18 +66,20 @@ def _made_names(node: Mapping[str, Any]) -> list[str]:
 
 
 def _header(value: object) -> str:
-    text = t.parse_text(value)
-    name, colon, rest = text.partition(":")
-    if not (colon and name.strip() and name.isascii() and " " not in name.strip() and "{key}" in rest):
+    found = _HEADER.fullmatch(t.parse_text(value))
+    if found is None:
         raise ValueError("is not a header with a key", 'write such as "Authorization: Token {key}"')
-    return f"{name.strip()}: {rest.strip()}"
+    return f"{found[1]}: {found[2]}"
 
 
 def _marks(value: object) -> tuple[int | str, ...]:
     items: list[Any] = value if isinstance(value, list) else [value]
     if not all(type(item) in {int, str} for item in items):
         raise ValueError("is not a list of statuses and codes", "write such as [402, insufficient_credits]")
-    return tuple(int(item) if str(item).isdecimal() else item for item in items)
+    marks = tuple(int(item) if str(item).isdecimal() else item for item in items)
+    if odd := [mark for mark in marks if isinstance(mark, int) and not 300 <= mark < 600]:
+        raise ValueError(f"has {odd[0]}, which is no status of an error", "they are 300 to 599")
+    return marks
 
 
 def _url_or_path(value: object) -> str:

@@ -15,6 +15,7 @@ from dropscribe.core.requests.params import (
     AWAY_WORDS,
     LOCAL_PARAMS,
     ParamValue,
+    is_finite,
     local_param_problem,
 )
 from dropscribe.core.requests.speech_hints import ParamChanges, SpeechHints, hint_params, ignored_hints
@@ -60,6 +61,9 @@ def layered_params(
     document, kind = read.document, target.kind
     if kind == "local":
         _check_local_params(written, path, document)
+    for name in [] if kind == "local" else written:
+        if not is_finite(written[name]):
+            document.refuse((*path, name), written[name], "cannot be sent", "write a finite number")
     for name in filter(written.get, AWAY_PARAMS.get(kind, ())):
         document.report((*path, name), f"{name}: {AWAY_WORDS}", "remove it", on_key=True)
     name = _FORMAT_PARAMS.get(kind, "")

@@ -242,7 +242,8 @@ def _check_local(read: SectionRead, model: str) -> None:
     is_known = model in {"auto", *WHISPER_MODELS} or _HUB_NAME.fullmatch(model) is not None
     if not is_known and not model.startswith(_PATHS):
         hint = did_you_mean(model, WHISPER_MODELS)
-        hint = hint if hint.startswith("did") else f"write ./{model} for a directory"
+        name = "NAME" if (*read.path, "model") in read.document.variables else model
+        hint = hint if hint.startswith("did") else f"write ./{name} for a directory"
         read.document.refuse((*read.path, "model"), model, "is not a Whisper model", hint)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+from dropscribe.core.text.redaction import MASK
 
 ParamValue = bool | int | float | str | list[Any]
 """A request parameter's value; a list holds several. In queries and forms a boolean is ``true`` or ``false``,
@@ -65,6 +68,28 @@ def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> di
             defaults = {_SPEECHMATICS_LANGUAGE: "multi"} if is_melia else _SPEECHMATICS_DETECTION
             params = {name: value for name, value in params.items() if name != _SPEECHMATICS_LANGUAGE}
     return {**defaults, **params}
+
+
+_SECRET_NAME = re.compile(r"(?:key|token|secret|passw(?:or)?d|credentials?|signature|sig)$", re.IGNORECASE)
+
+
+def secret_params(params: Mapping[str, ParamValue]) -> dict[str, str]:
+    """The texts among *params* whose names say that they are secret: some APIs take their key there."""
+    texts = {name: value for name, value in params.items() if isinstance(value, str)}
+    return {name: value for name, value in texts.items() if _SECRET_NAME.search(name)}
+
+
+def shown_params(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+    """*params* as a JSON document may show them: no secret, no removed one, infinite numbers as text."""
+    shown = {name: value for name, value in params.items() if value != []}
+    odd = {name: str(value) for name, value in shown.items() if not is_finite(value)}
+    return {**shown, **odd, **dict.fromkeys(secret_params(shown), MASK)}
+
+
+def is_finite(value: ParamValue | None) -> bool:
+    """Whether no number in *value* is infinite or NaN, which JSON does not have."""
+    items = value if isinstance(value, list) else [value]
+    return all(math.isfinite(item) for item in items if isinstance(item, float))
 
 
 def _openai_defaults(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:

@@ -188,6 +188,19 @@ async def test_a_server_that_says_nothing_is_named(bench, monkeypatch, scheme, c
     assert error.reason.startswith(reason)
 
 
+async def test_an_answer_that_came_while_the_process_was_suspended_is_used(bench):
+    """A machine that was paused past the time limit has it in its socket: nothing is paid for again."""
+    provider, emulator = bench.provider(timeout_seconds=1.0), bench.emulator
+    emulator.delay_seconds = 0.1
+    sending = asyncio.create_task(provider.transcribe(bench.audio(), {}))
+    await until(lambda: emulator.requests and emulator.requests[-1].complete)
+    await asyncio.sleep(0.05)  # the time limit of the answer has begun
+    time.sleep(2.0)  # noqa: ASYNC251 - the event loop stands still, as in a suspended process
+    transcript = await sending
+    assert transcript.text.startswith("Heard")
+    assert len(emulator.requests) == 1
+
+
 async def test_no_connection_in_time_names_the_address(bench, monkeypatch):
     """A server whose queue of connections is full does not take another one."""
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.3)

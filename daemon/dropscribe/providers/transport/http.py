@@ -85,6 +85,7 @@ class _Progress:
         self.timeout_seconds = timeout_seconds
         self.is_answering = False
         self.limit = asyncio.timeout(None)
+        self._timer: asyncio.TimerHandle | None = None
         self.host = ""  # The provider or proxy that a connection is being made to
         self.awaited = ""  # The step of connecting that is under way, in words; "" before and after
         # Whether the system has taken the last byte: from then on the request may be paid for.
@@ -93,7 +94,7 @@ class _Progress:
     async def trace(self, event: str, details: Mapping[str, Any]) -> None:
         """Httpcore's trace extension."""
         if event.endswith(".connect_tcp.started"):  # not where a connection was kept, and is still there
-            self.limit.reschedule(asyncio.get_running_loop().time() + CONNECT_SECONDS)
+            self.end_after(CONNECT_SECONDS)
             self.host = details["host"]
             host = f"[{self.host}]" if ":" in self.host else self.host
             self.awaited = f"connection to {host}:{details['port']}"
@@ -105,12 +106,25 @@ class _Progress:
             return  # a proxy's tunnel is still connecting
         self.awaited = ""
         self.is_answering = event == _ANSWERING
-        limit_seconds = self.timeout_seconds if self.is_answering else None
-        ends_at = None if limit_seconds is None else asyncio.get_running_loop().time() + limit_seconds
-        self.limit.reschedule(ends_at)
+        self.end_after(self.timeout_seconds if self.is_answering else None)
+
+    def end_after(self, seconds: float | None) -> None:
+        """Let the request end in *seconds* from now; None is no limit."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_up, seconds)
+
+    def _time_is_up(self, seconds: float) -> None:
+        # After a suspension of the process, an answer that has arrived, or is sent again, is still read.
+        now = asyncio.get_running_loop().time()
+        late_seconds = now - self._timer.when() if self._timer else 0.0
+        self.limit.reschedule(now + min(late_seconds, seconds))
 
     def limit_error(self) -> float:
         """Replace the answer's limit by the shorter one of an error, which is returned, in seconds."""
+        self.end_after(None)
         self.limit.reschedule(None)
         return min(self.timeout_seconds or ERROR_ANSWER_SECONDS, ERROR_ANSWER_SECONDS)
 
@@ -152,6 +166,8 @@ class HttpTransport:
             failure = ProviderUnusable("bad_request", "a header holds characters that cannot be sent")
         except (*_FAILURES, EncodingError) as error:
             failure = self._failure(error, progress)
+        finally:
+            progress.end_after(None)
         raise failure
 
     def _request(

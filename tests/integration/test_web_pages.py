@@ -1076,6 +1076,7 @@ async def test_an_upload_to_no_folder_says_so(scene, accept):
         (b"../../etc/passwd", b"passwd"),
         (b".hidden.wav", b"hidden.wav"),
         ("Gespräch 😀.m4a".encode(), "Gespräch 😀.m4a".encode()),
+        ("क्\u200dष 👩\u200d👧\u202e.wav".encode(), "क्\u200dष 👩\u200d👧.wav".encode()),
         (b"a\x1b[31m.wav", b"a[31m.wav"),
         (b"", b"recording"),
         (b"x" * 500 + b".wav", b"x" * 196 + b".wav"),

@@ -45,6 +45,7 @@ MOST_HEADER_BYTES = 8192  # of one header of a part
 LEFTOVER_SECONDS = 2 * 86400.0
 """Age from which a hidden file without a writer is left from a crash; a slow upload may take a day."""
 _MODE = 0o660
+_JOINERS = "\u200c\u200d"  # parts of Persian and Hindi words, and of emoji
 _MALFORMED = "the form is malformed"
 _TOO_LARGE = "larger than 8 GiB"
 
@@ -234,7 +235,7 @@ def remove_leftovers(inbox: Path) -> int:
 def safe_name(name: bytes) -> bytes:
     """The last part of a client's file name without control characters, hidden marks and excess length."""
     text = name.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
-    text = "".join(letter for letter in text if unicodedata.category(letter)[0] != "C")
+    text = "".join(each for each in text if each in _JOINERS or unicodedata.category(each)[0] != "C")
     stem, dot, suffix = text.strip().lstrip(".~#").rpartition(".")
     if not dot or len(suffix.encode()) > MOST_NAME_BYTES // 2:
         stem, suffix = stem + dot + suffix, ""

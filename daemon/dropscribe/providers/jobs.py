@@ -211,10 +211,9 @@ class JobProvider(HttpProvider):
         """See :class:`dropscribe.providers.base.JobProvider`."""
         if not self.vendor.delete_path:
             return
-        upload = await self._upload_of(job_id)
-        await self._delete(self.vendor.delete_path, job_id)
-        if upload:
+        if upload := await self._upload_of(job_id):  # first, because the job alone names it
             await self._delete(self.vendor.delete_upload_path, upload)
+        await self._delete(self.vendor.delete_path, job_id)
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Start a job and wait for it here: for commands, and for the pieces of a recording."""

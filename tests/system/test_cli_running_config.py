@@ -98,6 +98,23 @@ def test_files_are_known_through_a_link_to_the_configs_folder(tmp_path, capsys):
     assert json_of(scene, capsys, "list", "--failed")["files"] == []
 
 
+def test_files_of_a_daemon_that_read_the_config_through_a_link_are_known_later(tmp_path, capsys):
+    """The next daemon reads it without the link."""
+    link = tmp_path / "link"
+    (tmp_path / "real").mkdir()
+    link.symlink_to(tmp_path / "real")
+    scene = Scene(tmp_path / "real")
+    with scene.queue() as store:
+        for state in ("done", "failed"):
+            filed = os.fsencode(link / state / f"{state}.wav")
+            add_job(store, scene, f"{state}.wav", state=state, ended_at=time.time() - 60, filed=filed)
+    for state in ("done", "failed"):
+        explanation = json_of(scene, capsys, "why", scene.drop(f"{state}.wav", part=state))
+        assert (explanation["state"], explanation["ended_at"] is None) == (state, False)
+        scene.drop("other.wav", part=state)
+        assert json_of(scene, capsys, "why", scene.root / state / "other.wav")["state"] == "unknown"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
 @pytest.mark.parametrize("is_own", [True, False])
 def test_root_reads_the_config_through_no_link_of_another_user(tmp_path, is_own):

@@ -208,7 +208,11 @@ def _records_filed(db: Connection, place: Place) -> list[JobRecord]:
     for base in () if found else _bases_of_sidecar(place):
         if found := read_filed(db, base) or read_filed_with_stem(db, base):
             break
-    return found
+    if found:
+        return found
+    # An earlier daemon may have spelt the folder in another way, such as through a link.
+    records = read_records(db, place.rule.name, place.path)
+    return [each for each in records if each.filed_here and filed_place(place.rule, each.filed_here) == place]
 
 
 def _bases_of_sidecar(place: Place) -> Iterator[bytes]:

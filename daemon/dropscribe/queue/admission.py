@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import Route, routes_for
@@ -22,21 +22,12 @@ if TYPE_CHECKING:
     from dropscribe.queue.retrying_database import RetryingDatabase, Signals
 
 
-class Upload(NamedTuple):
-    """An attempt that holds a slot of its provider."""
-
-    provider: str
-    folder: str
-    size_bytes: int
-    crashes: int  # of the job, in a row
-
-
 class InFlight:
     """Registry of attempts, polls and publications under way, by job id; in memory alone."""
 
     def __init__(self, signals: Signals) -> None:
         self.tasks: dict[int, asyncio.Task[None]] = {}
-        self.uploads: dict[int, Upload] = {}
+        self.uploads: dict[int, Job] = {}  # Attempts that hold a slot of their provider
         self.polling: dict[int, Job] = {}
         self.publishing: dict[int, Job] = {}
         # Providers of jobs that they work on by themselves, polled now or later.
@@ -49,12 +40,8 @@ class InFlight:
     def add(self, job: Job, task: asyncio.Task[None]) -> None:
         """Register an attempt, a poll or a publication of *job* that has begun."""
         self.tasks[job.id] = task
-        if job.result is not None:
-            self.publishing[job.id] = job
-        elif job.remote is not None:
-            self.polling[job.id] = job
-        else:
-            self.uploads[job.id] = Upload(job.provider, job.folder, job.snapshot.size_bytes, job.crashes)
+        jobs = self.uploads if job.remote is None else self.polling
+        (jobs if job.result is None else self.publishing)[job.id] = job
         self._signals.news.set()
 
     def remove(self, job: Job) -> None:
@@ -64,18 +51,18 @@ class InFlight:
         self._signals.wake.set()
         self._signals.news.set()
 
-    def at(self, provider: str) -> list[Upload]:
+    def at(self, provider: str) -> list[Job]:
         """The attempts under way at *provider*."""
         return [job for job in self.uploads.values() if job.provider == provider]
 
     def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
         """Uploads and polls under way at *provider*."""
-        jobs: dict[int, Upload | Job] = {**self.uploads, **self.polling}
-        return [self.tasks[job_id] for job_id, job in jobs.items() if job.provider == provider]
+        jobs = (self.uploads | self.polling).values()
+        return [self.tasks[job.id] for job in jobs if job.provider == provider]
 
     def has_folder(self, folder: str) -> bool:
         """Whether any job of *folder* is in flight."""
-        jobs: dict[int, Upload | Job] = {**self.uploads, **self.polling, **self.publishing}
+        jobs = self.uploads | self.polling | self.publishing
         return any(job.folder == folder for job in jobs.values())
 
     def suspects(self) -> int:
@@ -213,7 +200,8 @@ class Admission:
             in_flight = Counter(job.folder for job in uploads)
             turns = {route.folder: self.turns.get((provider, route.folder), 0) for route in routes}
             # One slot is left to smaller files, where there is more than one.
-            most_large = max(limits.slots - 1, 1) - sum(job.size_bytes >= LARGE_BYTES for job in uploads)
+            large = sum(job.snapshot.size_bytes >= LARGE_BYTES for job in uploads)
+            most_large = max(limits.slots - 1, 1) - large
             request = ClaimRequest(provider, routes, free, False, in_flight, turns, most_large)
             return [request, *self._folder_probes(provider, closed)]
         if provider not in self.holds.due_probes(ScopeKind.PROVIDER) or uploads:

@@ -18,7 +18,7 @@ from procrastinate.manager import JobManager
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
 from dropscribe.core.budget import stops_of
-from dropscribe.queue.admission import Admission, Upload
+from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster.nodes import NODE_LOCKS
 from dropscribe.queue.cluster.postgres import PostgresConnection
 from dropscribe.queue.model import rate_window
@@ -55,13 +55,12 @@ def read_admission(db: Connection, own: Admission, now: float) -> Admission:
     whole.holds.replace_stops(stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now)))
     whole.rates.pauses = hold_rows.read_pauses(db)
     whole.in_flight.at_provider = rows.read_at_provider(db, plan.chains)
-    uploads = db.execute(
-        f"SELECT id, provider, folder, size_bytes, crashes FROM jobs WHERE {rows.TRANSCRIBING}"
-        " AND hashtext(node)::oid IN (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ?"
-        " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        (NODE_LOCKS,),
+    has_name = (
+        "hashtext(node)::oid IN (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ?"
+        " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
     )
-    whole.in_flight.uploads = {job_id: Upload(*upload) for job_id, *upload in uploads.fetchall()}
+    uploads = rows.read_jobs(db, f"{rows.TRANSCRIBING} AND {has_name}", (NODE_LOCKS,))
+    whole.in_flight.uploads = {job.id: job for job in uploads}
     return whole
 
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.intake.inboxes import Inboxes
-    from dropscribe.providers.base import LinkProvider, Provider, Transcriber
+    from dropscribe.providers.base import Provider, Transcriber
+    from dropscribe.providers.vendor import HttpProvider
     from dropscribe.publish.places import FreeNames
     from dropscribe.queue.engine import Engine
     from dropscribe.service.reporter import Reporter
@@ -103,7 +104,7 @@ class WithLinks:
             return await self.inner.transcribe(audio, params)
         url = _link_in(audio, self.rule)
         try:
-            transcript = await cast("LinkProvider", self.fetching).transcribe_link(url, params)
+            transcript = await cast("HttpProvider", self.fetching).transcribe_link(url, params)
         except ProviderError as error:
             error.reason = without_query(error.reason)
             raise

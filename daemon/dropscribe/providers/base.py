@@ -50,13 +50,6 @@ class Provider(Transcriber, Protocol):
         """Close connections and unload models. Safe to call twice."""
 
 
-class LinkProvider(Protocol):
-    """A provider that fetches audio itself; ``core.links.why_no_links`` rules out the others."""
-
-    async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
-        """Have the audio at *url* fetched and transcribed, once; raises as :meth:`Provider.transcribe`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """A job at a provider that has no result yet."""

@@ -45,9 +45,6 @@ class Redactor:
         self._mask = SecretMask(secrets)
         self._credentials = SecretMask(secret for secret in credentials if _is_no_word(secret))
 
-    def __repr__(self) -> str:
-        return "Redactor(…)"
-
     def reason(self, text: str) -> str:
         """*text* in one printable line of at most REASON_CHARACTERS, its secrets masked."""
         line = one_line(self._mask.mask(text))

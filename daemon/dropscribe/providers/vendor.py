@@ -147,9 +147,6 @@ class HttpProvider:
         self._timeout_seconds = config.timeout_seconds
         self._max_upload_bytes = config.max_upload_bytes
 
-    def __repr__(self) -> str:
-        return f"<HttpProvider {self._redactor.reason(self.vendor.url)}>"
-
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.Provider`."""
         self._check_size(audio)
@@ -170,7 +167,10 @@ class HttpProvider:
             raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {limit}")
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.LinkProvider`."""
+        """Have the audio at *url* fetched and transcribed, once; raises as :meth:`transcribe`.
+
+        Only for the types that ``core.links.why_no_links`` lets through.
+        """
         sent = self.vendor.params(params)
         try:
             return await self._transcribed(self.vendor.link(url, sent), sent, self._timeout_seconds)

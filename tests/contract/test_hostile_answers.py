@@ -12,7 +12,7 @@ import zlib
 import pytest
 
 from dropscribe.config.notation.secret import Secret
-from dropscribe.core.errors import AmbiguousFailure
+from dropscribe.core.errors import AmbiguousFailure, AudioRejected
 from dropscribe.core.text.printing import plain_text
 from dropscribe.providers import answers, redaction
 from dropscribe.providers.redaction import LABEL_CHARACTERS
@@ -50,11 +50,10 @@ def _rendered(transcript, form):
     ids=["lists", "objects", "many-lists", "many-numbers"],
 )
 async def test_an_answer_out_of_all_proportion_is_refused(bench, body):
-    """Nesting that no renderer survives, and counts that no transcript has, are a bad answer, not a bug."""
+    """Nesting that no renderer survives, and counts that no transcript has, are no bug and not paid again."""
     bench.emulator.fail(Fault(body=body))
     error = await failure_of(bench.provider(), bench.audio())
-    assert type(error) is AmbiguousFailure
-    assert error.code == "bad_answer"
+    assert (type(error), error.code, error.maybe_rule) == (AudioRejected, "answer_too_large", True)
 
 
 @pytest.mark.parametrize("digits", ["1" + "0" * 4000, "9" * 400, "1e999", "-" + "9" * 500, "NaN"])

@@ -15,7 +15,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
-from dropscribe.providers import jobs
+from dropscribe.providers import answers, jobs
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.conformance.checks import attempt
 from dropscribe.providers.transport import http
@@ -380,13 +380,15 @@ async def test_a_failure_without_a_reason_says_so(bench_of):
     assert (error.code, error.reason) == ("job_failed", "the provider gives no reason")
 
 
-async def test_a_result_that_is_too_large_is_not_asked_for_all_day(job_bench, monkeypatch):
-    """Each poll would download it again."""
+@pytest.mark.parametrize("fault", [Fault(huge_bytes=100_000), Fault(body="[" * 100)])
+async def test_a_result_that_is_too_large_is_not_asked_for_all_day(job_bench, monkeypatch, fault):
+    """Each poll would download it again, and so would each job that is paid for."""
     provider, job_id = await started(job_bench)
     monkeypatch.setattr(http, "ANSWER_BYTES", 1000)
-    job_bench.emulator.fail(Fault(huge_bytes=100_000))
+    monkeypatch.setattr(answers, "MOST_CONTAINERS", 50)
+    job_bench.emulator.fail(fault)
     error = await failure_of(provider.poll_job(job_id, {}))
-    assert (type(error), error.code) == (AmbiguousFailure, "answer_too_large")
+    assert (type(error), error.code) == (AudioRejected, "answer_too_large")
 
 
 async def test_a_failed_job_of_soniox_has_the_type_of_its_error_as_code(bench_of):

@@ -70,9 +70,9 @@ def parse_json(body: bytes) -> Any:
     try:
         parsed = json.loads(body, parse_float=_finite, parse_int=_bounded, parse_constant=lambda _: None)
     except RecursionError:
-        raise TooLarge("nested too deep") from None
+        raise TooLarge("too many levels") from None
     if _is_deeper(parsed, MOST_LEVELS):
-        raise TooLarge("nested too deep")
+        raise TooLarge("too many levels")
     return parsed
 
 

@@ -303,7 +303,7 @@ class JobProvider(HttpProvider):
         """A document about a job, or the error that prevents reading it now.
 
         With *is_result* the job is done: a result that is not found is not there yet. Raises AmbiguousFailure
-        if the vendor does not have the document any more, or if it is too large to be read.
+        if the vendor does not have the document any more, AudioRejected if it is too large to be read.
         """
         url = Upload(self.vendor.at(path, job_id))
         try:

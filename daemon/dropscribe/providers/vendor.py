@@ -19,7 +19,7 @@ from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_
 from dropscribe.providers.redaction import cleaned, redactor_of
 from dropscribe.providers.statuses import Classifier, Table
 from dropscribe.providers.transport import requests
-from dropscribe.providers.transport.http import Answer, HttpTransport
+from dropscribe.providers.transport.http import Answer, HttpTransport, too_large
 from dropscribe.providers.values import BadAnswer, Item, Params, word_or_none
 from dropscribe.providers.words import with_text
 
@@ -246,7 +246,7 @@ class HttpProvider:
         try:
             parsed = parse_json(answer.body)
         except TooLarge as error:
-            raise self._classifier.bad_answer(answer, str(error)) from None
+            raise too_large(str(error), answer.status) from None
         except ValueError:
             kind = answer.content_type or "no declared type"
             reason = f"{len(answer.body)} bytes of {kind} in place of JSON"

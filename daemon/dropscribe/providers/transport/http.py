@@ -23,7 +23,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from dropscribe import __version__
-from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioRejected,
+    ProviderError,
+    ProviderUnusable,
+    TemporaryFailure,
+)
 from dropscribe.providers.transport.connections import Connections, target_of
 from dropscribe.providers.transport.http_library import httpcore
 from dropscribe.providers.transport.network import ANSWER_BODY_BYTES
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 30.0
 SEND_STALL_SECONDS = 60.0
 ANSWER_BYTES = 64 * 1024 * 1024
-ANSWER_TOO_LARGE = "answer_too_large"  # the code of an answer of more than ANSWER_BYTES
+ANSWER_TOO_LARGE = "answer_too_large"
 ERROR_ANSWER_BYTES = 64 * 1024  # Enough for any error's message; the rest is not read
 ERROR_ANSWER_SECONDS = 5.0  # The same for its time, after the head; or `timeout`, where that is less
 
@@ -146,7 +152,8 @@ class HttpTransport:
 
         Raises:
             TemporaryFailure: The network failed before the body was sent whole.
-            AmbiguousFailure: It failed, or time was up, after that; or the answer is too large.
+            AmbiguousFailure: It failed, or time was up, after that.
+            AudioRejected: The answer is too large.
             ProviderUnusable: The URL or the environment's proxy is invalid.
             AudioChanged: The file shrank while it was being sent.
         """
@@ -257,10 +264,15 @@ async def _answer(response: httpcore.Response, progress: _Progress, *, reads_bod
     else:
         content, problem = decoded(bytes(body), encoding, most_bytes + 1)
     if is_success and max(len(body), len(content)) > most_bytes:
-        raise AmbiguousFailure(ANSWER_TOO_LARGE, f"more than {most_bytes} bytes", status=response.status)
+        raise too_large(f"more than {most_bytes} bytes", response.status)
     if is_success and problem:
         raise EncodingError(problem)
     return Answer(response.status, headers, in_utf8(content[:most_bytes], headers.get("content-type", "")))
+
+
+def too_large(words: str, status: int) -> AudioRejected:
+    """The error of a success out of all proportion: the same recording would be paid for to get it again."""
+    return AudioRejected(ANSWER_TOO_LARGE, f"the answer has {words}", status=status, maybe_rule=True)
 
 
 def decoded(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:

@@ -183,7 +183,7 @@ class HttpTransport:
         headers = {"host": ("Host", target.host)} | self._headers | _by_name(upload.headers)
         if method != "GET":
             headers["content-length"] = ("Content-Length", str(upload.size_bytes))
-        limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
+        limits = {"write": SEND_STALL_SECONDS}  # _Progress limits the rest
         content = body if upload.size_bytes else None
         extensions = {"timeout": limits, "trace": progress.trace}
         request = httpcore.Request(method, target.at, content=content, extensions=extensions)

@@ -45,7 +45,7 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - httpcore's interface
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
@@ -55,19 +55,13 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
         delay_seconds = None if is_address(host) else _NEXT_ADDRESS_SECONDS
         loop, connected = asyncio.get_running_loop(), _Connected()
         try:
-            async with asyncio.timeout(timeout):
-                await loop.create_connection(
-                    lambda: connected, host, port, happy_eyeballs_delay=delay_seconds
-                )
-                return Stream(connected.taken())
+            await loop.create_connection(lambda: connected, host, port, happy_eyeballs_delay=delay_seconds)
+            return Stream(connected.taken())
         except BaseException as error:
             if connected.sock is not None:  # it was cancelled in the instant of its begin
                 connected.sock.close()
-            match error:
-                case TimeoutError():
-                    raise httpcore.ConnectTimeout("no connection in time") from error
-                case OSError() | UnicodeError():  # UnicodeError: a host name that cannot be encoded
-                    raise httpcore.ConnectError(str(error)) from error
+            if isinstance(error, OSError | UnicodeError):  # UnicodeError: a host name that cannot be encoded
+                raise httpcore.ConnectError(str(error)) from error
             raise
 
 
@@ -108,10 +102,10 @@ class Stream(httpcore.AsyncNetworkStream):
         self._is_answer_read = False
         self._listen()
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109
         """Wait for bytes and return them; b"" at the end."""
         while not (self._unread or self._is_over):
-            await self._ready(timeout, httpcore.ReadTimeout("no answer in time"))
+            await self._ready()
         if not self._unread and self._error is not None:
             raise httpcore.ReadError(str(self._error)) from self._error
         self._is_answer_read = True
@@ -162,19 +156,15 @@ class Stream(httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109
     ) -> httpcore.AsyncNetworkStream:
         """Continue in TLS."""
         try:
-            async with asyncio.timeout(timeout):
-                await self._shake_hands(TlsLayer(ssl_context, server_hostname))
+            await self._shake_hands(TlsLayer(ssl_context, server_hostname))
         except BaseException as error:
             await self.aclose()
-            match error:
-                case TimeoutError():
-                    raise httpcore.ConnectTimeout("no TLS handshake in time") from error
-                case OSError() | ValueError() | httpcore.NetworkError():  # ValueError: not a host name
-                    raise httpcore.ConnectError(str(error)) from error
+            if isinstance(error, OSError | ValueError | httpcore.NetworkError):  # ValueError: not a host name
+                raise httpcore.ConnectError(str(error)) from error
             raise
         self._expect_answer()
         return self
@@ -259,26 +249,21 @@ class Stream(httpcore.AsyncNetworkStream):
             if not has_answered and (self._is_over or self._answer.has_begun):
                 has_answered, give_up_at = True, time.monotonic() + GRACE_SECONDS
             left = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
-            error_of_wait = (
-                httpcore.WriteError("the server answered before the request was sent")
-                if has_answered
-                else httpcore.WriteTimeout("the server takes no more of the request")
-            )
-            await self._ready(left, error_of_wait, is_writing=True)
+            try:
+                async with asyncio.timeout(left):
+                    await self._ready(is_writing=True)
+            except TimeoutError:
+                if has_answered:
+                    raise httpcore.WriteError("the server answered before the request was sent") from None
+                raise httpcore.WriteTimeout("the server takes no more of the request") from None
 
-    async def _ready(self, seconds: float | None, error: Exception, *, is_writing: bool = False) -> None:
-        """Wait until bytes arrive, or the end, or room with *is_writing*; raise *error* if time is up."""
+    async def _ready(self, *, is_writing: bool = False) -> None:
+        """Wait until bytes arrive, or the end, or room with *is_writing*."""
         self._waiter = self._loop.create_future()
         if is_writing:
             self._loop.add_writer(self._socket, self._wake)
         try:
-            if seconds is None:  # an answer is waited for without a limit, once a request
-                await self._waiter
-            else:
-                async with asyncio.timeout(seconds):
-                    await self._waiter
-        except TimeoutError:
-            raise error from None
+            await self._waiter
         finally:
             self._waiter = None
             if is_writing and self._socket.fileno() >= 0:

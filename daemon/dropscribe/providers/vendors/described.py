@@ -22,10 +22,7 @@ from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
     from dropscribe.providers.transport.http import Answer
@@ -69,10 +66,6 @@ class DescribedApi(Vendor):
             )
             for text in ("word", "text")
         )
-
-    def params(self, given: Mapping[str, ParamValue]) -> values.Params:
-        """The user's parameters, without defaults."""
-        return dict(given)
 
     def upload(self, audio: AudioFile, params: values.Params) -> Upload:
         """The audio as the body, in a form, or in a JSON object."""

@@ -65,7 +65,6 @@ class Store(Database):
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / DATABASE_NAME
-        self._state_dir = state_dir
         with contextlib.ExitStack() as undo, store_errors(self.path):
             undo.callback(os.close, lock_state_dir(state_dir))
             make_private_file(self.path)
@@ -78,7 +77,7 @@ class Store(Database):
 
     def open_reader(self) -> sqlite3.Connection:
         """See the base class."""
-        connection = open_for_reading(self._state_dir)
+        connection = open_for_reading(self.path.parent)
         if connection is None:
             raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
         return connection

@@ -50,12 +50,17 @@ def sidecar_paths(rule: FolderRule, audio: bytes, form: str) -> list[bytes]:
     A companion's name is one of them, the last, if the rule writes that format: the sidecar may be older than
     the rule's ``companions``.
     """
-    folder, name = os.path.split(audio)
     others = {audio}
     if form not in rule.outputs:
-        others |= {os.path.join(folder, companion_name(each.encode(), name)) for each in rule.companions}
+        others |= companion_paths(rule, audio)
     paths = sidecar_names(audio, sidecar_ending(form), rule.companions)
     return [path for path in paths if path not in others]
+
+
+def companion_paths(rule: FolderRule, audio: bytes) -> set[bytes]:
+    """The paths that the companions of the filed *audio* may have."""
+    folder, name = os.path.split(audio)
+    return {os.path.join(folder, companion_name(each.encode(), name)) for each in rule.companions}
 
 
 def read_transcript(rule: FolderRule, root: bytes, audio: bytes) -> dict[str, Any] | None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -21,7 +22,7 @@ from dropscribe.queue.sql.history import read_done_after, read_done_from
 from dropscribe.reports.locations import filed_place
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import ask_disk
-from dropscribe.reports.transcript_reader import read_transcript, sidecar_paths
+from dropscribe.reports.transcript_reader import companion_paths, read_transcript, sidecar_paths
 from dropscribe.search.index import (
     INDEX_NAME,
     NEWEST,
@@ -159,11 +160,11 @@ class DoneFolders:
         self._silent: set[bytes] = set()
 
     def has(self, job: DoneJob) -> bool | None:
-        """Whether the audio of *job* is in its rule's done folder; None where that cannot be told now."""
+        """Whether audio or transcript of *job* is in its done folder; None where that cannot be told now."""
         return self._ask(job, _is_there, otherwise=False)
 
     def read(self, job: DoneJob) -> list[Passage] | None:
-        """The transcript of *job*, empty where there is none; None where the audio is not there."""
+        """The transcript of *job*, empty where there is only audio; None where neither is there."""
         return self._ask(job, _passages, otherwise=None)
 
     def _ask(
@@ -183,14 +184,17 @@ class DoneFolders:
             return None
 
 
-def _is_there(_: FolderRule, root: bytes, path: bytes) -> bool | None:
+def _is_there(rule: FolderRule, root: bytes, path: bytes) -> bool | None:
+    """Whether the recording or its transcript is there: old recordings are removed, and transcripts stay."""
     if not os.path.isdir(root):
         return None  # a share that is not mounted is not an empty folder
-    try:
-        os.close(open_beneath(root, path))
-    except AudioError:
-        return False
-    return True
+    sidecars = (name for form in ("json", *_TEXT_FORMS) for name in sidecar_paths(rule, path, form))
+    others = companion_paths(rule, path)
+    for name in chain([path], (name for name in sidecars if name not in others)):
+        with suppress(AudioError):
+            os.close(open_beneath(root, name))
+            return True
+    return False
 
 
 def _passages(rule: FolderRule, root: bytes, path: bytes) -> list[Passage] | None:

@@ -122,10 +122,6 @@ def _named_credential(name: str, path: KeyPath, document: Document) -> Secret | 
         hint = f"systemd sets it where the unit says LoadCredential={name}:/path"
         document.report(path, "$CREDENTIALS_DIRECTORY is not set", hint)
         return None
-    if "/" in name or name in {".", ".."}:
-        hint = "use the key that ends in _file for a path"
-        document.report(path, "is the name of a credential, not a path", hint)
-        return None
     try:
         there = sorted(os.listdir(folder))
     except OSError as error:

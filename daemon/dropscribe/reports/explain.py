@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import sidecar_ending, spellings, split_pattern
 from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.intake.pending import FIRST_LOOK_WORDS
-from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
+from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.history import JobRecord, read_filed, read_filed_with_stem, read_records
 from dropscribe.queue.sql.intake_queries import read_inboxes
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.job_explanation import (
@@ -22,20 +24,11 @@ from dropscribe.reports.job_explanation import (
     explain_record,
     paid_words,
 )
-from dropscribe.reports.locations import filed_place, find_places, folder_at
-from dropscribe.reports.queue_reader import NOT_MOUNTED
+from dropscribe.reports.locations import Place, filed_place, find_places, folder_at
+from dropscribe.reports.queue_reader import NOT_MOUNTED, QueueView
 from dropscribe.reports.timed_calls import ask_disk, ask_disk_or, stands_at
 from dropscribe.reports.transcript_reader import doubts_about, possible_formats
 from dropscribe.transcripts.document import WARNING_WORDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.queue.sql.database import Connection
-    from dropscribe.queue.sql.history import JobRecord
-    from dropscribe.reports.locations import Place
-    from dropscribe.reports.queue_reader import QueueView
 
 _NOTHING_THERE = "nothing is there, and the queue has no record of it"
 _ASK_OTHERS = "ask on a node that has it"

@@ -10,29 +10,25 @@ import itertools
 import os
 import pwd
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from dropscribe.config.model import Config, QueueConfig
 from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
+from dropscribe.core.model import Hold, Scope
 from dropscribe.core.text.printing import path_text
 from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.embedded import store
-from dropscribe.queue.model import build_plan
+from dropscribe.queue.model import NodeStats, Plan, build_plan
 from dropscribe.queue.sql.budget_usage import read_accounts
+from dropscribe.queue.sql.database import Connection
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.queue.sql.stats import read_nodes
 from dropscribe.service.status import read_live
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from dropscribe.config.model import Config, QueueConfig
-    from dropscribe.core.model import Hold, Scope
-    from dropscribe.queue.model import NodeStats, Plan
-    from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
 

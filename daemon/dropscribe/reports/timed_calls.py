@@ -42,12 +42,10 @@ def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | Non
     return answer.result()
 
 
-def ask_disk_or(
-    otherwise: U, place: Path | bytes, look: Callable[[], T], *, seconds: float | None = None
-) -> T | U:
+def ask_disk_or(otherwise: U, place: Path | bytes, look: Callable[[], T]) -> T | U:
     """The result of :func:`ask_disk`; *otherwise* where that raises OSError."""
     try:
-        return ask_disk(place, look, seconds=seconds)
+        return ask_disk(place, look)
     except OSError:
         return otherwise
 

@@ -9,18 +9,21 @@ still names it as failed. Run by root it acts with the rights of the daemon's us
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import os
 import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_config
 from dropscribe.config.disk_reads import real_paths
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
@@ -33,6 +36,7 @@ from dropscribe.publish.return_to_inbox import (
     read_error,
     return_to_inbox,
 )
+from dropscribe.queue.sql.database import Connection
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.inbox_reader import unavailable_reason
@@ -40,13 +44,6 @@ from dropscribe.reports.locations import Place, find_places, folder_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue, write_queue_once
 from dropscribe.reports.timed_calls import ask_disk, stands_at
 from dropscribe.reports.wording import show_path
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from dropscribe.core.errors import StoreError
     from dropscribe.queue.cluster.postgres import PostgresConnection
 
-    Connection: TypeAlias = sqlite3.Connection | PostgresConnection
-
+Connection: TypeAlias = "sqlite3.Connection | PostgresConnection"
 T = TypeVar("T")
 Result = tuple[Any, BaseException | None]
 

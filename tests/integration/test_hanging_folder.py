@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -18,6 +19,7 @@ from dropscribe.files import audio
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline import attempts, disk_threads, publisher
+from dropscribe.publish import moving
 from dropscribe.publish.publication import CopyNeeded
 from support.house import House, make_config, tree
 
@@ -181,6 +183,31 @@ async def test_copies_to_another_mount_do_not_count_as_a_disk_that_hangs(tmp_pat
                 await house.drop(f"{number}.wav", b"%d" % number)
             await house.until(lambda: len(house.listener.files) == 80, 30)
     assert not [line for line in logs if line["event"] == "folder.hangs"]
+
+
+async def test_one_long_copy_to_another_mount_is_no_disk_that_hangs(tmp_path, other_file_system, monkeypatch):
+    """While a large file is copied, however long that takes for its size, its folder takes others."""
+    has_begun, may_end = threading.Event(), threading.Event()
+    copy_audio = moving.copy_audio
+
+    def long_copy(source, target):
+        has_begun.set()
+        assert may_end.wait(60)
+        copy_audio(source, target)
+
+    monkeypatch.setattr(moving, "copy_audio", long_copy)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.2)
+    monkeypatch.setattr(disk_threads, "SLOWEST_BYTES_PER_SECOND", 1)
+    rules = {"calls": replace(make_config(tmp_path).folders["calls"], done=other_file_system / "done")}
+    async with House(make_config(tmp_path, rules=rules)) as house:
+        try:
+            await house.drop("long.wav", bytes(1000))
+            await house.until(has_begun.is_set)
+            await asyncio.sleep(0.5)
+            await house.until(lambda: house.engine.folders.closed_reason("calls") is None, 5)
+        finally:
+            may_end.set()
+        await house.until(lambda: len(house.listener.files) == 1)
 
 
 async def test_the_end_waits_for_no_call_that_hangs(tmp_path, hang):

@@ -54,16 +54,18 @@ def publish(request: PublishRequest) -> bytes:
         ReopenedForWriting: Try again in a moment.
         PublishError: The file system refused; the same call may succeed later.
     """
-    (outcome,) = publish_together((request,))
+    (outcome,) = publish_together((request,), may_copy=True)
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
-def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseException]:
+def publish_together(
+    requests: Sequence[PublishRequest], *, may_copy: bool = False
+) -> list[bytes | BaseException]:
     """Publish several jobs of any folders: for each, in order, the result or exception of :func:`publish`.
 
-    Where there are several, an audio that has to be copied gets CopyNeeded.
+    An audio that has to be copied, which takes long, gets CopyNeeded, unless *may_copy*.
     """
     with _Folders() as folders:
         operations = [PublishOperation(request, folders) for request in requests]
@@ -76,7 +78,6 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
             _each(group, PublishOperation.place_sidecars)
         _sync(operations, lambda operation: (operation.files.target,))
         _each(operations, lambda _: reached("sidecars_synced"))
-        may_copy = len(operations) == 1
         _each(operations, lambda operation: operation.move_audio(may_copy=may_copy))
         # Originals of companions are removed once the audio and their copies are durable.
         with_companions = [each for each in operations if each.request.output_names.companions]

@@ -29,7 +29,7 @@ class ReopenedForWriting(DropscribeError):
 
 
 class CopyNeeded(DropscribeError):
-    """Raised in a batch when the audio must be copied: publish it alone, the copy may take long."""
+    """Raised when the audio must be copied, which may take long: publish it alone."""
 
 
 @dataclass(frozen=True, slots=True)

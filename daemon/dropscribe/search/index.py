@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.embedded.store import make_private_file
+from dropscribe.queue.sql.database import upsert
 from dropscribe.search.passages import UnusableIndex, pack, unpack
 from dropscribe.search.words import folded_words
 
@@ -81,11 +82,7 @@ class TranscriptIndex:
 
     def write_progress(self, node: str, progress: IndexProgress) -> None:
         """Store the progress of *node*'s indexing."""
-        self._db.execute(
-            "INSERT INTO indexing_progress VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"
-            " ended_at = excluded.ended_at, swept_id = excluded.swept_id, swept_at = excluded.swept_at",
-            (node, *astuple(progress)),
-        )
+        upsert(self._db, "indexing_progress", "node", {"node": node, **asdict(progress)})
 
     def has(self, job_id: int, ended_at: float) -> bool:
         """Whether the job with this id and end is indexed: a queue that is made anew reuses ids."""

@@ -24,6 +24,7 @@ from dropscribe.publish.places import PlaceRefused, check_places
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
 from support.inboxes import wav
+from support.lossy_fuse import mounted_lossy
 from support.scripted import ScriptedProvider
 from support.whole import Whole
 
@@ -604,6 +605,35 @@ def _write(folder, name, content):
 async def _status_is(whole, **wanted):
     status = await whole.status()
     return all(status[key] == value for key, value in wanted.items())
+
+
+FAT = ("--fat", "--no-links")
+
+
+@pytest.mark.parametrize("options", [FAT, (*FAT, "--no-symlinks")], ids=["symlinks", "none"])
+async def test_a_done_on_fat(tmp_path, monkeypatch, options):
+    """A name that it has not waits, says so, stops no other, and is paid for once; long ones are cut."""
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
+    config = make_config(tmp_path)
+    with mounted_lossy(tmp_path / "backing", tmp_path / "done", *options) as done:
+        async with Whole(monkeypatch, config) as whole:
+            (tmp_path / "inbox/é.wav").write_bytes(wav(200))
+            await whole.until(lambda: _waits_for_its_name(whole, "'é.wav'"))
+            for number, stem in enumerate(("plain", "L" * 251)):
+                (tmp_path / f"inbox/{stem}.wav").write_bytes(wav(300 + number))
+            await whole.until(lambda: _status_is(whole, done=2))
+            (tmp_path / "inbox/é.wav").rename(tmp_path / "inbox/e.wav")
+            await whole.until(lambda: _status_is(whole, done=3))
+        stems = {"plain", "L" * 250, "e"}
+        assert tree(done) == {stem + end for stem in stems for end in (".wav", ".json", ".txt")}
+        contents = sorted(path.read_bytes() for path in done.glob("*.wav"))
+        assert contents == sorted(map(wav, (200, 300, 301)))
+    assert len(whole.providers["main"].calls) == 3
+
+
+async def _waits_for_its_name(whole, name):
+    stats = (await whole.daemon.engine.stats()).folders["calls"]
+    return stats.stuck == 1 and f"{name} (" in stats.stuck_reason
 
 
 TWINS = {

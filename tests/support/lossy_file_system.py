@@ -1,7 +1,7 @@
 """A pass-through file system that carries calls out and loses their answers, as a network may.
 
 A program: ``python -m support.lossy_file_system BACKING MOUNTPOINT [--lose rename,link] [--no-links]
-[--no-symlinks] [--one-inode] [--flags] [--late]``.
+[--no-symlinks] [--one-inode] [--flags] [--late] [--fat]``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ class Lossy(mfusepy.Operations):
     def open(self, path, flags):
         return os.open(self._path(path), flags & ~os.O_NOFOLLOW)
 
+    def _refuse(self, path):
+        """FAT for another user, without utf8: no such names, and times are set by their owner alone."""
+        if self.options.fat and not path.isascii():
+            raise mfusepy.FuseOSError(errno.EINVAL)
+
     def create(self, path, mode, fi=None):
         return os.open(self._path(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
 
@@ -102,6 +107,8 @@ class Lossy(mfusepy.Operations):
         return 0
 
     def utimens(self, path, times=None):
+        if self.options.fat:
+            raise mfusepy.FuseOSError(errno.EPERM)
         os.utime(self._path(path), ns=times, follow_symlinks=False)
         return 0
 
@@ -120,6 +127,7 @@ class Lossy(mfusepy.Operations):
         return 0
 
     def link(self, target, source):
+        self._refuse(target)
         if self.options.no_links:
             raise mfusepy.FuseOSError(errno.EIO)
         os.link(self._path(source), self._path(target))
@@ -137,6 +145,7 @@ class Lossy(mfusepy.Operations):
         return os.readlink(self._path(path))
 
     def rename(self, old, new):
+        self._refuse(new)
         os.rename(self._path(old), self._path(new))
         if ".fuse_hidden" not in new:  # libfuse's own way to remove an open file
             self._answer("rename", old)
@@ -144,7 +153,8 @@ class Lossy(mfusepy.Operations):
 
     def statfs(self, path):
         found = os.statvfs(self._path(path))
-        return {key: getattr(found, key) for key in ("f_bsize", "f_blocks", "f_bavail", "f_namemax")}
+        known = {key: getattr(found, key) for key in ("f_bsize", "f_blocks", "f_bavail", "f_namemax")}
+        return known | ({"f_namemax": 1530} if self.options.fat else {})
 
 
 class Served(mfusepy.FUSE):
@@ -160,7 +170,7 @@ def main():
     parser.add_argument("backing")
     parser.add_argument("mountpoint")
     parser.add_argument("--lose", type=lambda names: set(names.split(",")), default=set())
-    for flag in ("--no-links", "--no-symlinks", "--one-inode", "--flags", "--late"):
+    for flag in ("--no-links", "--no-symlinks", "--one-inode", "--flags", "--late", "--fat"):
         parser.add_argument(flag, action="store_true")
     os.umask(0)
     options = parser.parse_args()

@@ -56,8 +56,8 @@ MISSING_WAIT_SECONDS = 2.0
 
 _OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)
 
-_ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
-"""Characters that Windows file systems allow in no name and refuse with EINVAL."""
+_ODD = re.compile(rb'[^ -~]|[<>:"|?*\\]|[. ](?:/|$)|(?:^|/)(?i:aux|con|nul|prn|com\d|lpt\d)(?:[./]|$)')
+"""What Windows file systems may refuse with EINVAL in a name; all but ASCII where mounted without utf8."""
 
 
 @dataclass(slots=True)
@@ -220,7 +220,8 @@ class Publisher:
         job, reason = claim.job, f"{path_text(error.path)}: {error.reason}"
         is_of_name = error.code in {"ENAMETOOLONG", "EILSEQ"}
         if is_of_name or (error.code == "EINVAL" and _ODD.search(job.path)):
-            return False, reason  # such a file must not stop the others
+            words = f"cannot hold the name {os.fsdecode(job.path)!r} ({error.reason}); rename it in the inbox"
+            return False, f"{path_text(error.path)}: {words}"  # such a file must not stop the others
         if error.code not in _OF_ONE_PLACE:
             return True, reason
         check = partial(check_places, claim.inbox, claim.result.output_names.root, job.path)

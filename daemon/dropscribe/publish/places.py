@@ -233,7 +233,8 @@ def _open_nearest(opened: contextlib.ExitStack, root: bytes, directory: bytes) -
 
 def _name_max(folder: int) -> int:
     try:
-        return os.fpathconf(folder, "PC_NAME_MAX")
+        # FAT says 1530: bytes enough for 255 characters in any encoding, and it takes no 256 characters.
+        return min(os.fpathconf(folder, "PC_NAME_MAX"), _NAME_MAX_BYTES)
     except OSError:
         return _NAME_MAX_BYTES
 

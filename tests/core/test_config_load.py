@@ -11,6 +11,7 @@ import pytest
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
+from dropscribe.providers.build import build_provider
 
 SRV = Path("/srv")
 FOLDERS = "folders: {f: {inbox: in, provider: p}}\n"
@@ -185,6 +186,22 @@ def test_a_null_parameter_is_not_sent():
         "response_format": [],
     }
     assert provider_of("type: local, params: {language: null}").params == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [
+        ("type: pulse", "model=pulse-pro&language=en&word_timestamps=true"),
+        ("type: azure", "api-version=2025-10-15"),
+        ("type: pulse, params: {model: x}", "model=pulse-pro&language=en&model=x&word_timestamps=true"),
+    ],
+)
+def test_what_a_url_asks_for_is_not_asked_for_again_by_default(body, query):
+    """A url is pasted with its parameters: a vendor would take the second model, or refuse both."""
+    asked = "api-version=2025-10-15" if "azure" in body else "model=pulse-pro&language=en"
+    config = provider_of(f'{body}, api_key: k, url: "https://h.example/stt/?{asked}"')
+    vendor = build_provider(config).vendor
+    assert vendor.endpoint(vendor.params(config.params)) == f"https://h.example/stt/?{query}"
 
 
 def test_a_folder_has_its_defaults():

@@ -106,6 +106,10 @@ def test_poll_needs_a_url_and_a_state_that_is_done():
         ("words: 'w[].{start: s}'", "makes objects without 'word'"),
         ("words: 'w[?t].{word: t, begin: s}'", "makes objects with 'begin', which is not read"),
         ("segments: 'a.b[*].{text: t, begin: s}'", "makes objects with 'begin', which is not read"),
+        (
+            "words: 'w[].{word: t, start: s, duration: d}'",
+            "'duration', which is not read with times: start_end",
+        ),
     ],
 )
 def test_objects_with_unread_names_are_refused(line, said):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dropscribe.config.keys import REQUIRED, Section, key, keys_of
+from dropscribe.config.keys import REQUIRED, Section, SectionRead, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.core.text.printing import did_you_mean
 
@@ -42,9 +42,7 @@ def _items(text_name: str) -> Callable[[object], str]:
 
     def parse(value: object) -> str:
         text = _expression(value)
-        import jmespath  # noqa: PLC0415 - see above
-
-        names = _made_names(jmespath.compile(text).parsed)
+        names = _names_made_by(text)
         for name in names:
             if name not in known:
                 raise ValueError(f"makes objects with '{name}', which is not read", did_you_mean(name, known))
@@ -53,6 +51,12 @@ def _items(text_name: str) -> Callable[[object], str]:
         return text
 
     return parse
+
+
+def _names_made_by(expression: str) -> list[str]:
+    import jmespath  # noqa: PLC0415 - see above
+
+    return _made_names(jmespath.compile(expression).parsed)
 
 
 def _made_names(node: Mapping[str, Any]) -> list[str]:
@@ -138,6 +142,18 @@ class AnswerKeys(Section):
     duration_unit: Literal["s", "ms"] | None = key("The unit of `duration`, if it is another.", example="s")
     times: Literal["start_end", "start_duration"] = key("How a span of time is given.", default="start_end")
     confidence: Literal["probability", "logprob"] = key("The scale of confidences.", default="probability")
+
+    @classmethod
+    def build(cls, read: SectionRead) -> AnswerKeys:
+        """The keys; reports objects whose ends are not those that `times` says."""
+        times = read.values.get("times", "start_end")
+        wanted, other = ("end", "duration") if times == "start_end" else ("duration", "end")
+        for name in ("words", "segments"):
+            made = _names_made_by(read.values.get(name) or "@")
+            if other in made and wanted not in made:
+                message = f"makes objects with '{other}', which is not read with times: {times}"
+                read.report(name, message, f"write {wanted}: …, or another `times`")
+        return cls(**read.values)
 
     def expressions(self) -> dict[str, str]:
         """The expressions that are given, by key."""

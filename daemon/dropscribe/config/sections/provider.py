@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from dropscribe.config.credentials import find_api_key
 from dropscribe.config.document import KeyPath
@@ -223,6 +223,9 @@ class ProviderConfig(Section):
                 below["language"] = "en"
         else:
             _complete_remote(read, values, facts)
+            # What the url's query has already is not sent a second time, with the type's default.
+            asked = parse_qs(urlsplit(values.get("url") or "").query)
+            below |= {name: [] for name in below.keys() & asked.keys()}
         target = params.Target(kind, model, facts.params)
         values["params"] = params.layered_params(read, target, below, written, path)
         made = cls(name=str(read.path[-1]), **values)

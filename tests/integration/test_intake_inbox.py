@@ -11,9 +11,9 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.intake import inbox as intake_inbox
 from dropscribe.intake import pending
 from dropscribe.intake.inbox import Inbox
+from dropscribe.intake.scanner import Scanner
 from support.faults import let_others_pass
 from support.inboxes import Station, link_unnamed, running, wait_until, wav
 
@@ -473,8 +473,8 @@ def test_a_hint_of_a_file_that_is_not_taken_costs_no_snapshot(inbox_dir, monkeyp
     with (inbox_dir / "a.wav").open("wb"):
         station.run(1)
         taken = []
-        real = intake_inbox.take_snapshot
-        monkeypatch.setattr(intake_inbox, "take_snapshot", lambda scanner: taken.append(1) or real(scanner))
+        real = Scanner.snapshot
+        monkeypatch.setattr(Scanner, "snapshot", lambda scanner: taken.append(1) or real(scanner))
         station.write("a.txt")
         station.inbox.step(station.now)
         assert not taken

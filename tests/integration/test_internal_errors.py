@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.pipeline import rendering
-from dropscribe.pipeline.handler import Claim
+from dropscribe.pipeline.claims import Claim
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
 

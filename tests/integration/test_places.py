@@ -19,7 +19,7 @@ from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.files import mounts
 from dropscribe.pipeline import attempts, disk_threads, publisher
-from dropscribe.pipeline.handler import build_runtime
+from dropscribe.pipeline.claims import build_runtime
 from dropscribe.publish.places import PlaceRefused, check_places
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree

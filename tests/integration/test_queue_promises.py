@@ -13,7 +13,8 @@ import pytest
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.pipeline.handler import Handler, build_runtime
+from dropscribe.pipeline.claims import build_runtime
+from dropscribe.pipeline.handler import Handler
 from dropscribe.queue import holds
 from dropscribe.queue.holds import ProviderRates
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, build_plan

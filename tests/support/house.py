@@ -26,7 +26,8 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.files.audio import snapshot_of
 from dropscribe.media.fitted import FittedProvider
 from dropscribe.media.spool import Spool
-from dropscribe.pipeline.handler import Handler, build_runtime
+from dropscribe.pipeline.claims import build_runtime
+from dropscribe.pipeline.handler import Handler
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
 from dropscribe.queue.model import build_plan

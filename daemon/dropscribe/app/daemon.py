@@ -30,7 +30,8 @@ from dropscribe.core.text.printing import plural
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.intake.inboxes import Inboxes
 from dropscribe.media.spool import Spool
-from dropscribe.pipeline.handler import Handler, build_runtime
+from dropscribe.pipeline.claims import build_runtime
+from dropscribe.pipeline.handler import Handler
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine

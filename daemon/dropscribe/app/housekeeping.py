@@ -20,7 +20,7 @@ from dropscribe.core.errors import ProviderError, StoreError
 from dropscribe.core.retry import backoff_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline.handler import RuntimeConfig
+from dropscribe.pipeline.claims import RuntimeConfig
 from dropscribe.providers.base import JobProvider, Provider
 from dropscribe.queue.engine import Engine
 from dropscribe.queue.sql import claims

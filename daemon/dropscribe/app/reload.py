@@ -17,7 +17,7 @@ from dropscribe.config.running import store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline.handler import build_runtime
+from dropscribe.pipeline.claims import build_runtime
 from dropscribe.queue.model import build_plan
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dropscribe.app.daemon import Daemon
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
-    from dropscribe.pipeline.handler import RuntimeConfig
+    from dropscribe.pipeline.claims import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
 

@@ -12,8 +12,10 @@ import hashlib
 import os
 import pwd
 import stat
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Self
 
 from dropscribe.core.errors import AudioChanged, AudioError, AudioForbidden, AudioMissing, AudioUnsafe
 from dropscribe.core.model import FileSnapshot
@@ -26,11 +28,6 @@ from dropscribe.files.beneath import (
     open_listable_root,
 )
 from dropscribe.files.own_file import sha256_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from concurrent.futures import Executor
-    from typing import Self
 
 BLOCK_BYTES = 512 * 1024  # Bytes of one read: the memory of an upload of any length
 READ_SECONDS = 30.0

@@ -19,13 +19,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dropscribe.files.beneath import closing, open_folder, stat_at
-from dropscribe.files.mounts import mount_of
-
-if TYPE_CHECKING:
-    from dropscribe.files.mounts import Mount
+from dropscribe.files.mounts import Mount, mount_of
 
 _RENAME_NOREPLACE = 1
 _SMB = frozenset({"cifs", "smb3", "smb2", "smb", "smbfs"})

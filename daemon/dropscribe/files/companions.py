@@ -11,16 +11,14 @@ import json
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from dropscribe.core.naming import Companion, companion_name, spellings
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_file
 from dropscribe.files.mounts import hold_lease
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 JSON_BYTES = 1024 * 1024
 JSON_DEPTH = 50  # Larger or deeper JSON is moved, but not read

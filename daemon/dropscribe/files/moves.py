@@ -16,11 +16,12 @@ import os
 import stat
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dropscribe.files.beneath import closing, open_file, stat_at, sync
 from dropscribe.files.capabilities import (
     CAPABILITY_ERRORS,
+    Capabilities,
     Move,
     capabilities_of,
     forget_capabilities,
@@ -29,9 +30,6 @@ from dropscribe.files.capabilities import (
     rename_noreplace,
 )
 from dropscribe.files.crashpoint import reached
-
-if TYPE_CHECKING:
-    from dropscribe.files.capabilities import Capabilities
 
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_STATX_FORCE_SYNC = 0x2000

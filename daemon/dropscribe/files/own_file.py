@@ -15,18 +15,12 @@ import errno
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dropscribe.files.beneath import closing, open_file, sync
-from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities, link
-from dropscribe.files.moves import free_placeholder, move_new, remove_aside, remove_if, same_file
+from dropscribe.files.capabilities import CAPABILITY_ERRORS, Capabilities, Move, forget_capabilities, link
+from dropscribe.files.moves import FileName, free_placeholder, move_new, remove_aside, remove_if, same_file
 from dropscribe.files.permissions import keep_permissions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dropscribe.files.capabilities import Capabilities
-    from dropscribe.files.moves import FileName
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1024 * 1024

@@ -13,23 +13,22 @@ import itertools
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 import structlog
 
+from dropscribe.config.model import FolderRule
 from dropscribe.core.ignored_names import OWN_FOLDER
+from dropscribe.core.rules import FilePatterns
 from dropscribe.files.beneath import UnsafePathError, closing, open_listable_root
-from dropscribe.files.mounts import MountKind
+from dropscribe.files.mounts import Mount, MountCache, MountKind
+from dropscribe.intake.hints import HintSource
+from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.intake.owner_file import OwnerFile
 from dropscribe.intake.pending import MOST_WAITING
 from dropscribe.intake.probe import OpenInbox
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from dropscribe.files.mounts import Mount
-    from dropscribe.intake.hints import HintSource
-    from dropscribe.intake.scanner import InboxContext
 
 log = structlog.get_logger()
 
@@ -50,6 +49,22 @@ _SENTENCES = {
 }
 _LOCK_NAMES = 4
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+
+
+@dataclass(frozen=True, slots=True)
+class InboxContext:
+    """One inbox."""
+
+    rule: FolderRule
+    root: bytes  # The inbox, absolute
+    patterns: FilePatterns  # Of the names that are taken and entered
+    queue: InboxQueue
+    open_source: Callable[[FolderRule, Mount], HintSource | None]  # Makes its hint source, if it has one
+    owner_token: str | None  # See :class:`~dropscribe.intake.owner_file.OwnerFile`
+    # Called when the file system has answered, so that a long step is distinguished from a hanging one.
+    note_progress: Callable[[], None]
+    asking_queue: Callable[[], AbstractContextManager[None]]  # Around a call that writes to the queue
+    mounts: MountCache = field(default_factory=MountCache)
 
 
 class Availability:

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import structlog
 
+from dropscribe.config.model import FolderRule
+from dropscribe.files.mounts import Mount
+
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver
 
-    from dropscribe.config.model import FolderRule
-    from dropscribe.files.mounts import Mount
-
-    HintSource: TypeAlias = "InotifyHints | WatchdogHints"
+HintSource: TypeAlias = "InotifyHints | WatchdogHints"
 
 log = structlog.get_logger()
 

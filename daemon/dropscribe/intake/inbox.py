@@ -12,23 +12,19 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import structlog
 
+from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import StoreBusy
-from dropscribe.intake.hints import open_hints
-from dropscribe.intake.pending import InboxState, take_snapshot
-from dropscribe.intake.scanner import InboxContext, Scanner
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.files.mounts import Mount
-    from dropscribe.intake.hints import HintSource
-    from dropscribe.intake.inbox_queue import InboxQueue
+from dropscribe.files.mounts import Mount
+from dropscribe.intake.availability import InboxContext
+from dropscribe.intake.hints import HintSource, open_hints
+from dropscribe.intake.inbox_queue import InboxQueue
+from dropscribe.intake.pending import InboxState
+from dropscribe.intake.scanner import Scanner
 
 log = structlog.get_logger()
 
@@ -193,7 +189,7 @@ class Inbox:
         is_early = now < self._report_at and urgent == self._reported[: len(urgent)]
         # A snapshot goes through all waiting files: too much work for each hint of one file.
         if not is_early or waiting <= _FEW_FILES:
-            self._state = take_snapshot(scanner)
+            self._state = scanner.snapshot()
         if is_early:
             return self._report_at
         self._reported, self._report_at = changing, now + _REPORT_SECONDS

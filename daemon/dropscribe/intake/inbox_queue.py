@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
+from dropscribe.core.model import LiveRow, NewJob, Submitted
 from dropscribe.files.crashpoint import reached
 from dropscribe.publish.return_to_inbox import remove_error_file
+from dropscribe.queue.engine import Engine
 from dropscribe.queue.model import STUCK
 from dropscribe.queue.sql import intake_queries, rows
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from dropscribe.core.model import LiveRow, NewJob, Submitted
-    from dropscribe.queue.engine import Engine
     from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()

@@ -7,22 +7,19 @@ import contextlib
 import itertools
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import structlog
 
+from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import StoreInUse
 from dropscribe.core.settling import Cause
 from dropscribe.core.text.printing import path_text
 from dropscribe.intake.availability import TAKEN, TAKEN_BY_US
 from dropscribe.intake.inbox import Inbox
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.intake.inbox_queue import InboxQueue
-    from dropscribe.queue.admission import FolderGate
+from dropscribe.intake.inbox_queue import InboxQueue
+from dropscribe.queue.admission import FolderGate
 
 log = structlog.get_logger()
 

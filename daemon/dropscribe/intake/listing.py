@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Collection, Generator, Iterable, Iterator
+from typing import TypeAlias
 
 import structlog
 
+from dropscribe.core.model import LiveRow
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import UnsafePathError, closing, open_listable_folder, open_root
+from dropscribe.intake.availability import Availability, InboxContext
+from dropscribe.intake.pending import Pending
 from dropscribe.intake.probe import OpenInbox
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable, Iterator
-
-    from dropscribe.core.model import LiveRow
-    from dropscribe.intake.availability import Availability
-    from dropscribe.intake.pending import Pending
-    from dropscribe.intake.scanner import InboxContext
-
-    Walk = Iterator[bytes | None]
-    _Visit: TypeAlias = Generator[bytes | None, None, bool]
+Walk = Iterator[bytes | None]
+_Visit: TypeAlias = Generator[bytes | None, None, bool]
 
 log = structlog.get_logger()
 

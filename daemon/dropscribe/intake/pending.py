@@ -10,19 +10,17 @@ hints come for it, so the cost of a hint does not grow with the number of waitin
 from __future__ import annotations
 
 import heapq
-import itertools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from dropscribe.core.model import FileSnapshot
 from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.settling import IDLE_WRITER_SECONDS, Cause, Lease, Seen
 from dropscribe.core.text.printing import duration_words
 
-if TYPE_CHECKING:
-    from dropscribe.core.model import FileSnapshot
+if TYPE_CHECKING:  # commands that name a file's wait load no probe
     from dropscribe.intake.probe import ProbeResult
-    from dropscribe.intake.scanner import Scanner
 
 MOST_ENTRIES = 20_000
 """Limit of the entries: further files are probed once and, unless settled, found again by a listing."""
@@ -221,32 +219,3 @@ class InboxState:
     overflows: int = 0  # How often hints were lost
     file_system: str = ""  # "ext4", "nfs4", …; "" until it is known
     oldest_settling_at: float | None = None  # ``received_at`` of the oldest waiting file
-
-
-def take_snapshot(scanner: Scanner) -> InboxState:
-    """The state of an inbox, as it is now."""
-    availability, mount = scanner.availability, scanner.availability.mount
-    entries, unlistable = scanner.settler.pending.entries, scanner.lister.unlistable
-    blocked = sum(entry.cause is Cause.BLOCKED for entry in entries.values())
-    waiting = itertools.chain(
-        (WaitingFile(path, Cause.TROUBLE, UNLISTABLE_WORDS + why) for path, why in unlistable.items()),
-        (
-            WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
-            for path, entry in entries.items()
-        ),
-    )
-    return InboxState(
-        available=not availability.reason,
-        reason=availability.reason,
-        is_undecided=availability.is_undecided,
-        watch="native" if availability.hints else "poll",
-        settling=len(entries) - blocked,
-        blocked=blocked + len(unlistable),
-        waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
-        scanned_once=scanner.scanned_once,
-        waits_for_quiet=any(entry.cause.is_quiet for entry in entries.values()),
-        found_without_hint=scanner.found_without_hint,
-        overflows=scanner.overflows,
-        file_system=mount.name if mount else "",
-        oldest_settling_at=min((entry.received_at for entry in entries.values()), default=None),
-    )

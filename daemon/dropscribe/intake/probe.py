@@ -10,11 +10,13 @@ import collections
 import contextlib
 import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
 from dropscribe.core.ignored_names import DOWNLOAD_FILES, FOLDER_DOWNLOAD_FILES
-from dropscribe.core.settling import Completeness, Signs
+from dropscribe.core.model import FileSnapshot
+from dropscribe.core.settling import Completeness, Lease, Seen, Signs
 from dropscribe.files.audio import audio_errors, snapshot_of
 from dropscribe.files.beneath import (
     UnsafePathError,
@@ -26,15 +28,7 @@ from dropscribe.files.beneath import (
 )
 from dropscribe.files.companions import read_json
 from dropscribe.files.containers import examine
-from dropscribe.files.mounts import LeaseSupport, probe_lease
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from typing import Self
-
-    from dropscribe.core.model import FileSnapshot
-    from dropscribe.core.settling import Lease, Seen
-    from dropscribe.files.mounts import Mount, MountCache
+from dropscribe.files.mounts import LeaseSupport, Mount, MountCache, probe_lease
 
 _DOWNLOAD_SUFFIXES = tuple(map(os.fsdecode, DOWNLOAD_FILES))
 _MOST_LOOKUPS = 20  # of one folder, before its names are read once instead

@@ -8,27 +8,18 @@ Guarantees: a listing finds everything that hints miss.
 
 from __future__ import annotations
 
+import itertools
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import structlog
 
-from dropscribe.files.mounts import MountCache
-from dropscribe.intake.availability import Availability
+from dropscribe.core.settling import Cause
+from dropscribe.intake.availability import Availability, InboxContext
 from dropscribe.intake.hints import Hint, HintKind
 from dropscribe.intake.listing import Lister
+from dropscribe.intake.pending import MOST_WAITING, UNLISTABLE_WORDS, InboxState, WaitingFile
 from dropscribe.intake.settler import Settler
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.core.rules import FilePatterns
-    from dropscribe.files.mounts import Mount
-    from dropscribe.intake.hints import HintSource
-    from dropscribe.intake.inbox_queue import InboxQueue
 
 log = structlog.get_logger()
 
@@ -39,22 +30,6 @@ _CONFIRM_SECONDS = 2.0  # the same if the next one must confirm that files are m
 _REST_PER_WORK = 10.0  # the wait is at least this many times the work of the last listing
 _ASKED_GAP_SECONDS = 1.0  # from the begin of a listing to one that was asked for
 _ASKED_GAP_PER_WORK = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class InboxContext:
-    """One inbox."""
-
-    rule: FolderRule
-    root: bytes  # The inbox, absolute
-    patterns: FilePatterns  # Of the names that are taken and entered
-    queue: InboxQueue
-    open_source: Callable[[FolderRule, Mount], HintSource | None]  # Makes its hint source, if it has one
-    owner_token: str | None  # See :class:`~dropscribe.intake.owner_file.OwnerFile`
-    # Called when the file system has answered, so that a long step is distinguished from a hanging one.
-    note_progress: Callable[[], None]
-    asking_queue: Callable[[], AbstractContextManager[None]]  # Around a call that writes to the queue
-    mounts: MountCache = field(default_factory=MountCache)
 
 
 class Scanner:
@@ -99,6 +74,34 @@ class Scanner:
             self._forget()
         due_at = self.settler.pending.next_deadline()
         return max(now, min(self.availability.next_check_at, self._next_at, due_at))
+
+    def snapshot(self) -> InboxState:
+        """The state of the inbox, as it is now."""
+        availability, mount = self.availability, self.availability.mount
+        entries, unlistable = self.settler.pending.entries, self.lister.unlistable
+        blocked = sum(entry.cause is Cause.BLOCKED for entry in entries.values())
+        waiting = itertools.chain(
+            (WaitingFile(path, Cause.TROUBLE, UNLISTABLE_WORDS + why) for path, why in unlistable.items()),
+            (
+                WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
+                for path, entry in entries.items()
+            ),
+        )
+        return InboxState(
+            available=not availability.reason,
+            reason=availability.reason,
+            is_undecided=availability.is_undecided,
+            watch="native" if availability.hints else "poll",
+            settling=len(entries) - blocked,
+            blocked=blocked + len(unlistable),
+            waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
+            scanned_once=self.scanned_once,
+            waits_for_quiet=any(entry.cause.is_quiet for entry in entries.values()),
+            found_without_hint=self.found_without_hint,
+            overflows=self.overflows,
+            file_system=mount.name if mount else "",
+            oldest_settling_at=min((entry.received_at for entry in entries.values()), default=None),
+        )
 
     def ask(self, now: float) -> None:
         """List everything soon, but at most once a second and for at most a third of the time."""

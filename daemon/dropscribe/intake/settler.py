@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.errors import AudioError, AudioForbidden, StoreError
-from dropscribe.core.model import NewJob
+from dropscribe.core.model import NewJob, Submitted
 from dropscribe.core.naming import companion_name, spellings
 from dropscribe.core.settling import Cause, Seen, Wait, decide
+from dropscribe.files.mounts import MountCache
+from dropscribe.intake.availability import InboxContext
 from dropscribe.intake.hints import HintKind
 from dropscribe.intake.pending import RETRY_SECONDS, Entry, Pending
-from dropscribe.intake.probe import OpenInbox
-
-if TYPE_CHECKING:
-    from dropscribe.core.model import Submitted
-    from dropscribe.files.mounts import MountCache
-    from dropscribe.intake.probe import ProbeResult
-    from dropscribe.intake.scanner import InboxContext
+from dropscribe.intake.probe import OpenInbox, ProbeResult
 
 log = structlog.get_logger()
 

@@ -16,14 +16,17 @@ import os
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import structlog
 
+from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.errors import AudioChanged, AudioRejected
+from dropscribe.core.requests.params import ParamValue
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import Fit, decide_cuts, decide_fit, is_too_large, is_too_long, too_large
 from dropscribe.media.joining import Answered, join
+from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Decoder, Source
 from dropscribe.native.recording import (
     OTHER_TRACKS,
@@ -34,15 +37,10 @@ from dropscribe.native.recording import (
     is_raw,
     raw_form,
 )
+from dropscribe.providers.base import Provider
 from dropscribe.transcripts.model import Transcript
 
-if TYPE_CHECKING:
-    from dropscribe.config.model import FolderRule, ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
-    from dropscribe.media.spool import Spool
-    from dropscribe.providers.base import Provider
-
-    Params = Mapping[str, ParamValue]
+Params = Mapping[str, ParamValue]
 
 log = structlog.get_logger()
 

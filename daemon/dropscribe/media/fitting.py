@@ -7,18 +7,14 @@ piece is longer than the limit.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.config.sections.provider import SHORTEST_PIECE_SECONDS
 from dropscribe.core.errors import AudioRejected
 from dropscribe.native.decoder import Format, Source
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dropscribe.config.model import FolderRule, ProviderConfig
-    from dropscribe.native.recording import Recording
+from dropscribe.native.recording import Recording
 
 _PCM = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_u8", "pcm_f32le")
 

@@ -5,20 +5,17 @@ Guarantees: pure; all times count from the start of the recording; parts without
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from dropscribe.native.decoder import Source
+from dropscribe.native.recording import Piece
 from dropscribe.providers.words import by_time, segments_of, words_of_each
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 from dropscribe.transcripts.paragraphs import split_runs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from dropscribe.native.decoder import Source
-    from dropscribe.native.recording import Piece
 
 Item = TypeVar("Item", Segment, Word)
 

@@ -16,14 +16,13 @@ import stat
 import tempfile
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from dropscribe.files.beneath import closing, open_root, sync
 from dropscribe.transcripts.model import Transcript, parse_transcript
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from _typeshed import ReadableBuffer
 
 # Disk space that the spool leaves free: the queue is on the same disk and must be able to store results.

@@ -11,16 +11,19 @@ import math
 import os
 import wave
 from array import array
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from dropscribe.core.budget import longest_plausible_seconds
 from dropscribe.core.errors import AudioRejected, ProviderError
+from dropscribe.native.messages import Message
 from dropscribe.native.process import Cancellation, WorkerBug, WorkerPool
 from dropscribe.native.recording import (
     MAX_RATE_HZ,
     MIN_RATE_HZ,
+    Piece,
     RawForm,
     Recording,
     Survey,
@@ -29,12 +32,6 @@ from dropscribe.native.recording import (
     parse_seconds,
     plausible_seconds,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-
-    from dropscribe.native.messages import Message
-    from dropscribe.native.recording import Piece
 
 IDLE_SECONDS = 30.0
 _HEADER_BYTES = 16_384

@@ -13,13 +13,11 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from dropscribe.core import errors
 from dropscribe.native.messages import ConnectionLost, Message, receive, send
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 START_SECONDS = 180.0  # For loading the native libraries, on a slow disk as well
 _END_SECONDS = 5.0

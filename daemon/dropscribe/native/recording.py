@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import Any
 
 SAMPLE_RATE_HZ = 16_000  # Sample rate of speech models; providers resample higher rates
 WINDOW_SECONDS = 0.1  # Loudness is measured in windows of this length

@@ -18,19 +18,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 from dropscribe.config.extras import install_hint
 from dropscribe.config.find import xdg_folder
 from dropscribe.core.errors import ProviderUnusable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 MULTILINGUAL_EXTRA = "local-multilingual"
 

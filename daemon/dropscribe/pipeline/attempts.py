@@ -13,9 +13,10 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import structlog
 
@@ -30,8 +31,19 @@ from dropscribe.core.errors import (
     ProviderError,
     ProviderUnusable,
 )
-from dropscribe.core.model import AtProvider, AttemptEnd, RemoteJob, ResultStored, Retry, ScopeKind, Withdrawn
+from dropscribe.core.model import (
+    AtProvider,
+    AttemptEnd,
+    Job,
+    Outcome,
+    RemoteJob,
+    ResultStored,
+    Retry,
+    ScopeKind,
+    Withdrawn,
+)
 from dropscribe.core.naming import OutputPlan
+from dropscribe.core.requests.params import ParamValue
 from dropscribe.core.retry import (
     DUPLICATE,
     INTERNAL_ERROR,
@@ -41,31 +53,22 @@ from dropscribe.core.retry import (
     backoff_seconds,
 )
 from dropscribe.core.text.printing import path_text, plural, utc_text
+from dropscribe.files.audio import AudioFile
 from dropscribe.files.crashpoint import reached
-from dropscribe.pipeline.disk_threads import FolderHangs, error_words
+from dropscribe.intake.inboxes import Inboxes
+from dropscribe.pipeline.budgets import Budgets
+from dropscribe.pipeline.claims import Claim
+from dropscribe.pipeline.disk_threads import DiskThreads, FolderHangs, PlaceChecks, error_words
+from dropscribe.pipeline.failures import Failures, HoldPolicy
 from dropscribe.pipeline.rendering import RenderError
-from dropscribe.providers.base import JobProvider, Unfinished
+from dropscribe.pipeline.results import Results
+from dropscribe.providers.base import JobProvider, Provider, Unfinished
 from dropscribe.providers.jobs import JOB_SECONDS, LONGEST_POLL_SECONDS, NO_RESULT, UNUSABLE_SECONDS
 from dropscribe.publish.places import OpenRequest, PlaceRefused, open_together
-from dropscribe.queue.model import NOT_MOVABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.core.model import Job, Outcome
-    from dropscribe.core.requests.params import ParamValue
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.intake.inboxes import Inboxes
-    from dropscribe.pipeline.budgets import Budgets
-    from dropscribe.pipeline.disk_threads import DiskThreads, PlaceChecks
-    from dropscribe.pipeline.failures import Failures, HoldPolicy
-    from dropscribe.pipeline.handler import Claim
-    from dropscribe.pipeline.results import Results
-    from dropscribe.providers.base import Provider
-    from dropscribe.queue.engine import Engine
-    from dropscribe.queue.model import CachedResult
-    from dropscribe.service.reporter import Reporter
-    from dropscribe.transcripts.model import Transcript
+from dropscribe.queue.engine import Engine
+from dropscribe.queue.model import NOT_MOVABLE, CachedResult
+from dropscribe.service.reporter import Reporter
+from dropscribe.transcripts.model import Transcript
 
 log = structlog.get_logger()
 

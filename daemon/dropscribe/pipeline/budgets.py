@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
+from dropscribe.core.budget import Account, Spending, day_of, longest_plausible_seconds, stops_of
 from dropscribe.core.errors import AudioError
-from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.files.audio import open_beneath
+from dropscribe.core.model import Hold, Scope, ScopeKind
+from dropscribe.files.audio import AudioFile, open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.native.decoder import probe_seconds
-from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.pipeline.claims import Claim
+from dropscribe.pipeline.disk_threads import DiskThreads, FolderHangs
+from dropscribe.queue.engine import Engine
 from dropscribe.queue.sql.budget_usage import write_spending
+from dropscribe.service.reporter import Reporter
+from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.core.budget import Account
-    from dropscribe.core.model import Hold
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.handler import Claim
-    from dropscribe.queue.engine import Engine
     from dropscribe.queue.sql.database import Connection
-    from dropscribe.service.reporter import Reporter
-    from dropscribe.transcripts.model import Transcript
 
 LONGEST_SLEEP_SECONDS = 60.0  # longest delay before a clock that was set forward over midnight is noticed
 

@@ -11,26 +11,22 @@ import contextlib
 import itertools
 import os
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from dropscribe.core.errors import AudioError, DropscribeError
 from dropscribe.core.retry import backoff_seconds
-from dropscribe.files.batching import BatchExecutor, call_each
+from dropscribe.files.batching import BatchExecutor, Work, call_each
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.pipeline.claims import Claim
 from dropscribe.publish.places import PlaceRefused, check_places
+from dropscribe.queue.engine import Engine
 from dropscribe.queue.model import HANGS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Executor
-
-    from dropscribe.files.batching import Work
-    from dropscribe.pipeline.handler import Claim
-    from dropscribe.queue.engine import Engine
 
 T = TypeVar("T")
 R = TypeVar("R")

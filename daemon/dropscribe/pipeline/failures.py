@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-from dropscribe.core.errors import AmbiguousFailure, AudioRejected, TemporaryFailure
-from dropscribe.core.model import AttemptEnd, Hold, Retry, Scope, ScopeKind
-from dropscribe.core.retry import GiveUp, PutOnHold, decide_after, next_hold_seconds
+from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderError, TemporaryFailure
+from dropscribe.core.model import AttemptEnd, Hold, Job, Outcome, Retry, Scope, ScopeKind
+from dropscribe.core.retry import GiveUp, PutOnHold, Verdict, decide_after, next_hold_seconds
 from dropscribe.core.routing import next_after_refusal
 from dropscribe.core.text.printing import duration_words
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dropscribe.core.errors import ProviderError
-    from dropscribe.core.model import Job, Outcome
-    from dropscribe.core.retry import Verdict
-    from dropscribe.pipeline.handler import Claim
-    from dropscribe.pipeline.results import Results
-    from dropscribe.queue.engine import Engine
-    from dropscribe.service.reporter import Reporter
+from dropscribe.pipeline.claims import Claim
+from dropscribe.pipeline.results import Results
+from dropscribe.queue.engine import Engine
+from dropscribe.service.reporter import Reporter
 
 FILES_IN_A_ROW = 3
 """This many different files in a row that fail alike, with no success between, hold a provider or a rule."""

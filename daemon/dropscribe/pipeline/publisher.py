@@ -6,39 +6,33 @@ import errno
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import structlog
 
 from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, PublishError
-from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
+from dropscribe.core.model import AttemptEnd, Job, Outcome, Published, ResultStored, Retry, Withdrawn
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, backoff_seconds
 from dropscribe.core.text.printing import path_text
 from dropscribe.files.audio import find_content, has_left
-from dropscribe.pipeline.disk_threads import FolderHangs, error_words
+from dropscribe.intake.inboxes import Inboxes
+from dropscribe.pipeline.claims import Claim
+from dropscribe.pipeline.disk_threads import DiskThreads, FolderHangs, error_words
 from dropscribe.pipeline.failures import Streaks
 from dropscribe.pipeline.rendering import RenderError, content_of
+from dropscribe.pipeline.results import Results
 from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.publish.publication import CopyNeeded, NameTaken, PublishRequest, ReopenedForWriting
+from dropscribe.queue.engine import Engine
 from dropscribe.queue.model import NOT_MOVABLE, REOPENED, STUCK
 from dropscribe.queue.sql import result_rows
+from dropscribe.service.reporter import Reporter
 from dropscribe.transcripts.document import doubts_of, is_error, renamed_document
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from dropscribe.core.model import Job, Outcome, ResultStored
-    from dropscribe.intake.inboxes import Inboxes
-    from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.handler import Claim
-    from dropscribe.pipeline.results import Results
-    from dropscribe.queue.engine import Engine
-    from dropscribe.service.reporter import Reporter
 
 log = structlog.get_logger()
 

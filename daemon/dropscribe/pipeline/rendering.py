@@ -11,27 +11,24 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.templates import read_template, template_output
 from dropscribe.core.errors import DropscribeError
+from dropscribe.core.model import StoredResult
 from dropscribe.core.naming import TEMPLATE
 from dropscribe.core.text.printing import name_text, one_line
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.native.process import child_environment
 from dropscribe.transcripts.document import is_document, is_error
 from dropscribe.transcripts.render import DEFAULT_LAYOUT, RENDERERS, Layout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.core.model import StoredResult
 
 log = structlog.get_logger()
 

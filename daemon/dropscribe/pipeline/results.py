@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dropscribe.core.budget import AnswerKey
+from dropscribe.core.budget import AnswerKey, Booking
 from dropscribe.core.errors import AudioError
-from dropscribe.core.model import Attempt, ResultStored, StoredResult
+from dropscribe.core.model import Attempt, AttemptEnd, Job, ResultStored, StoredResult
 from dropscribe.core.naming import OutputPlan, number_names
 from dropscribe.core.text.printing import name_text
-from dropscribe.files.audio import open_folder_of
+from dropscribe.files.audio import AudioFile, open_folder_of
 from dropscribe.files.beneath import closing
-from dropscribe.files.companions import find_companions
-from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.files.companions import FoundCompanion, find_companions
+from dropscribe.pipeline.claims import Claim
+from dropscribe.pipeline.disk_threads import DiskThreads, FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, loaded, unpacked
 from dropscribe.publish.places import FreeNames, find_free_names
+from dropscribe.queue.engine import Engine
+from dropscribe.queue.model import CachedResult
 from dropscribe.queue.sql import result_cache, result_rows
 from dropscribe.queue.sql.rows import read_attempts
 from dropscribe.transcripts.document import (
@@ -32,19 +36,7 @@ from dropscribe.transcripts.document import (
     unnamed_document,
     with_companions,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from dropscribe.core.budget import Booking
-    from dropscribe.core.model import AttemptEnd, Job
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.files.companions import FoundCompanion
-    from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.handler import Claim
-    from dropscribe.queue.engine import Engine
-    from dropscribe.queue.model import CachedResult
-    from dropscribe.transcripts.model import Transcript
+from dropscribe.transcripts.model import Transcript
 
 SHORTEST_NAME_MAX_BYTES = 143
 """The longest name that every supported file system stores (eCryptfs has the lowest limit)."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
 from dropscribe.files.audio import open_folder_of
@@ -25,20 +25,14 @@ from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.mounts import lease_support, require_mount
 from dropscribe.files.moves import FileName, free_placeholder
-from dropscribe.files.own_file import start_writing, write_all
+from dropscribe.files.own_file import OwnFile, start_writing, write_all
 from dropscribe.files.permissions import (
     give_sidecar_permissions,
     mode_of_empty,
     sidecar_mode,
 )
 from dropscribe.publish import moving
-from dropscribe.publish.publication import JobFiles, NameTaken, ReopenedForWriting
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dropscribe.files.own_file import OwnFile
-    from dropscribe.publish.publication import PublishRequest
+from dropscribe.publish.publication import JobFiles, NameTaken, PublishRequest, ReopenedForWriting
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _AT_ONCE = 8  # publications whose sidecars are all open

@@ -13,23 +13,25 @@ import contextlib
 import errno
 import os
 from functools import partial
-from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
+from dropscribe.core.naming import Companion
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import READ, closing, open_file, sync
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.mounts import LeaseSupport, hold_lease
-from dropscribe.files.moves import has_gone, is_file_of, is_placeholder, move_new, remove_aside, remove_if
-from dropscribe.files.own_file import copy_audio, copy_verified, digest_at, digest_of, sha256_of
-from dropscribe.publish.publication import CopyNeeded, NameTaken, ReopenedForWriting
-
-if TYPE_CHECKING:
-    from dropscribe.core.naming import Companion
-    from dropscribe.files.moves import FileName
-    from dropscribe.files.own_file import OwnFile
-    from dropscribe.publish.publication import JobFiles, PublishRequest
+from dropscribe.files.moves import (
+    FileName,
+    has_gone,
+    is_file_of,
+    is_placeholder,
+    move_new,
+    remove_aside,
+    remove_if,
+)
+from dropscribe.files.own_file import OwnFile, copy_audio, copy_verified, digest_at, digest_of, sha256_of
+from dropscribe.publish.publication import CopyNeeded, JobFiles, NameTaken, PublishRequest, ReopenedForWriting
 
 _NOT_TO_BE_READ = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO})
 """Errors for a missing file, a link and an unreadable file: a retry will not find the companion."""

@@ -9,21 +9,17 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple, TypeAlias
 
-from dropscribe.core.naming import first_free, number_names
+from dropscribe.core.model import OutputNames
+from dropscribe.core.naming import OutputPlan, first_free, number_names
 from dropscribe.files.audio import AudioFile, open_folder_of
 from dropscribe.files.beneath import closing, open_file, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import require_mount
 from dropscribe.files.permissions import is_kept_in_place, may_act_as_owner
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from concurrent.futures import Executor
-
-    from dropscribe.core.model import OutputNames
-    from dropscribe.core.naming import OutputPlan
 
 _Target: TypeAlias = tuple[int | None, int]
 """A folder that files go to, open, or None where it is not there; and the longest name that fits there."""

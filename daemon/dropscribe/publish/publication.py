@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import DropscribeError
+from dropscribe.core.model import FileSnapshot, OutputNames
+from dropscribe.core.naming import Companion
 from dropscribe.files.audio import snapshot_of
+from dropscribe.files.capabilities import Capabilities
 from dropscribe.files.moves import FileName
 from dropscribe.files.own_file import OwnFile, digest_at, digest_of
-
-if TYPE_CHECKING:
-    from dropscribe.core.model import FileSnapshot, OutputNames
-    from dropscribe.core.naming import Companion
-    from dropscribe.files.capabilities import Capabilities
 
 
 class NameTaken(DropscribeError):

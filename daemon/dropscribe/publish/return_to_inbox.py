@@ -13,8 +13,9 @@ import json
 import os
 import secrets
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
 
+from dropscribe.config.model import FolderRule
 from dropscribe.core.naming import companion_name, free_name, spellings, split_name
 from dropscribe.files.beneath import (
     closing,
@@ -26,17 +27,10 @@ from dropscribe.files.beneath import (
     stat_at,
     sync,
 )
-from dropscribe.files.capabilities import capabilities_of
+from dropscribe.files.capabilities import Capabilities, capabilities_of
 from dropscribe.files.mounts import require_mount
-from dropscribe.files.moves import FileName, move_new, remove_if
+from dropscribe.files.moves import FileName, IsExpected, move_new, remove_if
 from dropscribe.files.own_file import OwnFile, copy_verified, sha256_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.files.capabilities import Capabilities
-    from dropscribe.files.moves import IsExpected
 
 ERROR_ENDING = b".error.json"
 _MOST_BYTES = 16 * 1024 * 1024

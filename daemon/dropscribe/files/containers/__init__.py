@@ -11,8 +11,9 @@ text named .wav does not wait for data that never comes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dropscribe.core.settling import Completeness
 from dropscribe.files.containers.frames import examine_flac, examine_ogg
@@ -26,9 +27,6 @@ from dropscribe.files.containers.lengths import (
     examine_mp3,
     examine_mp4,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _HEAD_BYTES = 40
 _MOST_TAILS = 8

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Completeness
 from dropscribe.files.containers.lengths import MOST_PARTS, ReadAt, unpack
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _TAIL_BYTES = 256 * 1024  # four of the longest Ogg pages, which have 65,307 bytes
 _SHORT_TAIL_BYTES = 16

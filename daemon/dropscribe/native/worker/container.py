@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 
@@ -18,9 +19,6 @@ from dropscribe.core.errors import AudioRejected
 from dropscribe.files.containers.lengths import chunks, unpack
 from dropscribe.native.recording import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RawForm, Recording
 from dropscribe.transcripts.dates import ARCHIVE_YEARS, told_date
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _OKI_TAG = 0x10

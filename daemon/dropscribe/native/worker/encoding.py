@@ -6,7 +6,8 @@ A worker process cannot write to any file: the encoder's output is sent to the d
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import av
 import numpy as np
@@ -16,10 +17,7 @@ from dropscribe.native.recording import SAMPLE_RATE_HZ, Piece
 from dropscribe.native.worker.container import SeekableFile
 from dropscribe.native.worker.samples import Samples, Track, mono
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
-
-    WriteAt = Callable[[int, bytes], None]
+WriteAt = Callable[[int, bytes], None]
 
 _NEW_RUN_SECONDS = 0.05
 

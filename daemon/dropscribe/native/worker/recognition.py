@@ -10,9 +10,10 @@ import importlib
 import math
 import mmap
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,6 @@ from dropscribe.native.recording import (
 )
 from dropscribe.native.speech_model import NO_TELEMETRY
 from dropscribe.native.worker.samples import MonoBlock, Samples, Track, loudness, mono, sounding_tracks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 FORBIDDEN = (
     "the system forbids machine code written at run time, which the engine needs (MemoryDenyWriteExecute): "

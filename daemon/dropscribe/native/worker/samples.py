@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import gc
 from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
@@ -20,9 +21,6 @@ import numpy as np
 from dropscribe.core.errors import AudioRejected
 from dropscribe.native.recording import SAMPLE_RATE_HZ, WINDOW_SECONDS, RawForm, Survey, dbfs
 from dropscribe.native.worker.container import check_shape, check_stream, default_track, opened
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 STRETCH_SECONDS = 1.0
 GAP_SECONDS = 0.1  # Smaller differences between the clock and the number of samples are rounding and drift

@@ -21,10 +21,7 @@ import select
 import signal
 import struct
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
 
 MIB = 2**20
 

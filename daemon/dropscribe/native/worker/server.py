@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import traceback
 from array import array
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from dropscribe.core.errors import ProviderError
 from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
@@ -19,10 +21,6 @@ from dropscribe.native.recording import RawForm
 from dropscribe.native.worker import container, sandbox
 from dropscribe.native.worker.encoding import Encoder, encoded_pieces
 from dropscribe.native.worker.samples import Track, sounding_tracks, survey
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Mapping
 
 DECODING_BYTES = (1024 + 64 * (os.cpu_count() or 1)) * sandbox.MIB
 RECOGNISING_BYTES = 6 * 1024 * sandbox.MIB

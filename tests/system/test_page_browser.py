@@ -368,6 +368,25 @@ def test_a_link_on_another_site_needs_no_second_login(tmp_path, emulator):
         wait_until(lambda: driver.current_url == page, "the page behind the link")
 
 
+def test_a_page_of_an_ended_session_leads_to_the_login(tmp_path, emulator):
+    """Somebody logs out in another tab; the open page stood still, with what it had shown."""
+    http = {"http": {"listen": "127.0.0.1:0", "token": "a-long-and-secret-token"}}
+    installation = Installation(tmp_path / "root", emulator.url, extra=http)
+    with installation.start_ready() as process, browsing() as driver:
+        (line,) = process.until_logged("http.listening")
+        driver.get(f"http://{line['address']}/folders/calls")
+        driver.find_element("name", "token").send_keys("a-long-and-secret-token\n")
+        wait_until(lambda: "No files." in text_of(driver), "the page")
+        open_page = driver.current_window_handle
+        driver.switch_to.new_window("tab")
+        driver.get(f"http://{line['address']}/search")
+        driver.find_element("xpath", "//button[.='Log out']").click()
+        wait_until(lambda: "/login" in driver.current_url, "the end of the session")
+        driver.switch_to.window(open_page)
+        installation.drop("call.wav", wav_bytes(1))
+        wait_until(lambda: "/login?next=%2Ffolders%2Fcalls" in driver.current_url, "the login")
+
+
 def test_a_word_is_searched_and_played(site, emulator):
     """A hit leads to the file's page, where the player stands at that second."""
     installation, _, address = site

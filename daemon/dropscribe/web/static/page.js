@@ -27,12 +27,15 @@
   setInterval(showTimes, 15000);
   let version = document.documentElement.dataset.version;
   const changing = "[data-live]:not([data-live=ended])";
+  // The session has ended, perhaps in another tab: the login leads back to this page.
+  const leaveIfRefused = (answer) => { if (answer.status === 401) location.reload(); };
   let busy = false, again = false;
   async function refresh() {
     if (busy) { again = true; return; }
     busy = true;
     try {
       const answer = await fetch(location.href);
+      leaveIfRefused(answer);
       if (answer.ok && !answer.redirected) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         version = fresh.documentElement.dataset.version;
@@ -84,7 +87,9 @@
         showLive(false);
         // The browser tries again by itself, except after an answer that is no stream: a proxy's while the
         // daemon starts again, or that too many pages are open.
-        if (event.target.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
+        if (event.target.readyState !== EventSource.CLOSED) return;
+        setTimeout(follow, 5000);
+        fetch(location.href, { method: "HEAD" }).then(leaveIfRefused).catch(() => {});
       });
     }
     showLive(source?.readyState === EventSource.OPEN);

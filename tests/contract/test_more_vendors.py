@@ -7,7 +7,6 @@ import math
 
 import pytest
 
-from dropscribe.core.errors import AudioRejected
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
 from support.emulator import Fault
 from support.vendors import KEY
@@ -258,12 +257,3 @@ async def test_a_link_is_fetched_by_the_vendor(bench_of, kind):
     bench = bench_of(kind)
     transcript = await bench.provider().transcribe_link("https://files.example.com/a.mp3", {})
     assert transcript.text == "Heard what is at https://files.example.com/a.mp3"
-
-
-@pytest.mark.parametrize("kind", ["azure", "whisper-asr"])
-async def test_a_vendor_without_links_says_so(bench_of, kind):
-    """Nothing is sent."""
-    bench = bench_of(kind)
-    with pytest.raises(AudioRejected):
-        await bench.provider().transcribe_link("https://files.example.com/a.mp3", {})
-    assert bench.emulator.requests == []

@@ -16,6 +16,7 @@ from dropscribe.core.links import (
     LinkRefused,
     check_link,
     read_link,
+    why_no_links,
     without_query,
 )
 from dropscribe.core.rules import DEFAULT_INCLUDE, FilePatterns
@@ -195,3 +196,9 @@ def test_link_files_are_taken_where_the_rule_says_so():
         assert on.takes(b"talk.wav")
         assert not on.takes(b"no.webloc")
         assert not off.takes(b"talk.url")
+
+
+@pytest.mark.parametrize("kind", ["azure", "whisper-asr", "local", "http", "gladia"])
+def test_a_vendor_without_links_says_so(kind):
+    """Nothing is sent to it: it would read the link itself as a recording."""
+    assert why_no_links(kind, None, None) == f"a provider of type {kind} takes no links"

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from dropscribe.cli.commands import retry
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.publish import return_to_inbox
 from dropscribe.reports import timed_calls
@@ -53,6 +54,22 @@ def test_a_companion_that_is_named_too_goes_with_its_recording(scene, capsys):
     assert tree(scene.root / "failed") == set()
     assert tree(scene.root / "inbox") == {"call.wav", "call.json", "call.xml"}
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_another_command_takes_back_meanwhile_is_gone(scene, capsys, monkeypatch):
+    """Two ``retry --all`` at once: whoever comes second to a file says so, and goes on with the others."""
+    files = [fail(scene, name) for name in ("call.wav", "other.wav")]
+    take_back = retry.return_to_inbox
+
+    def late(rule, path, name):
+        if path == b"call.wav":
+            files[0].unlink()
+        return take_back(rule, path, name)
+
+    monkeypatch.setattr(retry, "return_to_inbox", late)
+    assert scene.run("retry", "--all") == 74
+    assert f"{files[0]}: its audio is not there any more" in capsys.readouterr().err
+    assert tree(scene.root / "inbox") == {"other.wav"}
 
 
 def test_a_taken_name_gets_the_next_number(scene):

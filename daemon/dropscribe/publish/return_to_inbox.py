@@ -87,7 +87,9 @@ def _spelling_of(audio: FileName, pattern: str) -> bytes | None:
 
 def _move_one(source: FileName, target: FileName) -> None:
     status = source.status()
-    if status is None or not stat.S_ISREG(status.st_mode):
+    if status is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
 
     def is_audio(name: FileName) -> bool:

@@ -50,6 +50,7 @@ T = TypeVar("T")
 _Failed: TypeAlias = tuple[Place, bytes]
 """An audio in a failed folder, and its file name in the inbox."""
 
+_GONE = "its audio is not there any more"
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
 
 
@@ -113,6 +114,8 @@ def _take_back(place: Place, name: bytes, moved: list[Place]) -> bool:
         return _refuse(place.absolute, f"stays where it is: the inbox is unavailable: {reason}")
     try:
         target = return_to_inbox(place.rule, place.path, name)
+    except FileNotFoundError:
+        return _refuse(place.absolute, _GONE)
     except OSError as error:
         return _refuse(place.absolute, f"stays where it is: {_why_not_moved(place, error)}")
     moved.append(place)  # first: the queue is updated also where the line cannot be written
@@ -174,7 +177,7 @@ class FailedFiles:
         if file.endswith(ERROR_ENDING):
             path = _audio_of_error_file(root, path)
         if not _exists(root, path):
-            raise FileNotFoundError(errno.ENOENT, "its audio is not there any more")
+            raise FileNotFoundError(errno.ENOENT, _GONE)
         sharing = [Place(place.rule, "failed", path) for place in places if place.root == root]
         # If rules share a failed folder, the queue or the error file has the rule of the file.
         folder, name = self._told(sharing[0]) or ("", b"")

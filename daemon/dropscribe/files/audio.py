@@ -26,6 +26,7 @@ from dropscribe.files.beneath import (
     open_file,
     open_listable_folder,
     open_listable_root,
+    open_with_status,
 )
 from dropscribe.files.own_file import sha256_of
 
@@ -151,12 +152,18 @@ def _is_substitute(uid: int) -> bool:
 class AudioFile:
     """One settled file, open for one attempt."""
 
-    def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        name: bytes,
+        executor: Executor | None = None,
+        status: os.stat_result | None = None,
+    ) -> None:
         self._descriptor = descriptor
         self.executor = executor  # For blocking calls on its folder; None is the event loop's default
         self.sha256 = ""  # Hex digest of the whole content, known after a whole pass of :meth:`blocks`
         self.name = name
-        self.snapshot = snapshot_of(os.fstat(descriptor))
+        self.snapshot = snapshot_of(status or os.fstat(descriptor))
         self.size_bytes = self.snapshot.size_bytes  # The Content-Length of the upload
         self.progress = Progress(self.size_bytes)
         # Enough to identify a container; a recording of one block costs no second hop to a thread.
@@ -172,9 +179,9 @@ class AudioFile:
                 return cls.open(root, path, executor, opened)
         name = path.rpartition(b"/")[2]
         with audio_errors(root, path):
-            descriptor = open_file(folder, name)
+            descriptor, status = open_with_status(folder, name)
         try:
-            return cls(descriptor, name, executor)
+            return cls(descriptor, name, executor, status)
         except BaseException:
             os.close(descriptor)
             raise

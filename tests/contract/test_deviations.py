@@ -10,7 +10,7 @@ import pytest
 from dropscribe.core.errors import AudioRejected, RuleRejected
 from dropscribe.core.requests.languages import base_language, is_language, language_tag
 from dropscribe.core.requests.params import effective_params
-from dropscribe.providers.transport.http import in_utf8
+from dropscribe.providers.transport.content import in_utf8
 from support.benches import any_answer, failure_of
 from support.emulator import Fault
 

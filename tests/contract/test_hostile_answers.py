@@ -17,7 +17,7 @@ from dropscribe.core.text.printing import plain_text
 from dropscribe.providers import answers, redaction
 from dropscribe.providers.redaction import LABEL_CHARACTERS
 from dropscribe.providers.transport import http
-from dropscribe.providers.transport.http import decoded
+from dropscribe.providers.transport.content import decoded
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
 from support.benches import any_answer, failure_of

@@ -16,8 +16,7 @@ import os
 import re
 import socket
 import ssl
-import zlib
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +30,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.providers.transport.connections import Connections, target_of
+from dropscribe.providers.transport.content import STEP_BYTES, decoded, in_utf8
 from dropscribe.providers.transport.http_library import httpcore
 from dropscribe.providers.transport.network import ANSWER_BODY_BYTES
 
@@ -55,14 +55,6 @@ _ERRNO = re.compile(r"\[Errno (-?\d+)\] ?")
 # OpenSSL's name of an error and its line, h11's type of what it read: they say nothing to a reader.
 _NOISE = re.compile(rf"{_ERRNO.pattern}|\[(?:SSL|X509)[^]]*\] ?| \(_ssl\.c:\d+\)|(?<=: )bytearray(?=\()")
 _UNKNOWN_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
-_OTHER_CHARSET = re.compile(
-    r"charset\s*=\s*[\"']?((?:utf-?(?:16|32)|iso|latin|windows|koi8|gb|big5|shift|euc)[\w.-]*)", re.IGNORECASE
-)
-"""Charsets of text alone: Python also has codecs that compress, or that take quadratic time."""
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZLIB_HEADER_DIVISOR = 31  # of the first two bytes (RFC 1950)
-_STEP_BYTES = 8 * 1024  # Decoded at once: each member of a gzip body copies the rest of its step
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -259,7 +251,7 @@ async def _answer(response: httpcore.Response, progress: _Progress, *, reads_bod
             raise  # of an error, the status alone decides; as much of its message as arrives is kept
     await _close_unless_exact(response, headers)
     encoding = headers.get("content-encoding", "")
-    if encoding and len(body) > _STEP_BYTES:  # a hostile one takes seconds
+    if encoding and len(body) > STEP_BYTES:  # a hostile one takes seconds
         content, problem = await asyncio.to_thread(decoded, bytes(body), encoding, most_bytes + 1)
     else:
         content, problem = decoded(bytes(body), encoding, most_bytes + 1)
@@ -273,50 +265,6 @@ async def _answer(response: httpcore.Response, progress: _Progress, *, reads_bod
 def too_large(words: str, status: int) -> AudioRejected:
     """The error of a success out of all proportion: the same recording would be paid for to get it again."""
     return AudioRejected(ANSWER_TOO_LARGE, f"the answer has {words}", status=status, maybe_rule=True)
-
-
-def decoded(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:
-    """At most *most_bytes* of *body* without its Content-Encoding, and the problem with it, else "".
-
-    Requests ask for no encoding; some servers and proxies use one all the same. A gzip body may have several
-    members and padding behind them (RFC 1952).
-    """
-    name = encoding.strip().lower()
-    if name in {"", "identity"}:
-        return body[:most_bytes], ""
-    if name not in {"gzip", "x-gzip", "deflate"}:
-        return b"", f"the answer's content encoding '{name}' is not supported"
-    # Some servers send deflate without the zlib header that the standard asks for (RFC 9110, 8.4.1.2).
-    has_header = body.startswith(_GZIP_MAGIC) or not int.from_bytes(body[:2], "big") % _ZLIB_HEADER_DIVISOR
-    wbits = -zlib.MAX_WBITS if name == "deflate" and not has_header else _GZIP_OR_ZLIB
-    content, decoder = bytearray(), zlib.decompressobj(wbits)
-    try:
-        for start in range(0, len(body), _STEP_BYTES):
-            rest = body[start : start + _STEP_BYTES]
-            while rest and len(content) < most_bytes:
-                if decoder.eof:
-                    if name == "deflate" or not _GZIP_MAGIC.startswith(rest[: len(_GZIP_MAGIC)]):
-                        return bytes(content), ""
-                    decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
-                content += decoder.decompress(rest, most_bytes - len(content))
-                rest = decoder.unconsumed_tail or decoder.unused_data
-    except zlib.error:
-        return bytes(content), "the answer's content encoding is broken"
-    is_cut = not decoder.eof and len(content) < most_bytes
-    return bytes(content), "the answer's content encoding ends too early" if is_cut else ""
-
-
-def in_utf8(body: bytes, content_type: str) -> bytes:
-    """*body* in UTF-8 where *content_type* declares another charset; unchanged if it is not in that."""
-    declared = _OTHER_CHARSET.search(content_type)
-    if declared is None:
-        return body
-    with suppress(UnicodeDecodeError):
-        if "\0" not in body.decode():
-            return body  # it is in UTF-8 all the same
-    with suppress(LookupError, ValueError):
-        return body.decode(declared[1]).encode()
-    return body
 
 
 def _headers_of(response: httpcore.Response) -> dict[str, str]:

@@ -77,6 +77,15 @@ async def test_an_answer_may_have_another_charset(bench, charset):
     assert (await bench.provider().transcribe(bench.audio(), {})).text == "café"
 
 
+async def test_half_a_character_spoils_no_answer(bench_of):
+    """Servers cut texts between the bytes of a character; the transcript is paid for."""
+    body = b'{"text": "caf\xc3", "words": [{"word": "caf\xc3", "start": 0, "end": 1}]}'
+    bench = bench_of("openai")
+    bench.emulator.fail(Fault(body=body))
+    heard = await bench.provider().transcribe(bench.audio(), {})
+    assert (heard.text, heard.words[0].word) == ("caf\ufffd", "caf\ufffd")
+
+
 @pytest.mark.parametrize("charset", ["iso-8859-1", "utf-16"])
 async def test_a_plain_text_may_have_another_charset(bench_of, charset):
     """As above."""

@@ -67,8 +67,10 @@ def parse_json(body: bytes) -> Any:
     """The JSON value in *body*; raises ValueError where it is none, TooLarge where it takes much memory."""
     if body.count(b"{") + body.count(b"[") > MOST_CONTAINERS or body.count(b",") > MOST_VALUES:
         raise TooLarge("too many values")
+    # Half a character, as of a model's token, spoils no transcript.
+    text = body.decode(json.detect_encoding(body), "replace")
     try:
-        parsed = json.loads(body, parse_float=_finite, parse_int=_bounded, parse_constant=lambda _: None)
+        parsed = json.loads(text, parse_float=_finite, parse_int=_bounded, parse_constant=lambda _: None)
     except RecursionError:
         raise TooLarge("too many levels") from None
     if _is_deeper(parsed, MOST_LEVELS):

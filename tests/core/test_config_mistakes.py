@@ -128,6 +128,16 @@ def test_what_makes_sense_is_let_be(tmp_path, more):
             "folders.f.companions",
             "'{name}.MP3' makes each *.MP3 a companion: none of them is taken as a recording",
         ),
+        (
+            "include: ['*.wav', '[a']",
+            "folders.f.include[1]",
+            "'[a' has a [ without ], which matches only that character",
+        ),
+        (
+            "exclude: 'draft[*'",
+            "folders.f.exclude",
+            "'draft[*' has a [ without ], which matches only that character",
+        ),
         ("companions: ['{stem}.wav'], include: ['*.mp3']", None, None),
         ("companions: ['{stem}-left.wav', 'x{stem}.wav', '{stem}.xml']", None, None),
         ("include: ['[[]*.wav', '[]a]*.wav', '[!]]*.wav']", None, None),

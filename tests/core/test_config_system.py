@@ -13,6 +13,8 @@ from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.system_checks import system_problems
 
+_CARRIAGE_RETURNS = "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"
+
 
 @pytest.fixture(autouse=True)
 def _with_local_engine(monkeypatch):
@@ -58,8 +60,9 @@ def test_what_is_missing_is_named(tmp_path):
     ("content", "hint"),
     [
         (b"echo hi\n", "its first line must name its interpreter: #!/bin/sh"),
-        (b"#!/bin/sh\r\necho hi\r\n", "its first line names '/bin/sh\\r', which is not there"),
-        (b"#! /no/such/interpreter -x\n", "its first line names '/no/such/interpreter', which is not there"),
+        (b"#!/bin/sh\r\necho hi\r\n", _CARRIAGE_RETURNS),
+        (b"#!/usr/bin/env python3\r\nprint()\r\n", _CARRIAGE_RETURNS),
+        (b"#! /no/such/interpreter -x\n", "its first line names /no/such/interpreter, which is not there"),
         (b"#!\t/bin/sh -e\n", None),
         (b"\x7fELF\x02\x01\x01\x00", None),
     ],
@@ -136,6 +139,7 @@ def test_a_metrics_file_and_a_template_must_be_files(tmp_path):
     ("socket", "message"),
     [
         ("nowhere/x.sock", "{}/nowhere is not a folder"),
+        ("a" * 108, "the path of the socket is longer than 107 bytes"),
         ("x.sock", None),
         ("minutes.j2", "{}/minutes.j2 is there and is not a socket"),
         ("link", "{}/link is there and is not a socket"),

@@ -19,7 +19,7 @@ from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.budget import Budget
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import OUTPUT_FORMATS, as_glob
-from dropscribe.core.rules import KNOWN_SUFFIXES, FilePatterns, has_empty_class
+from dropscribe.core.rules import KNOWN_SUFFIXES, FilePatterns, has_empty_class, has_open_bracket
 from dropscribe.core.text.printing import did_you_mean
 
 _LEAST_UPLOAD_BYTES = 1000
@@ -192,6 +192,10 @@ class _RuleChecks(SectionPlace):
                 why = _why_no_match(pattern)
                 if why or (key == "include" and (why := _why_never_taken(pattern, self.rule))):
                     self._report_pattern(key, index, f"'{pattern}' {why[0]}", why[1])
+                elif has_open_bracket(pattern):
+                    message = f"'{pattern}' has a [ without ], which matches only that character"
+                    hint = "write a range as [a-z], the character as [[]"
+                    self._report_pattern(key, index, message, hint, warning=True)
         reasons = {"exclude": "everything is excluded", "companions": "all recordings match it"}
         for key, message in reasons.items():
             if not self.has_problem_in(key) and _takes_nothing(self.rule, key):

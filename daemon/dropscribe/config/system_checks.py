@@ -20,6 +20,7 @@ from dropscribe.core.text.printing import shell_word
 from dropscribe.files.threads import DaemonThreads
 
 WAIT_SECONDS = 5.0
+_LONGEST_SOCKET_BYTES = 107  # limit of Linux (unix(7)), less the zero byte at the end
 
 
 def system_problems(config: Config) -> tuple[Problem, ...]:
@@ -76,7 +77,10 @@ def _packages(config: Config) -> Iterator[Problem]:
 
 
 def _socket(path: Path) -> Iterator[Problem]:
-    if not os.path.isdir(path.parent) and not path.is_relative_to("/run"):  # units make folders there
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_BYTES:
+        message = f"the path of the socket is longer than {_LONGEST_SOCKET_BYTES} bytes"
+        yield Problem(message, path="http.listen", hint="choose a shorter one")
+    elif not os.path.isdir(path.parent) and not path.is_relative_to("/run"):  # units make folders there
         yield Problem(f"{path.parent} is not a folder", path="http.listen", hint="make it, or name another")
     else:
         with contextlib.suppress(OSError):
@@ -109,4 +113,6 @@ def _interpreter_hint(program: str) -> str:
     line = first[2:].partition(b"\n")[0].strip(b" \t")
     interpreter = os.fsdecode(re.split(rb"[ \t]", line)[0])
     is_there = os.path.isfile(interpreter)
-    return "" if is_there else f"its first line names {interpreter!r}, which is not there"
+    if line.endswith(b"\r") and (not is_there or os.path.basename(interpreter) == "env"):
+        return "its lines end with carriage returns: remove them (sed -i 's/\\r$//')"
+    return "" if is_there else f"its first line names {interpreter}, which is not there"

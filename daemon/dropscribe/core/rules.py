@@ -137,6 +137,11 @@ def has_empty_class(glob: str) -> bool:
     return _NOTHING in map(_translate_token, _GLOB_TOKEN.findall(glob))
 
 
+def has_open_bracket(glob: str) -> bool:
+    """Whether *glob* has a ``[`` without its ``]``, which stands for itself."""
+    return "[" in _GLOB_TOKEN.findall(glob)
+
+
 def _translate_token(token: str) -> str:
     simple = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     if token in simple:

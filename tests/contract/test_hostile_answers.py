@@ -43,11 +43,12 @@ def _rendered(transcript, form):
     "body",
     [
         '{"text": "x", "a": ' + "[" * 972 + "]" * 972 + "}",
+        "[" * 100_000,
         '{"text": "x", "a": ' + '{"b":' * 200 + "1" + "}" * 201,
         '{"text": "x", "a": [' + "[]," * 1_000_001 + "[]]}",
         '{"text": "x", "a": [' + "0," * 5_000_001 + "0]}",
     ],
-    ids=["lists", "objects", "many-lists", "many-numbers"],
+    ids=["lists", "open-lists", "objects", "many-lists", "many-numbers"],
 )
 async def test_an_answer_out_of_all_proportion_is_refused(bench, body):
     """Nesting that no renderer survives, and counts that no transcript has, are no bug and not paid again."""

@@ -31,7 +31,6 @@ MEGABYTE = 1024 * 1024
         (Fault(body={"text": "hello"}, cut_at=5, reset="in_answer"), None),
         (Fault(body="", status=204), "bad_answer"),
         (Fault(body="[1, 2]"), "bad_answer"),
-        (Fault(body="[" * 100_000), "bad_answer"),
         (Fault(body={"hello": "world"}), "bad_answer"),
         (Fault(body={"text": None}), "bad_answer"),
         (Fault(body="x", headers={"Content-Encoding": "gzip"}), "bad_answer"),

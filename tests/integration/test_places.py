@@ -607,15 +607,12 @@ async def _status_is(whole, **wanted):
     return all(status[key] == value for key, value in wanted.items())
 
 
-FAT = ("--fat", "--no-links")
-
-
-@pytest.mark.parametrize("options", [FAT, (*FAT, "--no-symlinks")], ids=["symlinks", "none"])
+@pytest.mark.parametrize("options", [("EINVAL",), ("EINVAL", "--no-symlinks"), ("ENOENT",)])
 async def test_a_done_on_fat(tmp_path, monkeypatch, options):
     """A name that it has not waits, says so, stops no other, and is paid for once; long ones are cut."""
     monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     config = make_config(tmp_path)
-    with mounted_lossy(tmp_path / "backing", tmp_path / "done", *options) as done:
+    with mounted_lossy(tmp_path / "backing", tmp_path / "done", "--no-links", "--fat", *options) as done:
         async with Whole(monkeypatch, config) as whole:
             (tmp_path / "inbox/é.wav").write_bytes(wav(200))
             await whole.until(lambda: _waits_for_its_name(whole, "'é.wav'"))

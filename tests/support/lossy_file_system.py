@@ -1,7 +1,7 @@
 """A pass-through file system that carries calls out and loses their answers, as a network may.
 
 A program: ``python -m support.lossy_file_system BACKING MOUNTPOINT [--lose rename,link] [--no-links]
-[--no-symlinks] [--one-inode] [--flags] [--late] [--fat]``.
+[--no-symlinks] [--one-inode] [--flags] [--late] [--fat ERROR]``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Lossy(mfusepy.Operations):
     def _refuse(self, path):
         """FAT for another user, without utf8: no such names, and times are set by their owner alone."""
         if self.options.fat and not path.isascii():
-            raise mfusepy.FuseOSError(errno.EINVAL)
+            raise mfusepy.FuseOSError(getattr(errno, self.options.fat))
 
     def create(self, path, mode, fi=None):
         return os.open(self._path(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
@@ -170,8 +170,9 @@ def main():
     parser.add_argument("backing")
     parser.add_argument("mountpoint")
     parser.add_argument("--lose", type=lambda names: set(names.split(",")), default=set())
-    for flag in ("--no-links", "--no-symlinks", "--one-inode", "--flags", "--late", "--fat"):
+    for flag in ("--no-links", "--no-symlinks", "--one-inode", "--flags", "--late"):
         parser.add_argument(flag, action="store_true")
+    parser.add_argument("--fat", metavar="ERROR", help="what it refuses a name with")
     os.umask(0)
     options = parser.parse_args()
     Served(

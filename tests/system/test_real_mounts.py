@@ -1,4 +1,4 @@
-"""Inbox and done on real FUSE mounts: rclone in each of its cache modes, sshfs whose connection breaks."""
+"""Inbox and done on real mounts: disks of sticks and NAS boxes, rclone, sshfs whose connection breaks."""
 
 from __future__ import annotations
 
@@ -223,3 +223,70 @@ def _try_out(mountpoint):
         capabilities.capabilities_of(folder)
     finally:
         os.close(folder)
+
+
+DISKS = {
+    "btrfs": (("mkfs.btrfs", "-q"), ("mount", "-o", "loop")),
+    "xfs": (("mkfs.xfs", "-q"), ("mount", "-o", "loop")),
+    "vfat": (("mkfs.vfat", "-F", "32"), ("mount", "-o", "loop,utf8")),
+    "exfat": (("mkfs.exfat",), ("mount", "-t", "exfat", "-o", "loop")),
+    "f2fs": (("mkfs.f2fs", "-q"), ("mount", "-o", "loop")),
+    "ntfs-3g": (("mkntfs", "-q", "-F", "-Q"), ("ntfs-3g", "-o", "windows_names")),
+}
+LONGEST = "L" * 251
+
+
+def run_or_skip(*command):
+    """Run *command*; the test is skipped with its reason where it is missing or fails."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    if done.returncode != 0:
+        pytest.skip(f"{command[0]}: {done.stderr.decode(errors='replace')[-200:]}")
+
+
+@contextlib.contextmanager
+def disk(name, image, mountpoint):
+    """The file system *name* in *image*, made where it is new, mounted for the length of the block."""
+    make, mount = DISKS[name]
+    if not image.exists():
+        with image.open("wb") as file:
+            file.truncate(400_000_000)
+        run_or_skip(*make, image)
+    run_or_skip(*mount, image, mountpoint)
+    try:
+        yield
+    finally:
+        until_true(
+            lambda: subprocess.run(["umount", mountpoint], capture_output=True, check=False).returncode == 0
+        )
+
+
+@pytest.mark.parametrize("name", DISKS)
+@pytest.mark.parametrize("part", ["there", "done alone"])
+def test_files_on_a_disk_end_once(tmp_path, name, part):
+    """Killed and mounted again on the way: filed and paid for once each, by names that differ in case too."""
+    mountpoint, image = tmp_path / "mount", tmp_path / "image"
+    inbox = (mountpoint if part == "there" else tmp_path) / "inbox"
+    for path in (mountpoint, tmp_path / "house"):
+        path.mkdir()
+    rule = {"inbox": str(inbox)} | {part: str(mountpoint / part) for part in ("done", "failed")}
+    contents = {f"{stem}.wav": os.urandom(5000) for stem in ("a", "café", LONGEST, "2026/b")}
+    emulator, till = billing_emulator()
+    with emulator:
+        with disk(name, image, mountpoint):
+            site = Installation(tmp_path / "house", emulator.url, rule=rule)
+            (inbox / "2026").mkdir()
+            for path, content in contents.items():
+                (inbox / path).write_bytes(content)
+            if not (inbox / "A.wav").exists():
+                contents["A.wav"] = os.urandom(5000)
+                (inbox / "A.wav").write_bytes(contents["A.wav"])
+            assert site.run_once(crash_at="sidecars_synced") == -9
+        with disk(name, image, mountpoint):
+            assert site.run_once() == 0
+            found = [path.read_bytes() for path in site.done.rglob("*.wav")]
+            assert sorted(found) == sorted(contents.values())
+            assert len(tree(site.done)) == 3 * len(contents)
+            assert not list(inbox.rglob("*.wav"))
+    assert sorted(till.paid.values()) == [1] * len(contents)

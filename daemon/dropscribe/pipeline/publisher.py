@@ -51,7 +51,9 @@ MISSING_WAIT_SECONDS = 2.0
 _OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)
 
 _ODD = re.compile(rb'[^ -~]|[<>:"|?*\\]|[. ](?:/|$)|(?:^|/)(?i:aux|con|nul|prn|com\d|lpt\d)(?:[./]|$)')
-"""What Windows file systems may refuse with EINVAL in a name; all but ASCII where mounted without utf8."""
+"""What file systems of Windows may refuse in a name; all but ASCII where mounted without utf8."""
+
+_OF_ODD_NAMES = frozenset({"EINVAL", "ENOENT"})  # of the kernel's and ntfs-3g; of exfat-fuse
 
 
 @dataclass(slots=True)
@@ -213,7 +215,7 @@ class Publisher:
         """(whether *error* stops all files of the rule, its words)."""
         job, reason = claim.job, f"{path_text(error.path)}: {error.reason}"
         is_of_name = error.code in {"ENAMETOOLONG", "EILSEQ"}
-        if is_of_name or (error.code == "EINVAL" and _ODD.search(job.path)):
+        if is_of_name or (error.code in _OF_ODD_NAMES and _ODD.search(job.path)):
             words = f"cannot hold the name {os.fsdecode(job.path)!r} ({error.reason}); rename it in the inbox"
             return False, f"{path_text(error.path)}: {words}"  # such a file must not stop the others
         if error.code not in _OF_ONE_PLACE:

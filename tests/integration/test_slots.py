@@ -62,7 +62,7 @@ async def test_answers_that_find_no_room_keep_their_slots(tmp_path, monkeypatch)
         await house.store.do(_grow_no_more)
         failures = _counted(house, "ROLLBACK")
         script.gate.set()
-        await house.until(lambda: len(failures) >= 50)
+        await house.until(lambda: len(failures) >= 50, 60)
         assert len(script.calls) <= 2
         # Tried again, because it fails with an answer that finds no room in the same batch.
         await house.engine.database.do(_grow)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections import Counter
 
 import pytest
 
@@ -408,3 +410,21 @@ def test_bytes_that_are_not_utf8_are_for_this_system_alone(tmp_path, rule, more,
         f"providers: {{p: {{type: pulse, api_key: k}}}}\nfolders: {{f: {{inbox: in, provider: p{rule}}}}}\n"
     )
     assert said_of(text + more, tmp_path, environ={"X": "a\udcff"}) == said
+
+
+def test_a_rule_is_not_compared_with_all_others(tmp_path):
+    """The calls that reading a config takes grow with its rules, and not with their square."""
+
+    def calls(rules):
+        line = "  r{0}: {{inbox: in/{0}/inbox, done: in/{0}/done, failed: in/{0}/failed, provider: l}}\n"
+        text = "providers: {l: {type: local}}\nfolders:\n" + "".join(map(line.format, range(rules)))
+        counts = Counter()
+        sys.setprofile(lambda frame, event, argument: counts.update([event]))  # noqa: ARG005
+        try:
+            parse_config(text, folder=tmp_path, environ={})
+        finally:
+            sys.setprofile(None)
+        return counts["call"]
+
+    calls(1)  # what is imported or compiled at the first time
+    assert calls(320) < 5 * calls(80)

@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.document import Document, SectionPlace
@@ -43,17 +43,24 @@ def check_config(config: Config, document: Document) -> None:
     rules = [
         _RuleChecks(document, ("folders", rule.name), rule, config, real) for rule in config.folders.values()
     ]
-    for number, checks in enumerate(rules):
-        for other in rules[:number]:
+    inboxes = _Inboxes()
+    for checks in rules:
+        inbox = real[checks.rule.inbox]
+        for other in [*inboxes.at_or_above(inbox), *inboxes.below(inbox)]:
             checks.check_inbox(other)
-        checks.check_all(rules)
+        inboxes.add(inbox, checks)
+    by_failed: dict[str, list[_RuleChecks]] = {}
+    for checks in rules:
+        by_failed.setdefault(real[checks.rule.failed], []).append(checks)
+    for checks in rules:
+        checks.check_all(inboxes, by_failed)
     _check_shared_defaults(rules)
     _check_providers(config, document)
     check_queue(config, document)
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    """Whether *path* is *folder* or below it; both are real paths, as text because all rules are compared."""
+    """Whether *path* is *folder* or below it; both are real paths."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -112,6 +119,31 @@ def _check_shared_defaults(rules: list[_RuleChecks]) -> None:
                 checks.report("inbox", message, f"give each its own {key}:", warning=True)
 
 
+class _Inboxes:
+    """Rules by the real path of their inbox: no folder is compared with those of all rules."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, list[_RuleChecks]] = {}
+        self._below: dict[str, list[_RuleChecks]] = {}
+
+    def add(self, inbox: str, checks: _RuleChecks) -> None:
+        self._at.setdefault(inbox, []).append(checks)
+        for above in _parents(inbox):
+            self._below.setdefault(above, []).append(checks)
+
+    def at_or_above(self, folder: str) -> list[_RuleChecks]:
+        """The rules with *folder* in their inbox."""
+        return [checks for place in (folder, *_parents(folder)) for checks in self._at.get(place, ())]
+
+    def below(self, folder: str) -> list[_RuleChecks]:
+        """The rules whose inbox is below *folder*."""
+        return self._below.get(folder, [])
+
+
+def _parents(path: str) -> list[str]:
+    return [str(parent) for parent in PurePath(path).parents]
+
+
 @dataclass(frozen=True, slots=True)
 class _RuleChecks(SectionPlace):
     """The checks of one rule against the rest of the config."""
@@ -120,10 +152,10 @@ class _RuleChecks(SectionPlace):
     config: Config
     real: dict[Path, str]  # the paths of all rules without links
 
-    def check_all(self, rules: list[_RuleChecks]) -> None:
-        """Report the problems of this rule, also with the inboxes of all *rules*."""
+    def check_all(self, inboxes: _Inboxes, by_failed: dict[str, list[_RuleChecks]]) -> None:
+        """Report the problems of this rule, also with the inboxes and failed folders of all rules."""
         for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
-            self._check_destination(key, folder, [each.rule for each in rules])
+            self._check_destination(key, folder, inboxes)
         state_dir, inbox = self.real[self.config.state_dir], self.real[self.rule.inbox]
         if _is_inside(state_dir, inbox):
             message = f"{self.config.state_dir} lies inside the inbox of '{self.rule.name}'"
@@ -133,7 +165,7 @@ class _RuleChecks(SectionPlace):
             message = f"{', '.join(inside)}: inside the state directory {self.config.state_dir}"
             hint = "give state_dir a folder of its own, which is closed to all other users"
             self.report(inside[0], message, hint, warning=True)
-        self._check_two_purposes([each.rule for each in rules])
+        self._check_two_purposes(by_failed.get(self.real[self.rule.done], []))
         self._check_patterns()
         self._check_template()
         self._check_links()
@@ -161,27 +193,24 @@ class _RuleChecks(SectionPlace):
             hint = f"set recursive: false for '{outer}', or move one of them"
             self.report("inbox", f"overlaps the inbox of '{earlier.name}' (line {line})", hint)
 
-    def _check_destination(self, key: str, folder: Path, rules: list[FolderRule]) -> None:
+    def _check_destination(self, key: str, folder: Path, inboxes: _Inboxes) -> None:
         if self.real[folder] == self.real[self.config.state_dir]:
             self.report(key, f"{folder} is the state directory too", "give each a folder of its own")
-        for other in rules:
-            inbox = self.real[other.inbox]
-            if _is_inside(self.real[folder], inbox):
-                message = f"{folder} lies inside the inbox of '{other.name}'"
-                self.report(key, message, "it would be taken again; put it beside the inbox")
-                break
-            if _is_inside(inbox, self.real[folder]):
-                message = f"the inbox of '{other.name}' lies inside {folder}"
-                self.report(key, message, "a file filed there could be taken again", warning=True)
+        for other in inboxes.at_or_above(self.real[folder])[:1]:
+            message = f"{folder} lies inside the inbox of '{other.rule.name}'"
+            self.report(key, message, "it would be taken again; put it beside the inbox")
+        for other in inboxes.below(self.real[folder]):
+            message = f"the inbox of '{other.rule.name}' lies inside {folder}"
+            self.report(key, message, "a file filed there could be taken again", warning=True)
 
-    def _check_two_purposes(self, rules: list[FolderRule]) -> None:
-        for other in rules:
-            if self.real[self.rule.done] == self.real[other.failed]:
-                is_own = other.name == self.rule.name
-                key = "failed" if is_own and self.line_of("failed") else "done"
-                of_other = f"is the failed folder of '{other.name}' too"
-                message = "done and failed are one folder" if is_own else of_other
-                self.report(key, message, "give each a folder of its own")
+    def _check_two_purposes(self, others: list[_RuleChecks]) -> None:
+        """Report the rules whose failed folder is this one's done folder."""
+        for other in others:
+            is_own = other is self
+            key = "failed" if is_own and self.line_of("failed") else "done"
+            of_other = f"is the failed folder of '{other.rule.name}' too"
+            message = "done and failed are one folder" if is_own else of_other
+            self.report(key, message, "give each a folder of its own")
 
     def _check_patterns(self) -> None:
         """Patterns that can match no name, and a rule that takes nothing because of its own patterns."""

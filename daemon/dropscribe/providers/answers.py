@@ -13,12 +13,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.providers import values
-
-if TYPE_CHECKING:
-    from dropscribe.providers.transport.http import Answer
+from dropscribe.providers.transport.http import Answer
 
 MOST_CONTAINERS = 1_000_000
 MOST_VALUES = 5_000_000

@@ -7,18 +7,14 @@ Provider.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn, cast
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import ProviderUnusable
 from dropscribe.core.text.printing import one_line
-from dropscribe.providers.base import Unfinished
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.providers.base import Provider
+from dropscribe.providers.base import Provider, Unfinished
 
 BUILDERS = {
     "assemblyai": "vendors.assemblyai:AssemblyAI.build",

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from dropscribe.core.requests.params import secret_params
+from dropscribe.core.requests.params import ParamValue, secret_params
 from dropscribe.core.text.printing import one_line, plain_text
 from dropscribe.core.text.redaction import SecretMask
 from dropscribe.transcripts.model import Segment, Transcript, Word
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dropscribe.core.requests.params import ParamValue
 
 REASON_CHARACTERS = 500
 

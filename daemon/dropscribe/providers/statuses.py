@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core import errors
 from dropscribe.providers import answers, values
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.providers.redaction import Redactor
-    from dropscribe.providers.transport.http import Answer
+from dropscribe.providers.redaction import Redactor
+from dropscribe.providers.transport.http import Answer
 
 
 class Kind(enum.Enum):

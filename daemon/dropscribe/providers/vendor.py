@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, ProviderError, ProviderUnusable, RuleRejected
-from dropscribe.core.requests.params import effective_params
+from dropscribe.core.requests.params import ParamValue, effective_params
+from dropscribe.files.audio import AudioFile
 from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.redaction import cleaned, redactor_of
@@ -22,14 +25,7 @@ from dropscribe.providers.transport import requests
 from dropscribe.providers.transport.http import Answer, HttpTransport, too_large
 from dropscribe.providers.values import BadAnswer, Item, Params, word_or_none
 from dropscribe.providers.words import with_text
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.transcripts.model import Transcript
+from dropscribe.transcripts.model import Transcript
 
 ANSWER_SECONDS_A_SECOND = 3.0
 """A long recording may take this many times its length, where that is more than ``timeout``."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from dropscribe.providers import values
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, split_runs, words_within
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _Part = TypeVar("_Part", Segment, Word)
 

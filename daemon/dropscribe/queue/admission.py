@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
-from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.model import Job, Scope, ScopeKind
 from dropscribe.core.routing import Route, routes_for
 from dropscribe.queue.holds import Holds, ProviderRates
-from dropscribe.queue.model import HANGS, Plan
+from dropscribe.queue.model import HANGS, Plan, ProviderLimits
+from dropscribe.queue.retrying_database import RetryingDatabase, Signals
 from dropscribe.queue.sql import rows, transactions
 from dropscribe.queue.sql.claims import LARGE_BYTES, SUSPECT_CRASHES, ClaimRequest
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Collection
-
-    from dropscribe.core.model import Job
-    from dropscribe.queue.model import ProviderLimits
-    from dropscribe.queue.retrying_database import RetryingDatabase, Signals
 
 
 class InFlight:

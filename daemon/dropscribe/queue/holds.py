@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from dropscribe.core.model import ScopeKind
+from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause, rate_window
+from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause, ProviderLimits, rate_window
+from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import hold_rows, rows
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from dropscribe.core.model import Hold, Scope
-    from dropscribe.queue.model import ProviderLimits
-    from dropscribe.queue.retrying_database import RetryingDatabase
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection
 
 
 class ProviderRates:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import structlog
 
 from dropscribe.core.errors import StoreError
-from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, Withdrawn
+from dropscribe.core.model import AtProvider, AttemptEnd, Job, Outcome, ResultStored, Retry, Withdrawn
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, backoff_seconds
 from dropscribe.files.crashpoint import reached
+from dropscribe.queue.admission import Admission
+from dropscribe.queue.model import AttemptJob, PublishJob
 from dropscribe.queue.sql import transactions
 from dropscribe.queue.sql.rows import LateTransitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.core.model import Job, Outcome
-    from dropscribe.queue.admission import Admission
-    from dropscribe.queue.model import AttemptJob, PublishJob
 
 log = structlog.get_logger()
 

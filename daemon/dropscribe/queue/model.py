@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import tzinfo
 
+from dropscribe.config.model import Config
+from dropscribe.core.budget import Account, Budget
 from dropscribe.core.model import Hold, Job, Outcome, Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
-
-if TYPE_CHECKING:
-    from datetime import tzinfo
-
-    from dropscribe.config.model import Config
-    from dropscribe.core.budget import Account, Budget
 
 AttemptJob = Callable[[Job], Awaitable[Outcome]]
 """Makes one attempt to transcribe a claimed job, which holds a slot of its provider.

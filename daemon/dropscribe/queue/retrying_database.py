@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
 from dropscribe.core.errors import StoreAway, StoreBusy, StoreError, StoreFull
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dropscribe.queue.sql.database import Connection, Database
+from dropscribe.queue.sql.database import Connection, Database
 
 T = TypeVar("T")
 

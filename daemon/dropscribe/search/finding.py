@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
+from dropscribe.config.model import Config
 from dropscribe.core.errors import StoreError
-from dropscribe.queue.sql.history import read_done
+from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.history import DoneJob, read_done
 from dropscribe.reports.queue_reader import view_queue
-from dropscribe.search.index import INDEX_NAME, NEWEST
+from dropscribe.search.index import INDEX_NAME, NEWEST, TranscriptIndex
 from dropscribe.search.indexer import DoneFolders, index_of
-from dropscribe.search.passages import UnusableIndex, end_of_phrase, unpack
-from dropscribe.search.words import find_phrases, parse_query
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from dropscribe.config.model import Config
-    from dropscribe.queue.sql.database import Connection
-    from dropscribe.queue.sql.history import DoneJob
-    from dropscribe.search.index import TranscriptIndex
-    from dropscribe.search.passages import Passage
-    from dropscribe.search.words import Phrase
+from dropscribe.search.passages import Passage, UnusableIndex, end_of_phrase, unpack
+from dropscribe.search.words import Phrase, find_phrases, parse_query
 
 PAGE_FILES = 20
 MOST_LOOKED_AT = 200

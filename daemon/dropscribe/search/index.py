@@ -11,20 +11,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dropscribe.queue.embedded.store import make_private_file
-from dropscribe.queue.sql.database import upsert
-from dropscribe.search.passages import UnusableIndex, pack, unpack
+from dropscribe.queue.sql.database import Connection, upsert
+from dropscribe.search.passages import Passage, UnusableIndex, pack, unpack
 from dropscribe.search.words import folded_words
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from dropscribe.queue.sql.database import Connection
-    from dropscribe.search.passages import Passage
 
 INDEX_NAME = "search.db"
 NEWEST = 2**62  # More than any job's id

@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import structlog
 
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.errors import AudioError, StoreFull
 from dropscribe.files.audio import open_beneath
-from dropscribe.queue.sql.history import read_done_after, read_done_from
+from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.history import DoneJob, read_done_after, read_done_from
 from dropscribe.reports.locations import filed_place
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.timed_calls import ask_disk
@@ -27,20 +30,12 @@ from dropscribe.search.index import (
     INDEX_NAME,
     NEWEST,
     ClusterIndex,
+    IndexProgress,
     TranscriptIndex,
     delete_index,
     open_index,
 )
-from dropscribe.search.passages import passages_of, passages_of_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.queue.sql.database import Connection
-    from dropscribe.queue.sql.history import DoneJob
-    from dropscribe.search.index import IndexProgress
-    from dropscribe.search.passages import Passage
+from dropscribe.search.passages import Passage, passages_of, passages_of_text
 
 T = TypeVar("T")
 

@@ -8,18 +8,14 @@ import re
 import sqlite3
 import unicodedata
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.core.compression import unpacked
 from dropscribe.core.text.printing import one_line
-from dropscribe.search.words import folded_words, may_hold
+from dropscribe.search.words import Phrase, folded_words, may_hold
 from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in, split_runs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from dropscribe.search.words import Phrase
 
 MOST_PASSAGE_WORDS = 40
 LATEST_SECONDS = 1e7  # Later times are ignored

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 from dropscribe.transcripts.paragraphs import split_runs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 Phrase = tuple[str, ...]  # Words that follow each other
 MOST_QUERY_WORDS = 16

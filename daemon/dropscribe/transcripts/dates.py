@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS = range(1971, 2200)  # Dates outside are those of clocks that were never set

@@ -6,19 +6,16 @@ document, so publishing again after a crash writes the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dropscribe.core.model import Attempt, Job
 from dropscribe.core.requests.params import effective_params, shown_params
 from dropscribe.core.text.printing import name_text, one_line, path_text, utc_text
 from dropscribe.transcripts.cues import is_timed
 from dropscribe.transcripts.dates import recording_date
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from dropscribe.core.model import Attempt, Job
-    from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
+from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
 TRANSCRIPT_SCHEMA = "dropscribe.transcript/1"
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"

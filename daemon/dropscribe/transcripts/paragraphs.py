@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Segment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 PAUSE_SECONDS = 2.0  # a longer pause ends a paragraph
 LONG_PARAGRAPH = 700  # characters after which the end of a sentence and a breath end a paragraph as well

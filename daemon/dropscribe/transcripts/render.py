@@ -10,22 +10,17 @@ import html
 import itertools
 import json
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dropscribe.core.naming import split_name
 from dropscribe.core.text.printing import clock_text, one_line
-from dropscribe.transcripts.cues import cues_of, lines_of, named
+from dropscribe.transcripts.cues import Cue, cues_of, lines_of, named
 from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.line_breaks import joined
-from dropscribe.transcripts.paragraphs import paragraphs_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from dropscribe.transcripts.cues import Cue
-    from dropscribe.transcripts.paragraphs import Paragraph
+from dropscribe.transcripts.paragraphs import Paragraph, paragraphs_of
 
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>#]|~~|==|\$\$|&(?=#?\w+;)")
 _LIST_START = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^([-+])(?=\s|$|--)")  # or a line across the page

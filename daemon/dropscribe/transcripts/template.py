@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -21,9 +22,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from dropscribe.core.text.printing import plain_text
 from dropscribe.transcripts.paragraphs import paragraphs_of
 from dropscribe.transcripts.render import clock, escape, title_of, warning_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 CPU_SECONDS = 10
 MEMORY_BYTES = 1 << 30

@@ -8,19 +8,20 @@ import os
 import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
 import structlog
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
+from dropscribe.config.model import Config
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.text.printing import path_text
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.disk_threads import SLOWEST_BYTES_PER_SECOND
 from dropscribe.publish.return_to_inbox import return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
-from dropscribe.queue.sql.history import read_record
+from dropscribe.queue.sql.history import JobRecord, read_record
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.reports.timed_calls import ANSWER_SECONDS, ask_disk
 from dropscribe.web.file_views import digest_in
@@ -28,13 +29,6 @@ from dropscribe.web.guard import SESSION_SECONDS
 from dropscribe.web.reading import PAGE_ROWS, id_of, place_of, unavailable_reason
 from dropscribe.web.site import Refused, Site
 from dropscribe.web.uploads import take_upload
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from dropscribe.config.model import Config
-    from dropscribe.queue.sql.history import JobRecord
 
 log = structlog.get_logger()
 

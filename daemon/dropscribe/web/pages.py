@@ -6,8 +6,12 @@ They are rendered in threads: many readers, or a long transcript, would hold up 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
@@ -19,12 +23,6 @@ from dropscribe.search.index import NEWEST
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.recordings import send_file
 from dropscribe.web.site import Refused, Site
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 _SILENT_WORDS = "the folder's file system does not answer: recording and transcript cannot be shown"
 _FILTERS = ("state", "q", "provider", "since", "code", "before")

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dropscribe.config.model import Config
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import TEMPLATE
-from dropscribe.files.audio import open_beneath
-from dropscribe.queue.sql.history import FileFilter, read_files, read_record
+from dropscribe.files.audio import AudioFile, open_beneath
+from dropscribe.queue.sql.history import FileFilter, JobRecord, read_files, read_record
 from dropscribe.queue.sql.history import read_page as read_listed_page
 from dropscribe.queue.sql.stats import Ended, read_ended
 from dropscribe.reports.explain import explain_job
+from dropscribe.reports.job_explanation import Explanation
 from dropscribe.reports.locations import Place, filed_place
-from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.transcript_reader import possible_formats, read_document, sidecar_paths
 from dropscribe.reports.waiting import listed_state
 from dropscribe.web import views
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from dropscribe.config.model import Config
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.queue.sql.history import JobRecord
-    from dropscribe.reports.job_explanation import Explanation
-    from dropscribe.reports.queue_reader import QueueView
 
 LIST_ROWS = 8
 PAGE_ROWS = 50

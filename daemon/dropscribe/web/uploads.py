@@ -13,11 +13,14 @@ import re
 import secrets
 import time
 import unicodedata
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
 
+from dropscribe.config.model import FolderRule
 from dropscribe.core.naming import free_name
 from dropscribe.core.settling import Lease
 from dropscribe.files.beneath import closing, open_listable_root, open_root, open_with_status, stat_at
@@ -26,16 +29,7 @@ from dropscribe.files.mounts import probe_lease
 from dropscribe.files.moves import FileName, move_new
 from dropscribe.files.own_file import write_all
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, SLOWEST_BYTES_PER_SECOND, FolderHangs
-from dropscribe.web.site import Refused
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from starlette.requests import Request
-
-    from dropscribe.config.model import FolderRule
-    from dropscribe.web.site import FolderCalls
+from dropscribe.web.site import FolderCalls, Refused
 
 MOST_UPLOAD_BYTES = 8 * 1024**3
 MOST_FILES = 100

@@ -7,17 +7,15 @@ one. Here no request waits: there are as many connections as requests in flight.
 from __future__ import annotations
 
 import os
+import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from dropscribe.core.errors import ProviderUnusable
 from dropscribe.providers.transport.http_library import httpcore, httpx
 from dropscribe.providers.transport.network import EarlyAnswerBackend
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 

@@ -16,10 +16,11 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from dropscribe import __version__
 from dropscribe.core.errors import (
@@ -29,17 +30,12 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
-from dropscribe.providers.transport.connections import Connections, target_of
+from dropscribe.providers.redaction import Redactor
+from dropscribe.providers.transport.connections import Connections, Target, target_of
 from dropscribe.providers.transport.content import STEP_BYTES, decoded, in_utf8
 from dropscribe.providers.transport.http_library import httpcore
 from dropscribe.providers.transport.network import ANSWER_BODY_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
-
-    from dropscribe.providers.redaction import Redactor
-    from dropscribe.providers.transport.connections import Target
-    from dropscribe.providers.transport.requests import Upload
+from dropscribe.providers.transport.requests import Upload
 
 CONNECT_SECONDS = 30.0
 SEND_STALL_SECONDS = 60.0

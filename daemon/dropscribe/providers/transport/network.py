@@ -10,16 +10,14 @@ begun: httpcore then reads it.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from dropscribe.core.hosts import is_address
 from dropscribe.providers.transport.http_library import httpcore
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterable
 
 PIECE_BYTES = 64 * 1024  # a write must make this much progress within httpx's write timeout
 GRACE_SECONDS = 0.25

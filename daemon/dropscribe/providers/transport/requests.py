@@ -6,20 +6,17 @@ Guarantees: pure but for a form's boundary, which is random; no name or value ca
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from dropscribe.core.errors import RuleRejected
+from dropscribe.core.requests.params import ParamValue
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers.formats import media_type, upload_name
 from dropscribe.providers.transport.http_library import httpx
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dropscribe.core.requests.params import ParamValue
-    from dropscribe.files.audio import AudioFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
 import jmespath
 from jmespath.exceptions import JMESPathError
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, parse_json
+from dropscribe.providers.base import Provider
 from dropscribe.providers.jobs import JobVendor, Progress, quoted
 from dropscribe.providers.statuses import Kind, Table
-from dropscribe.providers.transport.requests import json_request
+from dropscribe.providers.transport.http import Answer
+from dropscribe.providers.transport.requests import Upload, json_request
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, segments_of
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
-    from dropscribe.providers.transport.http import Answer
-    from dropscribe.providers.transport.requests import Upload
 
 MOST_ITEMS = 1_000_000  # of words and of segments: an expression can give more than the answer holds
 _SCALES = {"s": 1.0, "ms": 0.001}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, by_time, segments_of
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _WORD = Reading(confidence=("logprob",), probability=values.probability_of_log, speaker=("speaker_id",))
 

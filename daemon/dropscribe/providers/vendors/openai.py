@@ -6,26 +6,22 @@ A value that differs from OpenAI's documentation is read in its server's known s
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, ProviderError
 from dropscribe.core.requests.params import GRANULARITIES, ParamValue
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
 from dropscribe.providers.statuses import Kind
+from dropscribe.providers.transport.http import Answer
+from dropscribe.providers.transport.requests import Upload
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.transport.http import Answer
-    from dropscribe.providers.transport.requests import Upload
 
 OPENAI_BODY_BYTES = 26_214_400  # OpenAI's limit on the whole form, not on the file
 

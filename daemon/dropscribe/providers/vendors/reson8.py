@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dropscribe.config.model import ProviderConfig
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers import values
 from dropscribe.providers.formats import OCTETS, reson8_encoding
 from dropscribe.providers.statuses import Kind
+from dropscribe.providers.transport.requests import Upload
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, mean_confidence
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.transport.requests import Upload
 
 
 def _probability(value: Any) -> float | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.providers import values
+from dropscribe.providers.transport.http import Answer
 from dropscribe.providers.vendor import Vendor
 from dropscribe.providers.words import Reading, mean_confidence
 from dropscribe.transcripts.model import Segment, Transcript
-
-if TYPE_CHECKING:
-    from dropscribe.providers.transport.http import Answer
 
 _WORD = Reading(("word",), confidence=("probability", "score"), said=values.stripped)
 _SEGMENT = Reading(confidence=("avg_logprob",), probability=values.probability_of_log, said=values.stripped)

@@ -10,9 +10,10 @@ so a repeated call may find its own changes. StoreUnusable: the server refuses u
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from procrastinate.schema import SchemaManager
@@ -21,18 +22,13 @@ from dropscribe.core.errors import StoreError, StoreInUse, StoreUnusable
 from dropscribe.queue.cluster.nodes import NODE_LOCKS, session_name
 from dropscribe.queue.cluster.postgres import (
     SCHEMA,
+    MountMap,
     PostgresConnection,
     PostgresReader,
     read_ahead_seconds,
     store_error,
 )
-from dropscribe.queue.sql.database import Database, read_token
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.queue.cluster.postgres import MountMap
-    from dropscribe.queue.sql.database import Call, Connection
+from dropscribe.queue.sql.database import Call, Connection, Database, read_token
 
 _NAME_TRIES = 10
 _NAME_GAP_SECONDS = 0.5

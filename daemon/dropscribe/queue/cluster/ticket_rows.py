@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job as Ticket
@@ -18,18 +18,13 @@ from procrastinate.manager import JobManager
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
 from dropscribe.core.budget import stops_of
+from dropscribe.core.model import Job
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster.nodes import NODE_LOCKS
 from dropscribe.queue.cluster.postgres import PostgresConnection
-from dropscribe.queue.model import rate_window
+from dropscribe.queue.model import ProviderLimits, rate_window
 from dropscribe.queue.sql import budget_usage, claims, hold_rows, result_rows, rows
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from dropscribe.core.model import Job
-    from dropscribe.queue.model import ProviderLimits
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection
 
 TURN_SECONDS = 1.0
 """A worker claims jobs with one ticket for this long, then another node may get the next one."""

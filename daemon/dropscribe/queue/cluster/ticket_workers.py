@@ -10,24 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+import psycopg
 import structlog
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.worker import Worker
 
 from dropscribe.queue import model
+from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster import nodes
 from dropscribe.queue.cluster.postgres import SESSION, conninfo
 from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH, TASK, queue_of
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    import psycopg
-
-    from dropscribe.queue.admission import Admission
 
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4

@@ -6,28 +6,22 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import structlog
 
 from dropscribe.core.errors import StoreBusy, StoreFull
-from dropscribe.core.model import ResultStored, Retry
+from dropscribe.core.model import Job, ResultStored, Retry
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
+from dropscribe.queue.admission import Admission
 from dropscribe.queue.embedded.store import trouble_of_disk
-from dropscribe.queue.job_runner import log_abandoned, log_interrupted
+from dropscribe.queue.job_runner import JobRunner, log_abandoned, log_interrupted
 from dropscribe.queue.model import POLLING_SLOTS
 from dropscribe.queue.sql import claims, hold_rows, rows, transactions
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from dropscribe.core.model import Job
-    from dropscribe.queue.admission import Admission
-    from dropscribe.queue.job_runner import JobRunner
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
 

@@ -15,17 +15,13 @@ import shutil
 import sqlite3
 import stat
 import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreInUse, StoreUnusable
-from dropscribe.queue.sql.database import Database, read_token, valid_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from dropscribe.queue.sql.database import Call
+from dropscribe.queue.sql.database import Call, Database, read_token, valid_text
 
 T = TypeVar("T")
 

@@ -6,16 +6,11 @@ if its ctime is older; neither a copy nor a touch can set a ctime back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from dropscribe.core.routing import BACKLOG
-from dropscribe.queue.sql.database import upsert
+from dropscribe.queue.sql.database import Connection, upsert
 from dropscribe.queue.sql.rows import QUEUED
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.queue.sql.database import Connection
 
 _RELEASED = "released"
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from datetime import date, timedelta, tzinfo
 
-from dropscribe.core.budget import Account, day_of, first_day, turn_after
-from dropscribe.core.model import ScopeKind
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import date, tzinfo
-
-    from dropscribe.core.budget import Budget, Limit, Period, Spending
-    from dropscribe.core.model import Scope
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.core.budget import Account, Budget, Limit, Period, Spending, day_of, first_day, turn_after
+from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.queue.sql.database import Connection
 
 MARK_PREFIX = "told:"
 _MARK_DAYS = 62  # marks are kept for this time: longer than any month

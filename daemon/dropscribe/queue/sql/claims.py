@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from dropscribe.core.model import Job
+from dropscribe.core.routing import Route
 from dropscribe.queue.sql import rows
-from dropscribe.queue.sql.database import marks
+from dropscribe.queue.sql.database import Connection, marks
 from dropscribe.queue.sql.result_rows import count_stored_results, jobs_with_result
 from dropscribe.queue.sql.rows import AT_PROVIDER, HAS_RESULT, QUEUED, earliest_due
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    from dropscribe.core.model import Job
-    from dropscribe.core.routing import Route
-    from dropscribe.queue.sql.database import Connection
 
 SUSPECT_CRASHES = 3
 """A job that was interrupted this often in a row by the end of the daemon runs only while no other such job

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dropscribe.core.model import JobState
-from dropscribe.queue.sql.database import is_shared, marks
+from dropscribe.core.model import Attempt, JobState
+from dropscribe.queue.sql.database import Connection, is_shared, marks
 from dropscribe.queue.sql.rows import AT_PROVIDER, LIVE, QUEUED, join_path, read_attempts, split_path
 from dropscribe.queue.sql.stats import QUARTER_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.core.model import Attempt
-    from dropscribe.queue.sql.database import Connection
 
 _LAST = (
     "coalesce(nullif({0}, ''), (SELECT {0} FROM attempts WHERE job_id = jobs.id AND code <> ''"

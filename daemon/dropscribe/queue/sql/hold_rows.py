@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.queue.model import Pause
-from dropscribe.queue.sql.database import upsert
+from dropscribe.queue.sql.database import Connection, upsert
 from dropscribe.queue.sql.rows import AT_PROVIDER, QUEUED
-
-if TYPE_CHECKING:
-    from dropscribe.queue.sql.database import Connection
 
 
 def write_hold(db: Connection, hold: Hold) -> None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from dropscribe.core.model import JobState, LiveRow, Submitted
+from dropscribe.core.model import JobState, LiveRow, NewJob, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog, budget_usage, rows, stats
-from dropscribe.queue.sql.database import is_shared, upsert
+from dropscribe.queue.sql.database import Connection, is_shared, upsert
 from dropscribe.queue.sql.rows import LIVE, join_path, split_path, withdraw_queued
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from dropscribe.core.model import NewJob
-    from dropscribe.queue.sql.database import Connection
 
 YOUNG_SECONDS = 90.0
 """In a cluster, a row this young is not withdrawn: a share may not show its file to every node yet."""

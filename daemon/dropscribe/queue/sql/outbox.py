@@ -7,14 +7,11 @@ recipient that gets many notifications in one.
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dropscribe.queue.sql.database import marks, upsert
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable, Mapping
 
 MOST_WAITING = 10_000
 """Newer notifications of a recipient that does not accept them are dropped: it must not fill the disk."""

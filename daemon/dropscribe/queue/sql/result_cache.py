@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
+from dropscribe.core.budget import AnswerKey
 from dropscribe.core.compression import unpacked
+from dropscribe.core.model import Job
 from dropscribe.queue.model import CachedResult
-from dropscribe.queue.sql.database import upsert
-
-if TYPE_CHECKING:
-    from dropscribe.core.budget import AnswerKey
-    from dropscribe.core.model import Job
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection, upsert
 
 LEDGER_BYTES = 256 * 1024 * 1024
 """Limit of the cache's total size, compressed: some 50,000 calls of ten minutes."""

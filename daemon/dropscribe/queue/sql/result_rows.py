@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from dropscribe.core.model import FileSnapshot, JobState, OutputNames, StoredResult, identity
+from dropscribe.core.model import AttemptEnd, FileSnapshot, Job, JobState, OutputNames, StoredResult, identity
 from dropscribe.core.naming import Companion
 from dropscribe.queue.sql import rows
-from dropscribe.queue.sql.database import upsert
+from dropscribe.queue.sql.database import Connection, upsert
 from dropscribe.queue.sql.rows import HAS_RESULT, JOB_COLUMNS, LateTransitionError, job_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.core.model import AttemptEnd, Job
-    from dropscribe.queue.sql.database import Connection
 
 _COMPANION = b"companion:"
 _COLUMNS = JOB_COLUMNS.split(", ")

@@ -7,12 +7,14 @@ leaves, so that a late completion changes nothing.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import (
     TRANSITIONS,
     Attempt,
+    AttemptEnd,
     FileSnapshot,
     Job,
     JobState,
@@ -20,12 +22,7 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.core.retry import REUSED
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from dropscribe.core.model import AttemptEnd
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection
 
 QUEUED = "state = 'queued'"
 TRANSCRIBING = "state = 'transcribing' AND remote_id = ''"

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import LIVE_STATES, JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
-from dropscribe.queue.model import NOT_MOVABLE, FolderStats, NodeStats, Stats
+from dropscribe.queue.model import NOT_MOVABLE, FolderStats, NodeStats, Pause, Plan, Stats
 from dropscribe.queue.sql import hold_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
-from dropscribe.queue.sql.database import is_shared, marks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from dropscribe.queue.model import Pause, Plan
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection, is_shared, marks
 
 QUARTER_SECONDS = 900
 _LONGEST_SECONDS = 14 * 86_400.0  # a longer recording's length is not believed

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from dropscribe.core.model import AtProvider, AttemptEnd, JobState, Published, Retry, Withdrawn
-from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
+from dropscribe.core.budget import Booking
+from dropscribe.core.model import AtProvider, AttemptEnd, Job, JobState, Outcome, Published, Retry, Withdrawn
+from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, RetryLimits, crash_wait_seconds
 from dropscribe.core.routing import BACKLOG
+from dropscribe.queue.model import Plan
 from dropscribe.queue.sql import budget_usage, result_cache, rows, stats
-from dropscribe.queue.sql.database import marks
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dropscribe.core.budget import Booking
-    from dropscribe.core.model import Job, Outcome
-    from dropscribe.core.retry import RetryLimits
-    from dropscribe.queue.model import Plan
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection, marks
 
 _MOST_CRASHES = 1 << 30
 

@@ -199,6 +199,22 @@ async def test_an_answer_that_came_while_the_process_was_suspended_is_used(bench
     assert len(emulator.requests) == 1
 
 
+async def test_a_suspension_while_connecting_does_not_end_the_upload(bench, monkeypatch):
+    """The time that it puts the limit of connecting off by is not that of the answer, which is paid for."""
+    trace = http._Progress.trace
+
+    async def suspended(progress, event, details):
+        await trace(progress, event, details)
+        if event.endswith(".connect_tcp.started"):
+            time.sleep(1.0)  # noqa: ASYNC251 - as above
+
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(http._Progress, "trace", suspended)
+    bench.emulator.delay_seconds = 1.5
+    transcript = await bench.provider(timeout_seconds=60.0).transcribe(bench.audio(), {})
+    assert transcript.text.startswith("Heard")
+
+
 async def test_no_connection_in_time_names_the_address(bench, monkeypatch):
     """A server whose queue of connections is full does not take another one."""
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.3)

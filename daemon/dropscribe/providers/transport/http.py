@@ -104,11 +104,15 @@ class _Progress:
 
     def end_after(self, seconds: float | None) -> None:
         """Let the request end in *seconds* from now; None is no limit."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
+        self.stop()
+        self.limit.reschedule(None)  # a suspension may have put off that of the phase before
         if seconds is not None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_up, seconds)
+
+    def stop(self) -> None:
+        """Cancel the timer: the request has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _time_is_up(self, seconds: float) -> None:
         # After a suspension of the process, an answer that has arrived, or is sent again, is still read.
@@ -119,7 +123,6 @@ class _Progress:
     def limit_error(self) -> float:
         """Replace the answer's limit by the shorter one of an error, which is returned, in seconds."""
         self.end_after(None)
-        self.limit.reschedule(None)
         return min(self.timeout_seconds or ERROR_ANSWER_SECONDS, ERROR_ANSWER_SECONDS)
 
 
@@ -162,7 +165,7 @@ class HttpTransport:
         except (*_FAILURES, EncodingError) as error:
             failure = self._failure(error, progress)
         finally:
-            progress.end_after(None)
+            progress.stop()
         raise failure
 
     def _request(

@@ -21,7 +21,14 @@ from dropscribe.core.routing import Route
 from dropscribe.queue.embedded import store as store_module
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.engine import open_engine
-from dropscribe.queue.sql.claims import LARGE_BYTES, ClaimRequest, claim_for_provider, is_poll_expected
+from dropscribe.queue.sql.claims import (
+    LARGE_BYTES,
+    ClaimRequest,
+    Limits,
+    claim,
+    claim_for_provider,
+    is_poll_expected,
+)
 from dropscribe.queue.sql.intake_queries import note_inboxes, rename_folders, submit
 from dropscribe.queue.sql.rows import LIVE, UPDATE_STATE
 from dropscribe.queue.sql.stats import count_ended, read_ended
@@ -202,6 +209,23 @@ def test_the_history_is_not_read_for_jobs_at_providers(tmp_path):
         return expected
 
     assert not store.call(look).result()
+    assert not thousands
+    store.close()
+
+
+def test_the_history_is_not_read_for_stored_results(tmp_path):
+    """They are looked for each second."""
+    store, thousands = Store(tmp_path), []
+
+    def look(db):
+        submit(db, [NewJob("calls", b"%d" % n, FileSnapshot(1, n, 3, 4), 5.0) for n in range(1000)])
+        db.execute("UPDATE jobs SET state = 'done', ended_at = 6.0")
+        db.set_progress_handler(lambda: thousands.append(1), 1000)  # as above
+        found = claim(db, (), Limits(0, 0, 128, {"calls": 64}, ("calls",), ()), 7.0)
+        db.set_progress_handler(None, 0)
+        return found
+
+    assert store.call(look).result() == ([], [], None)
     assert not thousands
     store.close()
 

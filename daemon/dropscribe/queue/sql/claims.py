@@ -11,7 +11,7 @@ from dropscribe.core.model import Job
 from dropscribe.core.routing import Route
 from dropscribe.queue.sql import rows
 from dropscribe.queue.sql.database import Connection, marks
-from dropscribe.queue.sql.result_rows import count_stored_results, jobs_with_result
+from dropscribe.queue.sql.result_rows import jobs_with_result
 from dropscribe.queue.sql.rows import AT_PROVIDER, HAS_RESULT, QUEUED, earliest_due
 
 SUSPECT_CRASHES = 3
@@ -104,11 +104,15 @@ def is_poll_expected(
 
 def _due_results(db: Connection, limits: Limits, now: float) -> list[Job]:
     """Jobs whose stored results are due: of each folder as many as it has room for."""
-    due: list[Job] = []
-    for folder in sorted(count_stored_results(db).keys() & limits.rooms.keys()):
-        most = min(limits.rooms[folder], limits.publications - len(due))
-        due += jobs_with_result(db, *_due_in((folder,), limits.in_flight, now, most))
-    return due
+    left, chosen = Counter(limits.rooms), list[int]()
+    which, values = _due_in(limits.rooms, limits.in_flight, now, _MOST)
+    for job_id, folder in db.execute(f"SELECT id, folder FROM jobs WHERE {HAS_RESULT} AND {which}", values):
+        if left[folder]:
+            left[folder] -= 1
+            chosen.append(job_id)
+            if len(chosen) == limits.publications or not any(left.values()):
+                break
+    return jobs_with_result(db, f"jobs.id IN ({marks(chosen)}) ORDER BY due_at, jobs.id", chosen)
 
 
 def _due_in(

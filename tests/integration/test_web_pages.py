@@ -766,6 +766,7 @@ async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypa
     ("asked", "shown"),
     [
         ("/folders/calls?q=a%26b&state=done", "/folders/calls?q=a%26b&state=done"),
+        ("/login?next=/%09/elsewhere.example/", "/"),
         ("/login?next=//elsewhere.example/", "/"),
         ("/login?next=/%5Celsewhere.example/", "/"),
         ("/login?next=https://elsewhere.example/", "/"),

@@ -51,7 +51,8 @@ def _login_page(site: Site, request: Request, path: str, status: int = 200) -> R
 
 def _own_page(path: str) -> str:
     """*path* if it leads to a page of this site, else the first page: any link can name a path."""
-    return path if re.match(r"/(?![/\\])", path) else "/"
+    # Browsers drop tabs and line breaks, and two slashes begin the name of another site.
+    return path if re.fullmatch(r"/(?![/\\])[^\x00-\x20]*", path) else "/"
 
 
 async def log_in(site: Site, request: Request) -> Response:

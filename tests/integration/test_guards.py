@@ -10,8 +10,9 @@ import pytest
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioChanged, AudioUnsafe
 from dropscribe.files.audio import open_beneath
-from dropscribe.publish.filing import publish
-from dropscribe.publish.publication import NameTaken
+from dropscribe.files.own_file import OwnFile
+from dropscribe.publish.filing import publish, publish_together
+from dropscribe.publish.publication import CopyNeeded, NameTaken
 from support.house import House, make_config, tree
 from support.publications import publication_of
 from support.scripted import ScriptedProvider
@@ -86,6 +87,20 @@ def test_a_copy_that_is_not_what_was_transcribed_is_taken_back(tmp_path, other_f
         publish(publication)
     assert tree(done) == set()
     assert audio.read_bytes() == b"RIFF two"
+
+
+def test_no_transcript_comes_and_goes_before_a_copy_alone(tmp_path, other_file_system, monkeypatch):
+    """A batch leaves long copies to others: what it wrote before would be withdrawn, and written again."""
+    audio, done = tmp_path / "inbox/call.wav", other_file_system / "done"
+    audio.parent.mkdir()
+    audio.write_bytes(b"RIFF")
+    place, placed = OwnFile.place, []
+    monkeypatch.setattr(OwnFile, "place", lambda file: (placed.append(file.name.name), place(file)))
+    (outcome,) = publish_together([publication_of(audio, done)])
+    assert type(outcome) is CopyNeeded
+    assert not placed
+    publish(publication_of(audio, done))
+    assert tree(done) == {"call.wav", "call.json", "call.txt"}
 
 
 def refused(root, path):

@@ -32,7 +32,7 @@ from dropscribe.files.permissions import (
     sidecar_mode,
 )
 from dropscribe.publish import moving
-from dropscribe.publish.publication import JobFiles, NameTaken, PublishRequest, ReopenedForWriting
+from dropscribe.publish.publication import CopyNeeded, JobFiles, NameTaken, PublishRequest, ReopenedForWriting
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _AT_ONCE = 8  # publications whose sidecars are all open
@@ -65,7 +65,7 @@ def publish_together(
         operations = [PublishOperation(request, folders) for request in requests]
         for start in range(0, len(operations), _AT_ONCE):
             group = operations[start : start + _AT_ONCE]
-            _each(group, PublishOperation.write_sidecars)
+            _each(group, lambda operation: operation.write_sidecars(may_copy=may_copy))
             # The data of all are on their way to the disk by now: the first sync writes most of them. A name
             # given in between would have each further sync write the folder again (ext4).
             _each(group, PublishOperation.sync_sidecars)
@@ -148,8 +148,8 @@ class PublishOperation:
             raise ValueError("the target folder is not open yet")
         return self._files
 
-    def write_sidecars(self) -> None:
-        """Write the sidecars under hidden names."""
+    def write_sidecars(self, *, may_copy: bool) -> None:
+        """Write the sidecars under hidden names; CopyNeeded at once where two devices say so."""
         request, folders = self.request, self._folders
         source: int | None = None
         missing: AudioError | None = None
@@ -167,6 +167,8 @@ class PublishOperation:
             # The audio is at its source, so this is no move of an earlier try to be finished.
             moving.check_untouched(request, status)
             moving.check_target(files, status)
+            if not may_copy and os.fstat(files.old.folder).st_dev != os.fstat(target).st_dev:
+                raise CopyNeeded(repr(request.path))  # before there is anything to be withdrawn
             self._is_writing = True
             self._begin(files.sidecars, files.old, status)
         elif moving.is_moved(files):

@@ -381,6 +381,19 @@ def test_init_on_a_full_disk_names_the_config(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arguments", [["init"], ["transcribe", "a.wav"]])
+def test_a_current_folder_that_has_been_removed(tmp_path, monkeypatch, capsys, arguments):
+    """It is named, with the remedy."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(LIBRARIES, "local", ())
+    folder.rmdir()
+    assert main(arguments) == 74
+    said = capsys.readouterr().err
+    assert said == "dropscribe: the current folder has been removed: change to another one\n"
+
+
 def test_a_damaged_queue_says_what_to_do(scene, capsys):
     """Nothing is deleted by itself; the remedy is in the message."""
     (scene.root / "state").mkdir()

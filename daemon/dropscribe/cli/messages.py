@@ -64,6 +64,8 @@ def _words_and_code(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 - one
             return f"{show_path(path)}: {reason}", exit_codes.IO_ERROR
         case ProviderError(reason=reason, code=code):
             return f"{reason} (code {code})", exit_codes.SOME_FAILED
+        case FileNotFoundError() if _is_current_folder_gone():
+            return "the current folder has been removed: change to another one", exit_codes.IO_ERROR
         case OSError(filename=str() | bytes() as place) if place:
             return f"{show_path(os.fsencode(place))}: {error.strerror}", exit_codes.IO_ERROR
         case OSError(strerror=reason) if reason:
@@ -72,6 +74,14 @@ def _words_and_code(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 - one
             return str(error), exit_codes.IO_ERROR
         case _:
             return "this is a bug; please report it with the lines above", exit_codes.BUG
+
+
+def _is_current_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -427,4 +427,4 @@ def test_a_rule_is_not_compared_with_all_others(tmp_path):
         return counts["call"]
 
     calls(1)  # what is imported or compiled at the first time
-    assert calls(320) < 5 * calls(80)
+    assert calls(120) < 5 * calls(30)

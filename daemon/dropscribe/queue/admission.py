@@ -164,7 +164,7 @@ class Admission:
         A folder takes one of *slots* while it has fewer than are free, so slow folders never take the last.
         """
         hanging, free = self.folders.hanging, slots - self.publications()
-        publishing = Counter(job.folder for job in self.in_flight.publishing.values())
+        publishing = Counter([job.folder for job in self.in_flight.publishing.values()])
         # Asked for each result: those that publish nothing, perhaps a thousand, cost no step of their own.
         rooms = dict.fromkeys(self.plan.chains, (free + 1) // 2) if free > 0 else {}
         for folder in rooms.keys() & (publishing.keys() | hanging):

@@ -62,7 +62,7 @@ def read_token(db: Connection) -> str:
 
 def upsert(db: Connection, table: str, key: str, row: Mapping[str, object]) -> None:
     """Insert *row*, or update the one with the same *key*: the columns of a unique index, with commas."""
-    changes = ", ".join(f"{name} = excluded.{name}" for name in row if name not in key.split(", "))
+    changes = ", ".join([f"{name} = excluded.{name}" for name in row if name not in key.split(", ")])
     insert = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks(row)})"
     db.execute(f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}", tuple(row.values()))
 

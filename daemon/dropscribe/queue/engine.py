@@ -10,7 +10,6 @@ Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy a
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.embedded.store import Store
     from dropscribe.queue.model import AttemptJob, Plan, PublishJob, Stats
     from dropscribe.queue.sql.database import Connection
-
-_STATS_SECONDS = 2.0  # How long the counts wait for the writer, which a slow disk or a lock may hold up
 
 
 class Engine:
@@ -140,15 +137,7 @@ class Engine:
         """Counts and holds."""
         plan = self._admission.plan
         in_flight = Counter(upload.provider for upload in self.in_flight.uploads.values())
-
-        def read(db: Connection) -> Stats:
-            return stats.read_stats(db, plan, self.now(), in_flight)
-
-        try:
-            async with asyncio.timeout(_STATS_SECONDS):
-                return await self.store.do(read)  # after all writes so far: a page shows what was done on it
-        except TimeoutError:
-            return await self.store.read(read)
+        return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or can start within *horizon_seconds*.

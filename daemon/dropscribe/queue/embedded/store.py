@@ -78,17 +78,6 @@ class Store(Database):
             raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
         return connection
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """See the base class; waits for no writer, on a slow disk or of another program."""
-        import asyncio  # noqa: PLC0415  # commands that only read do not pay for it
-
-        def run() -> T:
-            with contextlib.closing(self.open_reader()) as connection, store_errors(self.path):
-                connection.execute("BEGIN")  # all queries see the same moment
-                return work(connection)
-
-        return await asyncio.to_thread(run)
-
     def close(self) -> None:
         """See the base class; unlocks the state directory."""
         super().close()

@@ -98,12 +98,8 @@ async def test_a_read_that_hangs_in_mid_upload_gives_the_slot_back(tmp_path, mon
         await house.until((tmp_path / "share-done/long.wav").exists)
 
 
-@pytest.mark.parametrize(
-    "queue_kind", ["embedded", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
-)
-async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
-    """Neither slots nor ``run --once`` wait for a ``done`` that does not answer; later all is filed."""
-    answers = threading.Event()
+def publishing_into_share_waits_for(answers, monkeypatch):
+    """The folder "share" publishes nothing until *answers* is set."""
     publish = publisher.publish_together
 
     def slow_publish(requests):
@@ -111,9 +107,18 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
             assert answers.wait(60)
         return publish(requests)
 
+    monkeypatch.setattr(publisher, "publish_together", slow_publish)
+
+
+@pytest.mark.parametrize(
+    "queue_kind", ["embedded", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
+async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
+    """Neither slots nor ``run --once`` wait for a ``done`` that does not answer; later all is filed."""
+    answers = threading.Event()
     engine = "cluster.ticket_workers" if queue_kind == "postgres" else "embedded.dispatcher"
     monkeypatch.setattr(f"dropscribe.queue.{engine}.PUBLISHING_SLOTS", 2)
-    monkeypatch.setattr(publisher, "publish_together", slow_publish)
+    publishing_into_share_waits_for(answers, monkeypatch)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)
     async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:
         try:
@@ -135,15 +140,8 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
 async def test_a_slow_done_holds_up_no_publication_of_another_folder(tmp_path, monkeypatch):
     """More results than there are slots wait for a share that answers, but too slowly for all of them."""
     answers = threading.Event()
-    publish = publisher.publish_together
-
-    def slow_publish(requests):
-        if requests[0].inbox.endswith(b"/share"):
-            assert answers.wait(60)
-        return publish(requests)
-
     monkeypatch.setattr("dropscribe.queue.embedded.dispatcher.PUBLISHING_SLOTS", 4)
-    monkeypatch.setattr(publisher, "publish_together", slow_publish)
+    publishing_into_share_waits_for(answers, monkeypatch)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
     async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:
         try:

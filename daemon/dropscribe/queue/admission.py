@@ -161,8 +161,8 @@ class Admission:
     def rooms(self, slots: int) -> dict[str, int]:
         """Folder → the publications that it may begin; the folders that may begin none are left out.
 
-        A folder takes one of *slots* while it has fewer than are free: a slow one has half of them at most, and the
-        last go to folders that have none.
+        A folder takes one of *slots* while it has fewer than are free: a slow one has half of them at most,
+        and the last go to folders that have none.
         """
         hanging, free = self.folders.hanging, slots - self.publications()
         publishing = Counter([job.folder for job in self.in_flight.publishing.values()])

@@ -49,6 +49,9 @@ ignored, so they can hold anchors. Relative paths begin at the config's folder, 
   shown either. libpq reads it: `sslmode`, `sslrootcert`, `target_session_attrs`, … are its own words.
 """
 _NONE: Mapping[str, Any] = MappingProxyType({})
+_VARYING = ("concurrency", "requests_per_minute", "timeout", "max_upload")
+"""The keys of every type whose defaults differ between types."""
+_BY_TYPE = object()
 
 
 def reference_text() -> str:
@@ -58,18 +61,30 @@ def reference_text() -> str:
 
 def _pages() -> Iterator[str]:
     yield from ("## Top level\n", *_table(keys_of(Config)), "\n## providers.NAME")
+    special = {name: about for name, about in keys_of(ProviderConfig).items() if name in SPECIAL_KEYS}
+    shared = keys_of_type("pulse")  # a type with no key of its own
+    yield "\n### every type\n\n`local` has neither `url` nor a key.\n"
+    yield from _table(shared, {shared[name].attribute: _BY_TYPE for name in _VARYING})
     for kind, facts in PROVIDER_TYPES.items():
         yield f"\n### type: {kind}\n\n{facts.words}\n"
         if facts.needs:
             choices = [" or ".join(f"`{name}`" for name in names) for names in facts.needs]
             yield f"Required: {', '.join(choices)}.\n"
+        yield f"Defaults: {', '.join(_varying_defaults(shared, facts.defaults))}."
         if sent := FIXED_PARAMS.get(kind):
-            yield f"Sent unless `params` says otherwise: `{written_value(sent)}`.\n"
-        yield from _table(keys_of_type(kind), facts.defaults)
-    special = {name: about for name, about in keys_of(ProviderConfig).items() if name in SPECIAL_KEYS}
+            yield f"\nSent unless `params` says otherwise: `{written_value(sent)}`."
+        if own := {name: about for name, about in keys_of_type(kind).items() if name not in shared}:
+            yield from ("", *_table(own, facts.defaults))
     yield from _section_pages("###", "providers.NAME.", special)
     yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
     yield from _section_pages("##", "", keys_of(Config))
+
+
+def _varying_defaults(keys: Mapping[str, Key], defaults: Mapping[str, Any]) -> Iterator[str]:
+    for name in _VARYING:
+        about = keys[name]
+        default = _default(about, defaults.get(about.attribute, about.default))
+        yield f"`{name}: {default[1:-1]}`"
 
 
 def _section_pages(mark: str, above: str, keys: Mapping[str, Key]) -> Iterator[str]:
@@ -93,6 +108,8 @@ def _table(keys: Mapping[str, Key], defaults: Mapping[str, Any] = _NONE) -> Iter
 
 
 def _default(about: Key, default: Any) -> str:
+    if default is _BY_TYPE:
+        return "by type"
     if about.type.section is not None or about.type.is_path:
         return ""
     if default is None:

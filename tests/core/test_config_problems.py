@@ -180,6 +180,8 @@ def test_a_misspelt_key_is_guessed():
         "did you mean 'model'?",
         "did you mean 'diarize'? That goes into params",
     ]
+    text = "providers: {o: {type: openai, api_key: k, model: whisper-1}}\n" + FOLDERS.replace("l}", "o}")
+    assert problems_of(text)[0].hint == "that goes into params: {model: …}"
 
 
 def test_a_mistake_hides_no_other():

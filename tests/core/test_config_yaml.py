@@ -117,6 +117,8 @@ def test_anchors_aliases_and_merges_work():
         ("a: b: c\n", (1, 5), "a ':' where no key can be"),
         ("a: 1\nb\n", (2, 1), "a key without its ':'"),
         ("a: @x\n", (1, 4), "a value cannot begin with this character"),
+        ("a: *.wav\n", (1, 4), "a value cannot begin with this character"),
+        ("a: [x, *.wav]\n", (1, 8), "a value cannot begin with this character"),
         ("- a\nb: 1\n", (2, 1), "this line fits nothing above it"),
         ("a: \x07\n", (1, 4), "an unprintable character (U+0007)"),
         ("[" * 900, (1, 42), "nested deeper than 40 levels"),

@@ -230,6 +230,8 @@ class Reader:
 
 def _unknown_key_hint(name: str, known: set[str]) -> str:
     hint = did_you_mean(name, known)
+    if "params" in known and name in _COMMON_PARAMS:
+        return f"that goes into params: {{{name}: …}}"
     parameter = did_you_mean(name, _COMMON_PARAMS) if "params" in known else ""
     if parameter.startswith("did") and not hint.startswith("did"):
         return f"{parameter} That goes into params"

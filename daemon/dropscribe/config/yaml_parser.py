@@ -241,11 +241,16 @@ _UNCLOSED = {
     "while parsing a flow sequence": "this '[' is never closed, or an item in it needs quotes",
     "while parsing a flow mapping": "this '{' is never closed, or an item in it needs quotes",
 }
+_BEGUN_BEFORE = {"while scanning a simple key", "while scanning an alias"}
+"""Contexts of errors whose place is the beginning of what is read."""
+_NO_VALUE = "a value cannot begin with this character"
+_QUOTE = "put the value in quotes"
 _ALIGN_OR_QUOTE = "align the line with the keys above, or quote a value that holds ': '"
 _SYNTAX = (
     ("exceeded maximum nesting depth", f"nested deeper than {MAX_DEPTH} levels", ""),
     ("mapping values are not allowed", "a ':' where no key can be", _ALIGN_OR_QUOTE),
-    ("cannot start any token", "a value cannot begin with this character", "put the value in quotes"),
+    ("cannot start any token", _NO_VALUE, _QUOTE),
+    ("while scanning an alias", _NO_VALUE, _QUOTE),  # *.wav
     (
         "while parsing a block",
         "this line fits nothing above it",
@@ -259,7 +264,7 @@ def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
     """Message for a syntax error: those of libyaml and PyYAML differ, and may quote secrets."""
     context = error.context or ""
     mark = error.problem_mark or error.context_mark
-    if context == "while scanning a simple key":
+    if context in _BEGUN_BEFORE:
         mark = error.context_mark or mark
     row, column, at_end = len(lines) - 1, 0, True
     if mark is not None and mark.line < len(lines):  # libyaml counts a line behind the end

@@ -49,8 +49,8 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = {
         own=(*_REMOTE, "auth"),
     ),
     "openai": ProviderFacts(
-        "OpenAI, and every server with its `/audio/transcriptions`. At api.openai.com the default of "
-        "`max_upload` is 25MiB less the form.",
+        "OpenAI, and every server with its `/audio/transcriptions`. Without `model` in `params` it is "
+        "`whisper-1`. At api.openai.com the default of `max_upload` is 25MiB less the form.",
         {"concurrency": 2, "timeout_seconds": 600.0},
         "OPENAI_API_KEY",
         "openai.com",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -313,6 +314,18 @@ async def test_calls_that_wait_share_a_transaction_and_fail_alone(tmp_path):
     assert [type(result) for result in results] == [type(None), ValueError, type(None)]
     assert names >= {"a", "b"}
     assert "bad" not in names
+
+
+async def test_counts_are_read_while_a_program_locks_the_database(tmp_path):
+    """The page and ``/status`` had no answer then, while ``dropscribe status`` had one."""
+    store = Store(tmp_path)
+    engine = open_engine(None, store)
+    with contextlib.closing(sqlite3.connect(store.path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        stats = await asyncio.wait_for(engine.stats(), 20)  # the writer waits for 30
+    store.close()
+
+    assert stats.removed == {}
 
 
 async def test_a_change_of_state_that_fails_halfway_leaves_nothing(tmp_path):

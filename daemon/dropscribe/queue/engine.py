@@ -137,7 +137,7 @@ class Engine:
         """Counts and holds."""
         plan = self._admission.plan
         in_flight = Counter(upload.provider for upload in self.in_flight.uploads.values())
-        return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
+        return await self.store.read(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or can start within *horizon_seconds*.

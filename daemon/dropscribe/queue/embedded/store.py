@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreInUse, StoreUnusable
+from dropscribe.files.threads import DaemonThreads
 from dropscribe.queue.sql.database import Call, Database, read_token, valid_text
 
 T = TypeVar("T")
@@ -69,6 +70,7 @@ class Store(Database):
             _prepare(self._connection, self.path)
             self.token = read_token(self._connection)
             self._resources = undo.pop_all()
+        self._read_threads = DaemonThreads(1, "counts")
         super().__init__(StoreError(str(self.path), "is closed: the daemon ends"))
 
     def open_reader(self) -> sqlite3.Connection:
@@ -78,9 +80,21 @@ class Store(Database):
             raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
         return connection
 
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """See the base class; it waits for nothing that the writer waits for, as another program's lock."""
+        import asyncio  # noqa: PLC0415  # commands that only read do not pay for it
+
+        def run() -> T:
+            with contextlib.closing(self.open_reader()) as connection, store_errors(self.path):
+                connection.execute("BEGIN")  # all queries see the same moment
+                return work(connection)
+
+        return await asyncio.wrap_future(self._read_threads.submit(run))
+
     def close(self) -> None:
         """See the base class; unlocks the state directory."""
         super().close()
+        self._read_threads.shutdown()
         self._resources.close()
 
     def _commit(self, batch: Sequence[Call]) -> list[Any]:

@@ -122,6 +122,10 @@ class Database(ABC):
         self._ask(Call(work, future, loop))
         return await future
 
+    async def read(self, work: Callable[[Any], T]) -> T:
+        """The result of *work*, which only reads; it sees the transactions that have returned."""
+        return await self.do(work)
+
     def close(self) -> None:
         """Finish the calls made so far, and disconnect; later calls fail with a StoreError."""
         with self._asking:

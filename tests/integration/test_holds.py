@@ -303,6 +303,19 @@ async def test_a_rule_that_stays_wrong_stops_losing_files(tmp_path):
     assert len(set(script.calls)) == 12
 
 
+async def test_a_file_whose_answer_was_paid_for_is_not_sent_again_to_probe_its_rule(tmp_path):
+    """Answers too large hold the rule, so that fewer are paid for; each file is sent once and fails."""
+    script = Moody(AudioRejected("answer_too_large", "too many values", status=200, maybe_rule=True))
+    config = make_config(tmp_path, providers=_providers("main"), hold=(0.01, 0.02))
+    async with House(config, {"main": script}) as house:
+        for number in range(7):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.until(lambda: len(script.calls) > 7 or len(house.listener.files) == 7)
+
+    assert sorted(script.calls) == [b"%d.wav" % number for number in range(7)]
+    assert len(house.listener.holds) == 1
+
+
 async def test_refusals_in_different_words_are_no_series(tmp_path):
     """Three bad files in three different ways are three bad files."""
     refusals = [

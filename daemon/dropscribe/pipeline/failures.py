@@ -193,5 +193,7 @@ class Failures:
             return is_held and isinstance(error, TemporaryFailure)
         if isinstance(error, AudioRejected):
             await self.holds.answered(claim.job)
-            return error.maybe_rule and await self.holds.refused(claim, error)
+            waits = error.maybe_rule and await self.holds.refused(claim, error)
+            # After a success it does not wait: it was paid for, and would be paid for again.
+            return waits and (error.status or 0) // 100 != 2
         return False

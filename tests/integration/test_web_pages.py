@@ -138,7 +138,7 @@ async def test_the_overview_shows_a_pause_with_its_end(scene):
 
 
 async def test_the_overview_names_all_that_is_wrong(scene, monkeypatch):
-    """In the words of ``dropscribe status``."""
+    """In the words of ``dropscribe status``, with links to the files in place of commands for a terminal."""
     with scene.queue() as store:
         stuck = {"code": NOT_MOVABLE, "reason": "Permission denied", "due_at": time.time() + 60}
         add_job(store, scene, "stuck.wav", **stuck)
@@ -155,13 +155,17 @@ async def test_the_overview_names_all_that_is_wrong(scene, monkeypatch):
     for words in (
         "node b is silent: its last heartbeat was ",
         "; its files are processed by other nodes",
-        "folder calls: <open>.wav stays open for writing and is not written to; 'why FILE' tells more",
+        "folder calls: <open>.wav stays open for writing and is not written to",
         "folder calls: 1 file cannot be moved; because: Permission denied",
-        "folder calls: 1 file failed; 'list --failed' names them",
+        "folder calls: 1 file failed",
         "folder gone is not in the config any more, and 1 file of it cannot go on",
     ):
         assert words in told
         assert words[0].upper() + words[1:] in text
+    assert "'list --failed' names them" in told
+    assert "'list --failed'" not in text
+    for state in ("failed", "waiting"):
+        assert f'<a href="/folders/calls?state={state}">Show</a>' in text
 
 
 async def test_the_overview_tells_of_doubtful_transcripts_and_rate_limits(scene, monkeypatch):

@@ -52,9 +52,9 @@ def test_the_quick_start_is_there():
 
 
 def test_the_readme_is_short():
-    """At most 200 lines; the config and its effect are on the first screen."""
+    """Under 200 lines; the config and its effect are on the first screen."""
     lines = README.read_text("utf-8").splitlines()
-    assert len(lines) <= 200
+    assert len(lines) < 200
     assert "before" in "\n".join(lines[:20])
 
 

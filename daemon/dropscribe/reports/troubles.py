@@ -11,14 +11,15 @@ from dropscribe.core.text.printing import plural
 from dropscribe.reports.wording import printable_line, time_words, unix_time
 
 _FILE_TROUBLES = (
-    ("blocked", "file", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),
-    ("backlog", "file", "from before the first start; 'dropscribe release --folder NAME' starts them"),
+    ("blocked", "file", "may not be read", "'list --waiting' names them, 'why FILE' tells the remedy"),
+    ("backlog", "file", "from before the first start", "'dropscribe release --folder NAME' starts them"),
     (
         "failed",
         "file",
-        "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back",
+        "failed",
+        "'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back",
     ),
-    ("maybe_paid_twice", "upload", "may have been paid for twice: an answer was lost on the way"),
+    ("maybe_paid_twice", "upload", "may have been paid for twice: an answer was lost on the way", ""),
 )
 
 
@@ -26,11 +27,13 @@ class Trouble(NamedTuple):
     """One problem, and the object of the action against it that the page offers; times in Unix seconds."""
 
     words: str  # A sentence that begins with a small letter and has no full stop
+    commands: str = ""  # What helps on a terminal
     since: float | None = None
     next_words: str = ""  # What happens next, by itself
     next_at: float | None = None
     held: Scope | None = None  # Can be tried now
-    backlog_of: str = ""  # Name of a folder whose backlog can be released
+    folder: str = ""  # The name of the folder that has the files
+    files: str = ""  # Which of its files: a count's name in the document, or ""
 
 
 def troubles_of(document: Mapping[str, Any], now: float) -> Iterator[Trouble]:
@@ -70,16 +73,17 @@ def _folder_troubles(name: str, folder: Mapping[str, Any], now: float) -> Iterat
     if folder["hold"]:
         yield _held(Scope(ScopeKind.FOLDER, name), folder["hold"], now)
     for path in folder["idle_writers"]:
-        words = "stays open for writing and is not written to; 'why FILE' tells more"
-        yield Trouble(f"folder {name}: {printable_line(path)} {words}")
+        words = f"folder {name}: {printable_line(path)} stays open for writing and is not written to"
+        yield Trouble(words, "'why FILE' tells more", folder=name, files="settling")
     if folder["stuck"]:
         one = "one of them" if folder["stuck"] > 1 else "because"
         files, reason = plural(folder["stuck"], "file"), printable_line(folder["stuck_reason"] or "")
         yield Trouble(f"folder {name}: {files} cannot be moved; {one}: {reason}")
-    for key, noun, words in _FILE_TROUBLES:
+    for key, noun, words, commands in _FILE_TROUBLES:
         if folder[key]:
-            backlog_of = name if key == "backlog" else ""
-            yield Trouble(f"folder {name}: {plural(folder[key], noun)} {words}", backlog_of=backlog_of)
+            yield Trouble(
+                f"folder {name}: {plural(folder[key], noun)} {words}", commands, folder=name, files=key
+            )
 
 
 def _held(scope: Scope, hold: Mapping[str, Any], now: float) -> Trouble:
@@ -88,5 +92,5 @@ def _held(scope: Scope, hold: Mapping[str, Any], now: float) -> Trouble:
         return Trouble(f"{who}: {reason}")
     words, since, next_at = f"{who}: {reason}", unix_time(hold["since"]), unix_time(hold["next_probe"])
     if next_at > now:
-        return Trouble(words, since, "tried again", next_at, scope)
-    return Trouble(words, since, "tried again with the next file", held=scope)
+        return Trouble(words, "", since, "tried again", next_at, scope)
+    return Trouble(words, "", since, "tried again with the next file", held=scope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from dropscribe.core.text.printing import amount_words, duration_words, path_text, plural
 from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
@@ -83,7 +84,7 @@ def progress_of(progress: Progress) -> tuple[str, int | None]:
 
 def overview(document: Mapping[str, Any], now: float) -> dict[str, Any]:
     """The first page of the *document* of ``status --json``, without its lists of files."""
-    troubles = [(trouble, *_action(trouble)) for trouble in troubles_of(document, now)]
+    troubles = [(trouble, *_action(trouble), _list_of(trouble)) for trouble in troubles_of(document, now)]
     folders = [_folder(name, folder) for name, folder in document["folders"].items()]
     counts = [(sum(folder[key] for folder in folders), key) for key in ("in_flight", "waiting")]
     busy = ", ".join(f"{plural(number, 'file')} {key.replace('_', ' ')}" for number, key in counts if number)
@@ -105,10 +106,16 @@ def overview(document: Mapping[str, Any], now: float) -> dict[str, Any]:
 def _action(trouble: Trouble) -> tuple[str, str]:
     """Path and label of the form that helps against *trouble*; "" where there is none."""
     if trouble.held:
-        return f"/{trouble.held.kind}s/{trouble.held.name}/try", "Try now"
-    if trouble.backlog_of:
-        return f"/folders/{trouble.backlog_of}/release", "Release them"
+        return f"/{trouble.held.kind}s/{quote(trouble.held.name, safe='')}/try", "Try now"
+    if trouble.files == "backlog":
+        return f"/folders/{quote(trouble.folder, safe='')}/release", "Release them"
     return "", ""
+
+
+def _list_of(trouble: Trouble) -> str:
+    """Path of the list of the files with *trouble*, or ""."""
+    state = {"failed": "failed", "blocked": "waiting", "settling": "waiting"}.get(trouble.files)
+    return f"/folders/{quote(trouble.folder, safe='')}?state={state}" if state else ""
 
 
 def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:

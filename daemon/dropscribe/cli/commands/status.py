@@ -148,7 +148,7 @@ def _trouble_words(trouble: Trouble, now: float) -> str:
     since = f"since {time_words(trouble.since, now)}" if trouble.since else ""
     next_at = time_words(trouble.next_at, now) if trouble.next_at else ""
     times = ", ".join(filter(None, [since, f"{trouble.next_words} {next_at}".strip()]))
-    return "; ".join(filter(None, [trouble.words, times]))
+    return "; ".join(filter(None, [trouble.words, trouble.commands, times]))
 
 
 def _when(text: str, now: float) -> str:

@@ -519,6 +519,25 @@ def test_the_command_looks_at_as_many_transcripts_as_it_needs(scene, capsys):
     assert three.endswith("The newest 3 files; more with --limit.\n")
 
 
+def test_chinese_and_japanese_sentences_are_shown_without_spaces(scene, config):
+    """Their words have none between them, whatever the provider takes for a word; Latin ones keep theirs."""
+    text = "今日 は Tokyo Tower 。 明日 も 晴れ 。"
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", text)
+        assert names(config, "今日 tower") == names(config, '"は tokyo"') == ["a.wav"]
+    sentences = {
+        query: search(config, query).files[0].sentences for query in ("今日は tower", '"tower 明日"')
+    }
+    shown = [
+        (found.text, found.start, [found.text[begin:end] for begin, end in found.spans])
+        for (found,) in sentences.values()
+    ]
+    assert shown == [
+        ("今日は Tokyo Tower 。", 0.0, ["今日は", "Tower"]),
+        ("今日は Tokyo Tower 。明日も晴れ。", 3.0, ["Tower 。明日"]),
+    ]
+
+
 async def test_the_page_shows_hits_and_only_text(scene, config):
     """Hits are marked and lead to their second; names, words and queries are never markup."""
     with scene.queue() as store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,7 @@ from dropscribe.search.index import INDEX_NAME, NEWEST, TranscriptIndex
 from dropscribe.search.indexer import DoneFolders, index_of
 from dropscribe.search.passages import Passage, UnusableIndex, end_of_phrase, unpack
 from dropscribe.search.words import Phrase, find_phrases, parse_query
+from dropscribe.transcripts.line_breaks import joint_of
 
 PAGE_FILES = 20
 MOST_LOOKED_AT = 200
@@ -150,4 +152,14 @@ def find_sentences(passages: Sequence[Passage], phrases: Sequence[Phrase]) -> li
             sentence = Sentence(text, passage.start_at(spans[0][0]), spans)
             hits.append((-len(found), number, sentence))
     best = sorted(hits, key=lambda hit: hit[:2])[:MOST_SENTENCES]
-    return [] if missing else [sentence for _, _, sentence in sorted(best, key=lambda hit: hit[1])]
+    if missing:
+        return []
+    return [_as_written(sentence) for _, _, sentence in sorted(best, key=lambda hit: hit[1])]
+
+
+def _as_written(sentence: Sentence) -> Sentence:
+    """*sentence* without the spaces that its script does not have between its words."""
+    text = sentence.text
+    kept = [n for n in range(len(text)) if text[n] != " " or joint_of(text[n - 1 : n], text[n + 1 : n + 2])]
+    spans = [(bisect_left(kept, begin), bisect_left(kept, end)) for begin, end in sentence.spans]
+    return Sentence("".join(text[n] for n in kept), sentence.start, spans)

@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -20,9 +19,7 @@ from dropscribe.publish.return_to_inbox import remove_error_file
 from dropscribe.queue.engine import Engine
 from dropscribe.queue.model import STUCK
 from dropscribe.queue.sql import intake_queries, rows
-
-if TYPE_CHECKING:
-    from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
 

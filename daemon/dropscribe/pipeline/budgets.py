@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Account, Spending, day_of, longest_plausible_seconds, stops_of
 from dropscribe.core.errors import AudioError
@@ -23,11 +22,9 @@ from dropscribe.pipeline.claims import Claim
 from dropscribe.pipeline.disk_threads import DiskThreads, FolderHangs
 from dropscribe.queue.engine import Engine
 from dropscribe.queue.sql.budget_usage import write_spending
+from dropscribe.queue.sql.database import Connection
 from dropscribe.service.reporter import Reporter
 from dropscribe.transcripts.model import Transcript
-
-if TYPE_CHECKING:
-    from dropscribe.queue.sql.database import Connection
 
 LONGEST_SLEEP_SECONDS = 60.0  # longest delay before a clock that was set forward over midnight is noticed
 

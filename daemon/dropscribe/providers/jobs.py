@@ -13,31 +13,27 @@ import contextlib
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
+from dropscribe.core.requests.params import ParamValue
+from dropscribe.files.audio import AudioFile
 from dropscribe.files.crashpoint import reached
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, is_html
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.statuses import Kind, Table
-from dropscribe.providers.transport.http import ANSWER_TOO_LARGE
+from dropscribe.providers.transport.http import ANSWER_TOO_LARGE, Answer
 from dropscribe.providers.transport.requests import Upload, json_request
+from dropscribe.providers.values import Item, Params
 from dropscribe.providers.vendor import HttpProvider, Vendor
+from dropscribe.transcripts.model import Transcript
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.transport.http import Answer
-    from dropscribe.providers.values import Item, Params
-    from dropscribe.transcripts.model import Transcript
-
-    _Document = tuple[Answer, dict[str, Any]]  # the dict is the JSON object in the answer
+_Document = tuple[Answer, dict[str, Any]]  # the dict is the JSON object in the answer
 
 FIRST_POLL_SECONDS = 2.0
 LONGEST_POLL_SECONDS = 60.0

@@ -10,28 +10,25 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import structlog
 
 from dropscribe.config.extras import install_hint
+from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
 from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, ParamValue
+from dropscribe.files.audio import AudioFile
 from dropscribe.native import speech_model
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, interrupted
 from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, plausible_seconds, raw_form
 from dropscribe.providers.redaction import Redactor, cleaned
 from dropscribe.transcripts.model import Transcript, parse_transcript
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.files.audio import AudioFile
 
 log = structlog.get_logger()
 

@@ -7,21 +7,17 @@ ArithmeticError, AttributeError, TypeError and ValueError.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dropscribe.core.model import JobState
+from dropscribe.core.model import Attempt, JobState
 from dropscribe.core.retry import REUSED
+from dropscribe.queue.sql.history import JobRecord
 from dropscribe.reports.wording import bytes_words, clock_words, outcome_words, printable_line
 from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.line_breaks import joint_of
 from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS, objects_in, split_runs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from dropscribe.core.model import Attempt
-    from dropscribe.queue.sql.history import JobRecord
 
 _UNSURE = 0.5  # Words of less confidence are underlined
 _MOST_TURN_WORDS = 120

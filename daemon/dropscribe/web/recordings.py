@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from io import FileIO
 from urllib.parse import quote
 
-from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from dropscribe.files.audio import open_beneath
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, FolderHangs
 from dropscribe.providers.formats import media_type
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from io import FileIO
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from dropscribe.web.site import FolderCalls
+from dropscribe.web.site import FolderCalls
 
 BLOCK_BYTES = 256 * 1024
 READ_SECONDS = 30.0  # How long one block may take to read from a slow disk

@@ -5,37 +5,31 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import defaultdict
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 import jinja2
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.errors import StoreBusy
 from dropscribe.core.text.printing import escape_deceptive, path_text, utc_text
+from dropscribe.files.audio import AudioFile
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.queue.engine import Engine
+from dropscribe.queue.sql.history import JobRecord
 from dropscribe.reports.wording import clock_words, moment_words
+from dropscribe.web.guard import Access
 from dropscribe.web.reading import FileDetails, read_details, read_job
 from dropscribe.web.views import pieces_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-    from concurrent.futures import Executor
-
-    from starlette.requests import Request
-
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.queue.engine import Engine
-    from dropscribe.queue.sql.history import JobRecord
-    from dropscribe.web.guard import Access
 
 P = ParamSpec("P")
 T = TypeVar("T")

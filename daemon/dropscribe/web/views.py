@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from dropscribe.core.text.printing import amount_words, duration_words, path_text, plural
+from dropscribe.files.audio import AudioFile, Progress
 from dropscribe.intake.pending import BLOCKED_WORDS, UNLISTABLE_WORDS
+from dropscribe.queue.sql.history import ListedFile
 from dropscribe.queue.sql.stats import Ended
-from dropscribe.reports.troubles import troubles_of
+from dropscribe.reports.troubles import Trouble, troubles_of
+from dropscribe.reports.waiting import ListedState
 from dropscribe.reports.wording import (
     bytes_words,
     clock_words,
@@ -19,16 +23,8 @@ from dropscribe.reports.wording import (
     reason_words,
     unix_time,
 )
+from dropscribe.search.finding import Sentence
 from dropscribe.service.status import WAITING_STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from dropscribe.files.audio import AudioFile, Progress
-    from dropscribe.queue.sql.history import ListedFile
-    from dropscribe.reports.troubles import Trouble
-    from dropscribe.reports.waiting import ListedState
-    from dropscribe.search.finding import Sentence
 
 _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
     ("transcribing", "at_provider", "publishing"), "warn"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import cycle, product
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
@@ -15,17 +16,13 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
+from dropscribe.core.requests.params import ParamValue
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers.base import JobProvider, Provider, Unfinished
 from dropscribe.providers.conformance.stand_in import AUDIO, SPOKEN, Fault, StandIn
+from dropscribe.transcripts.model import Segment, Transcript, Word
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from dropscribe.core.requests.params import ParamValue
-    from dropscribe.files.audio import AudioFile
-    from dropscribe.transcripts.model import Segment, Transcript, Word
-
-    Check = Callable[[StandIn], Awaitable[None]]
+Check = Callable[[StandIn], Awaitable[None]]
 
 KINDS_OF_STATUS: dict[int, type[ProviderError]] = {
     **dict.fromkeys((301, 307, 401, 402, 403, 404, 451), ProviderUnusable),

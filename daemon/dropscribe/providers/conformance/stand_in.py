@@ -6,22 +6,19 @@ import contextlib
 import json
 import os
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.files.audio import AudioFile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from dropscribe.providers.base import Provider
+from dropscribe.providers.base import Provider
 
 KEY = "sk_conformance_key"
 AUDIO = b"RIFF\x24\0\0\0WAVEfmt speech"

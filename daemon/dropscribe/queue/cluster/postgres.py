@@ -12,24 +12,20 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from dropscribe.config.model import QueueConfig
 from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
 from dropscribe.core.naming import leads_below
-from dropscribe.queue.sql.database import valid_text
+from dropscribe.queue.sql.database import Connection, valid_text
 from dropscribe.queue.sql.history import LATEST
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from dropscribe.config.model import QueueConfig
-    from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
 

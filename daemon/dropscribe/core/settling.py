@@ -80,14 +80,8 @@ class Cause(enum.Enum):
     @property
     def is_quiet(self) -> bool:
         """True if the wait ends by itself after some time, so that ``run --once`` may wait for it."""
-        return self in {
-            Cause.FIRST_LOOK,
-            Cause.QUIET,
-            Cause.AGE,
-            Cause.EMPTY,
-            Cause.INCOMPLETE,
-            Cause.COMPANION,
-        }
+        by_time = {Cause.FIRST_LOOK, Cause.QUIET, Cause.AGE, Cause.EMPTY, Cause.INCOMPLETE, Cause.COMPANION}
+        return self in by_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,19 +31,9 @@ _POLL_SECONDS = 0.001
 _MOST_NAMED = 3  # idle writers
 
 INTAKE_KEYS = (
-    "inbox",
-    "include",
-    "exclude",
-    "recursive",
-    "links",
-    "companions",
-    "companions_wait_seconds",
-    "settle_seconds",
-    "settle_incomplete_seconds",
-    "settle_ignores_writers",
-    "min_age_seconds",
-    "watch",
-    "rescan_seconds",
+    *("inbox", "include", "exclude", "recursive", "links", "companions", "companions_wait_seconds"),
+    *("settle_seconds", "settle_incomplete_seconds", "settle_ignores_writers", "min_age_seconds"),
+    *("watch", "rescan_seconds"),
 )
 """The keys of a rule that an inbox's thread uses; a change of any other leaves the thread running."""
 

@@ -127,17 +127,19 @@ class Classifier:
         if is_later:
             words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
             return self._made(Kind.RULE, "asynchronous", answer, said.message or words)
-        return self._error_of_success(answer, said, "error_in_success")
+        return self.failed_job(answer, said, "error_in_success")
 
     def failure_in_success(self, answer: Answer, words: str) -> errors.ProviderError:
         """The error that a 2xx holds at the vendor's own place for one."""
         return self.failed_job(answer, answers.ErrorBody("error_in_success", (words.lower(),), words))
 
-    def failed_job(self, answer: Answer, said: answers.ErrorBody) -> errors.ProviderError:
-        """The error of a job that failed at the vendor, from an answer with status 200."""
-        return self._error_of_success(answer, said, "job_failed")
+    def failed_job(
+        self, answer: Answer, said: answers.ErrorBody, code: str = "job_failed"
+    ) -> errors.ProviderError:
+        """The error that an answer with status 200 holds, such as that of a job that failed at the vendor.
 
-    def _error_of_success(self, answer: Answer, said: answers.ErrorBody, code: str) -> errors.ProviderError:
+        *code* is for one without a code of its own.
+        """
         if said.status is not None:  # a gateway may pass the error of another server on in a success
             kind, _ = self._kind(said.status, said)
         else:

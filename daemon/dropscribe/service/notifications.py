@@ -53,14 +53,7 @@ class Recipient(ABC):
         """Whether it receives events of this name: done, failed, held, released, budget."""
         return event != "done"
 
-    def not_before(
-        self,
-        due_at: float,
-        last_at: float,  # noqa: ARG002
-        now: float,  # noqa: ARG002
-        *,
-        is_last_chance: bool,  # noqa: ARG002
-    ) -> float:
+    def not_before(self, due_at: float, last_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002
         """When to deliver, at *now* or later, if the first notification was due at *due_at*.
 
         Args:

@@ -113,6 +113,42 @@ def test_a_hup_during_the_start_reloads_afterwards(start):
     assert daemon.poll() is None
 
 
+@pytest.mark.parametrize(
+    ("number", "arguments", "code"), [(signal.SIGTERM, ["run"], 0), (signal.SIGINT, ["run", "--once"], 75)]
+)
+def test_a_stop_signal_while_the_daemon_is_loaded_is_an_orderly_end(tmp_path, number, arguments, code):
+    """Its exit code is that of a daemon that was told to stop: what waits in the inboxes is not known."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    command = [sys.executable, "-c", STOPPED_WHILE_LOADED, str(int(number)), *arguments, "-c", "config.yaml"]
+    where = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": SOURCE}}
+
+    found = subprocess.run(command, check=False, capture_output=True, timeout=60, **where)
+
+    assert (found.returncode, b"Traceback" in found.stderr) == (code, False)
+
+
+CONFIG = """
+state_dir: state
+providers: {one: {type: pulse, url: "http://127.0.0.1:9/", api_key: k}}
+folders: {calls: {inbox: inbox, provider: one}}
+"""
+
+STOPPED_WHILE_LOADED = """
+import os, sys
+from dropscribe.cli.main import main
+
+class StopAtImport:
+    def find_spec(self, name, *_):
+        if name == "dropscribe.cli.commands.run":
+            os.kill(os.getpid(), number)
+
+number = int(sys.argv.pop(1))
+sys.meta_path.insert(0, StopAtImport())
+sys.exit(main())
+"""
+
+
 def test_a_hup_at_the_end_changes_no_exit_code(start):
     """A script that reloads does not know that the daemon is about to end."""
     daemon = start("late")

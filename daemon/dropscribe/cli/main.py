@@ -6,6 +6,7 @@ Commands are imported on demand, so that ``--help`` loads argparse alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -175,10 +176,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as end:  # --help, --version, or a mistake in the arguments
         return int(end.code or exit_codes.OK)
     # Not paid for by --help.
-    from dropscribe.service.process import prepare_process, switch_user  # noqa: PLC0415
+    from dropscribe.service.process import exit_on_stop, prepare_process, switch_user  # noqa: PLC0415
 
     switch_user(os.environ)
-    if options.command == "run":
-        prepare_process()  # a SIGHUP is not lost, and ends nothing, while the rest is loaded
-    command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
-    return int(command.execute(options) or exit_codes.OK)
+    with contextlib.ExitStack() as stack:
+        if options.command == "run":
+            prepare_process()  # a SIGHUP is not lost, and ends nothing, while the rest is loaded
+            stack.enter_context(exit_on_stop(exit_codes.LEFT_WAITING if options.once else exit_codes.OK))
+        command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
+        return int(command.execute(options) or exit_codes.OK)

@@ -99,6 +99,27 @@ def prepare_process() -> None:
 
 
 @contextlib.contextmanager
+def exit_on_stop(code: int) -> Iterator[None]:
+    """Within the block SIGTERM or SIGINT ends the process at once with *code*, until :func:`route_signals`.
+
+    For the time in which the daemon is loaded, and has begun nothing that could be lost.
+    """
+    with _stop_handler(lambda *_: os._exit(code)):
+        yield
+
+
+@contextlib.contextmanager
+def _stop_handler(handler: Callable[..., object]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, previous)
+
+
+@contextlib.contextmanager
 def route_signals(
     loop: asyncio.AbstractEventLoop, stop: asyncio.Event, reload: Callable[[], object]
 ) -> Iterator[None]:
@@ -114,14 +135,12 @@ def route_signals(
             signal.signal(number, signal.SIG_DFL)
         loop.call_soon_threadsafe(stop.set)
 
-    before = {number: signal.signal(number, begin_stop) for number in STOP_SIGNALS}
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # its default would replace the exit code of the stop
-        for number, handler in before.items():
-            if signal.getsignal(number) is begin_stop:
-                signal.signal(number, handler)
+    with _stop_handler(begin_stop):
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+            # Its default would replace the exit code of the stop.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)

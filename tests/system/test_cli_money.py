@@ -323,13 +323,16 @@ def test_commands_name_what_a_queue_too_old_to_be_read_needs(tmp_path, capsys, v
 ASKING = BUDGET.replace("provider: main", "provider: main, backlog: ask")
 
 
-def test_plan_says_before_the_first_start_what_would_wait_and_cost(tmp_path, capsys):
+def test_plan_and_why_say_before_the_first_start_what_would_wait_and_cost(tmp_path, capsys):
     """Nobody has run yet: all of it is backlog, and its price is told."""
     scene = Scene(tmp_path, ASKING)
-    scene.drop("old.wav", wav_bytes(60))
+    file = scene.drop("old.wav", wav_bytes(60))
     folder = json_of(scene, capsys, "plan")["folders"]["calls"]
     assert folder["files"][0]["reason"] == "waits for 'dropscribe release' (backlog: ask)"
     assert folder["totals"]["cost"] == 0.6
+    explanation = json_of(scene, capsys, "why", file)
+    assert any("until it is released" in words for words in explanation["words"])
+    assert "dropscribe release --folder calls" in explanation["remedy"]
 
 
 def test_a_backlog_is_told_and_released(tmp_path, capsys):

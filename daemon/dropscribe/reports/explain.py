@@ -13,6 +13,7 @@ from dropscribe.core.naming import sidecar_ending, spellings, split_pattern
 from dropscribe.core.text.printing import path_text, shell_word
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.intake.pending import FIRST_LOOK_WORDS
+from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.database import Connection
 from dropscribe.queue.sql.history import JobRecord, read_filed, read_filed_with_stem, read_records
 from dropscribe.queue.sql.intake_queries import read_inboxes
@@ -173,8 +174,11 @@ def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     if view.is_running:
         words = "no node that watches inboxes runs: all have the role work"
         return Explanation("settling", [words, *signs], "start a node with the role all or watch")
-    starts = "it is taken when dropscribe is started"
-    return Explanation("settling", [starts, *signs], "dropscribe run, or its service")
+    starts, remedy = "it is taken when dropscribe is started", "dropscribe run, or its service"
+    if place.rule.backlog == "ask" and backlog.is_first_start(view.db, place.rule.name):
+        starts = "it is from before the rule's first start, and waits until it is released (backlog: ask)"
+        remedy += f"\ndropscribe release --folder {shell_word(place.rule.name)}"
+    return Explanation("settling", [starts, *signs], remedy)
 
 
 def _explain_filed(place: Place, view: QueueView) -> Explanation:

@@ -183,21 +183,28 @@ async def test_copies_to_another_mount_do_not_count_as_a_disk_that_hangs(tmp_pat
     assert not [line for line in logs if line["event"] == "folder.hangs"]
 
 
-async def test_one_long_copy_to_another_mount_is_no_disk_that_hangs(tmp_path, other_file_system, monkeypatch):
+@pytest.mark.parametrize("copied", ["the audio, to another mount", "a large companion"])
+async def test_one_long_copy_is_no_disk_that_hangs(tmp_path, other_file_system, monkeypatch, copied):
     """While a large file is copied, however long that takes for its size, its folder takes others."""
     has_begun, may_end = threading.Event(), threading.Event()
-    copy_audio = moving.copy_audio
+    copy_function = "copy_verified" if "companion" in copied else "copy_audio"
+    copy = getattr(moving, copy_function)
 
     def long_copy(source, target):
         has_begun.set()
         assert may_end.wait(60)
-        copy_audio(source, target)
+        copy(source, target)
 
-    monkeypatch.setattr(moving, "copy_audio", long_copy)
+    monkeypatch.setattr(moving, copy_function, long_copy)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.2)
     monkeypatch.setattr(disk_threads, "SLOWEST_BYTES_PER_SECOND", 1)
-    rules = {"calls": replace(make_config(tmp_path).folders["calls"], done=other_file_system / "done")}
-    async with House(make_config(tmp_path, rules=rules)) as house:
+    config = make_config(tmp_path, companions=("{stem}.mp4",))
+    if copy_function == "copy_audio":
+        rules = {"calls": replace(config.folders["calls"], done=other_file_system / "done")}
+        config = make_config(tmp_path, rules=rules)
+    else:
+        (tmp_path / "inbox/long.mp4").write_bytes(bytes(3_000_000))
+    async with House(config) as house:
         try:
             await house.drop("long.wav", bytes(1000))
             await house.until(has_begun.is_set)

@@ -175,7 +175,8 @@ class Publisher:
             return await self.disks.run_each(job.folder, publish_together, request, gives_up=False)
         except CopyNeeded:
             copy = partial(publish, request)
-            return await self.disks.run_long(job.folder, copy, job.snapshot.size_bytes)
+            size_bytes = job.snapshot.size_bytes + request.companion_bytes
+            return await self.disks.run_long(job.folder, copy, size_bytes)
 
     def _filed(self, claim: Claim, filed: bytes) -> Published:
         job, document = claim.job, content_of(claim.result)

@@ -36,6 +36,7 @@ from dropscribe.publish.publication import CopyNeeded, JobFiles, NameTaken, Publ
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _AT_ONCE = 8  # publications whose sidecars are all open
+_SMALL_BYTES = 1 << 20  # companions of a recording that are copied in a batch
 
 
 def publish(request: PublishRequest) -> bytes:
@@ -59,7 +60,7 @@ def publish_together(
 ) -> list[bytes | BaseException]:
     """Publish several jobs of any folders: for each, in order, the result or exception of :func:`publish`.
 
-    An audio that has to be copied, which takes long, gets CopyNeeded, unless *may_copy*.
+    A copy that may take long, of an audio or of large companions, gets CopyNeeded, unless *may_copy*.
     """
     with _Folders() as folders:
         operations = [PublishOperation(request, folders) for request in requests]
@@ -149,7 +150,7 @@ class PublishOperation:
         return self._files
 
     def write_sidecars(self, *, may_copy: bool) -> None:
-        """Write the sidecars under hidden names; CopyNeeded at once where two devices say so."""
+        """Write the sidecars under hidden names; CopyNeeded before, where a long copy is foreseen."""
         request, folders = self.request, self._folders
         source: int | None = None
         missing: AudioError | None = None
@@ -167,7 +168,8 @@ class PublishOperation:
             # The audio is at its source, so this is no move of an earlier try to be finished.
             moving.check_untouched(request, status)
             moving.check_target(files, status)
-            if not may_copy and os.fstat(files.old.folder).st_dev != os.fstat(target).st_dev:
+            is_far = os.fstat(files.old.folder).st_dev != os.fstat(target).st_dev
+            if not may_copy and (is_far or request.companion_bytes > _SMALL_BYTES):
                 raise CopyNeeded(repr(request.path))  # before there is anything to be withdrawn
             self._is_writing = True
             self._begin(files.sidecars, files.old, status)

@@ -26,7 +26,7 @@ class ReopenedForWriting(DropscribeError):
 
 
 class CopyNeeded(DropscribeError):
-    """Raised when the audio must be copied, which may take long: publish it alone."""
+    """Raised when audio or large companions must be copied, which may take long: publish them alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ class PublishRequest:
     def audio(self) -> bytes:
         """Absolute path of the audio after publication."""
         return self.output_names.path(self.output_names.audio)
+
+    @property
+    def companion_bytes(self) -> int:
+        """Size of the companions, which are always copied."""
+        return sum(companion.snapshot.size_bytes for companion in self.output_names.companions)
 
     @property
     def source_name(self) -> bytes:

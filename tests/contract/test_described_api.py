@@ -72,6 +72,28 @@ async def test_a_form_with_times_in_milliseconds_and_logarithms(bench_of):
     assert "authorization" not in request.headers
 
 
+async def test_lists_that_an_expression_nests_are_one_list(bench_of):
+    """A filter inside a projection makes a list of each part; nothing was found in them, silently."""
+    bench = bench_of("http")
+    answer = AnswerKeys(text="t", words="parts[].items[?kind=='word'].{word: w, start: s, end: e}")
+    one, two = ({"kind": "word", "w": word, "s": at, "e": at + 0.5} for word, at in (("A", 0.0), ("b.", 1.0)))
+    body = {"t": "A b.", "parts": [{"items": [one, {"kind": "punct", "w": " "}]}, {"items": [two]}]}
+    bench.emulator.fail(Fault(body=body))
+    transcript = await bench.provider(answer=answer).transcribe(bench.audio(), {})
+    assert [(word.word, word.start) for word in transcript.words] == [("A", 0.0), ("b.", 1.0)]
+
+
+async def test_times_may_have_their_unit(bench_of):
+    """As Google writes them."""
+    bench = bench_of("http")
+    answer = AnswerKeys(text="t", words="w[].{word: w, start: s, end: e}", duration="d")
+    body = {"t": "Hi.", "d": "2s", "w": [{"w": "Hi.", "s": "0.100s", "e": "1.200s"}]}
+    bench.emulator.fail(Fault(body=body))
+    transcript = await bench.provider(answer=answer).transcribe(bench.audio(), {})
+    (word,) = transcript.words
+    assert (word.start, word.end, transcript.duration) == (0.1, 1.2, 2.0)
+
+
 async def test_form_parameters_can_go_into_the_query(bench_of):
     """As whisper-asr-webservice wants them."""
     bench = bench_of("http")

@@ -221,11 +221,19 @@ def test_deflate_is_decoded(wbits):
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip, br", "compress"])
 async def test_other_encodings_are_refused_by_name(bench, encoding):
     """The reason says what is not supported; nested encodings would unfold without a bound."""
-    bench.emulator.fail(Fault(body="{}", headers={"Content-Encoding": encoding}))
+    bench.emulator.fail(Fault(body=b"\x1b\x01\xf8{}", headers={"Content-Encoding": encoding}))
     error = await failure_of(bench.provider(), bench.audio())
     assert type(error) is AmbiguousFailure
     assert error.code == "bad_answer"
     assert encoding in error.reason
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "none", "binary", "gzip", "deflate", "br"])
+def test_json_that_is_not_encoded_is_read_whatever_is_declared(encoding):
+    """Some servers declare the charset there, or an encoding that a proxy has undone."""
+    body = '{"text": "Grüße"}'.encode()
+    assert decoded(body, encoding, 100) == (body, "")
+    assert decoded(body, encoding, 5) == (body[:5], "")
 
 
 async def test_a_cut_encoding_is_an_error(bench):

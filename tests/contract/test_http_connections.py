@@ -335,17 +335,44 @@ async def test_a_proxy_that_falls_silent_is_not_waited_for_without_end(tmp_path,
     assert raised.value.code == "timeout"
 
 
-async def test_a_proxy_that_refuses_is_temporary(monkeypatch):
-    """Nothing went out; the status is in the reason, the proxy's password is not."""
-    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
-    async with serving(Tunnel(1, refusal)) as proxy_port:
+@pytest.mark.parametrize(
+    ("refusal", "kind", "remedy"),
+    [
+        ("407 Proxy Authentication Required", ProviderUnusable, " (check the proxy's login)"),
+        ("403 Forbidden", TemporaryFailure, ""),
+    ],
+)
+async def test_a_proxy_that_refuses_is_named(monkeypatch, refusal, kind, remedy):
+    """Nothing went out; a refused login holds the provider. The status is told, the password is not."""
+    answer = f"HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n".encode()
+    async with serving(Tunnel(1, answer)) as proxy_port:
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
         async with transporting() as transport:
-            url = "https://provider.invalid/"
-            with pytest.raises(TemporaryFailure) as raised:
-                await _posted(transport, url)
+            with pytest.raises(kind) as raised:
+                await _posted(transport, "https://provider.invalid/")
     assert raised.value.code == "proxy_failed"
-    assert "407" in raised.value.reason
+    assert raised.value.reason == f"proxy 127.0.0.1: {refusal}{remedy}"
+
+
+@pytest.mark.parametrize("said", [b"\x05\xff", b"\x05\x02\x01\x01"])
+async def test_a_socks_proxy_that_refuses_the_login_holds_the_provider(monkeypatch, said):
+    """Whether it refuses a client without a login, or the login itself."""
+    pytest.importorskip("socksio")
+
+    async def proxy(reader, writer):
+        for start in range(0, len(said), 2):
+            await reader.read(1000)
+            writer.write(said[start : start + 2])
+
+    async with serving(proxy) as proxy_port:
+        login = "me:secret@" if len(said) > 2 else ""
+        monkeypatch.setenv("all_proxy", f"socks5://{login}127.0.0.1:{proxy_port}")
+        async with transporting() as transport:
+            with pytest.raises(ProviderUnusable) as raised:
+                await _posted(transport, "https://provider.invalid/")
+    assert raised.value.code == "proxy_failed"
+    assert raised.value.reason.startswith("proxy 127.0.0.1: ")
+    assert raised.value.reason.endswith("(check the proxy's login)")
     assert "secret" not in str(raised.value)
 
 
@@ -622,11 +649,50 @@ async def test_a_tunnel_through_a_proxy_that_speaks_tls(tmp_path, monkeypatch, i
             if is_trusted:
                 assert (await _posted(transport, url, b"x" * 300_000)).body == b"{}"
                 return
-            with pytest.raises(TemporaryFailure) as raised:
+            with pytest.raises(ProviderUnusable) as raised:
                 await _posted(transport, url)
     assert raised.value.code == "tls_failed"
-    assert raised.value.reason.startswith("certificate verify failed: self")
-    assert raised.value.reason.endswith("signed certificate")
+    reason, _, remedy = raised.value.reason.partition(" (")
+    assert reason.startswith("no TLS handshake with localhost: certificate verify failed: self")
+    assert reason.endswith("signed certificate")
+    assert "SSL_CERT_FILE" in remedy
+
+
+async def test_a_certificate_for_another_host_holds_the_provider(tmp_path, monkeypatch):
+    """No file can be sent before that is mended; both names are told."""
+    server_tls, client_tls = certified(tmp_path, "other.example")
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
+    server = Server()
+    async with serving(server, server_tls) as port, transporting() as transport:
+        with pytest.raises(ProviderUnusable) as raised:
+            await _posted(transport, f"https://localhost:{port}/")
+    assert raised.value.code == "tls_failed"
+    assert "TLS handshake with localhost: " in raised.value.reason
+    assert "not valid for 'localhost'" in raised.value.reason
+    assert server.heads == []
+
+
+async def test_a_server_that_wants_a_client_certificate_holds_the_provider(tmp_path, monkeypatch):
+    """In TLS 1.3 it says so after the handshake, when a small request is written: nobody has read that."""
+    server_tls, client_tls = certified(tmp_path)
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    server_tls.load_verify_locations(tmp_path / "certificate.pem")
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
+
+    def shake_hands():
+        connection = listening.accept()[0]
+        # The client's end is awaited, because a reset would discard the alert.
+        with contextlib.suppress(OSError), connection, server_tls.wrap_socket(connection, server_side=True):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        served = asyncio.create_task(asyncio.to_thread(shake_hands))
+        async with transporting() as transport:
+            with pytest.raises(ProviderUnusable) as raised:
+                await _posted(transport, f"https://localhost:{listening.getsockname()[1]}/")
+        await served
+    assert raised.value.code == "tls_failed"
+    assert "client certificate" in raised.value.reason
 
 
 async def test_cancelling_while_it_connects_leaves_no_socket():

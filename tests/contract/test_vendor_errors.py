@@ -153,6 +153,7 @@ OPENAI = [
     (500, {"error": "FFmpeg conversion failed."}, TemporaryFailure, "http_500", "FFmpeg"),
     (503, _openai_error("x", "server_is_overloaded"), TemporaryFailure, "server_is_overloaded", "x"),
     (520, "<html>", TemporaryFailure, "http_520", "an HTML page"),
+    (413, "<TITLE lang=en>\n Too&nbsp;Large</TITLE>", AudioRejected, "http_413", "an HTML page: Too Large"),
     (400, "Invalid request", AudioRejected, "http_400", "Invalid request"),
 ]  # fmt: skip
 DEEPGRAM = [
@@ -272,6 +273,14 @@ async def test_an_error_in_a_success_has_the_kind_of_the_status_that_it_names(be
     with pytest.raises(ProviderError) as caught:
         await bench.provider().transcribe(bench.audio(), {})
     assert type(caught.value) is kind
+
+
+async def test_a_probe_tells_of_a_page(bench_of):
+    """nginx asks for a client certificate with a 400, as a provider refuses a request without audio."""
+    bench = bench_of("pulse")
+    page = "<html><head><title>400 No required SSL certificate was sent</title></head></html>"
+    bench.emulator.fail(Fault(status=400, body=page, headers={"Content-Type": "text/html"}))
+    assert "400 No required SSL certificate was sent" in await bench.provider().probe()
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,14 @@ async def test_openai_gets_a_form(bench_of):
     assert request.part_type == "audio/ogg"
 
 
+async def test_what_the_url_asks_for_is_in_the_transcript(bench_of):
+    """A config with the model in its url drops the type's own."""
+    bench = bench_of("pulse")
+    provider = bench.provider(url=f"{bench.emulator.url}/api/v1/pulse/get_text?model=pulse-pro&language=de")
+    transcript = await provider.transcribe(bench.audio(), {"model": []})
+    assert (transcript.model, transcript.language) == ("pulse-pro", "de")
+
+
 @pytest.mark.parametrize("model", ["gpt-4o-transcribe", "gpt-4o-transcribe-diarize", "whisper-1"])
 async def test_openai_models_get_what_they_take(bench_of, model):
     """Each model is asked for the richest format that it answers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import html
 import json
 import math
 import re
@@ -36,6 +37,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _CODE_IN_MESSAGE = re.compile(rf"({_WORD.pattern})(?::\s|$)")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PAGE = re.compile(rb"<(?:!doctype|\?xml|html|head|body|title|meta|script)\b", re.IGNORECASE)
+_TITLE = re.compile(rb"<title[^>]{0,100}>([^<]{1,200})", re.IGNORECASE)
 _MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
 # Keys that may have details beside the first of those.
 _DETAIL_KEYS = ("detail", "details", "validation_errors")
@@ -95,7 +97,14 @@ def error_body(answer: Answer) -> ErrorBody:
     with contextlib.suppress(ValueError):
         return error_of(parse_json(answer.body))
     is_page = answer.content_type == "text/html" or answer.body.lstrip()[:1] == b"<"
-    return ErrorBody("", (), "an HTML page" if is_page else answer.body.decode("utf-8", "replace"))
+    return ErrorBody("", (), page_words(answer) if is_page else answer.body.decode("utf-8", "replace"))
+
+
+def page_words(answer: Answer) -> str:
+    """A page of HTML in words: its title says what a proxy or a web server has to say."""
+    found = _TITLE.search(answer.body)
+    title = html.unescape(found[1].decode(errors="replace")).strip() if found else ""
+    return f"an HTML page: {title}" if title else "an HTML page"
 
 
 def error_of(parsed: Any) -> ErrorBody:

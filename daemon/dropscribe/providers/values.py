@@ -24,11 +24,11 @@ class BadAnswer(Exception):
 
 
 def number(value: Any) -> float | None:
-    """A finite number, also where it comes as a string (vLLM's duration); else None."""
+    """A finite number, also as a string (vLLM's duration), with its unit "s" (Google's); else None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        found = float(value)
+        found = float(value.removesuffix("s") if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None

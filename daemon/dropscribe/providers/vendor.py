@@ -11,14 +11,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, ProviderError, ProviderUnusable, RuleRejected
 from dropscribe.core.requests.params import ParamValue, effective_params
 from dropscribe.files.audio import AudioFile
 from dropscribe.native.decoder import probe_seconds
-from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
+from dropscribe.providers.answers import TooLarge, is_html, page_words, parse_json, request_id_of
 from dropscribe.providers.redaction import cleaned, redactor_of
 from dropscribe.providers.statuses import Classifier, Table
 from dropscribe.providers.transport import requests
@@ -142,6 +142,7 @@ class HttpProvider:
         self._http = HttpTransport(redactor=self._redactor, headers=headers)
         self._timeout_seconds = config.timeout_seconds
         self._max_upload_bytes = config.max_upload_bytes
+        self._url_params = dict(parse_qsl(urlsplit(vendor.url).query))  # sent with each request, too
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.Provider`."""
@@ -183,7 +184,7 @@ class HttpProvider:
         is_refused = answer.status in _WITHOUT_AUDIO and isinstance(error, ProviderUnusable)
         if learned is None or is_refused:
             raise error
-        return learned
+        return f"{learned}: {self._redactor.reason(page_words(answer))}" if is_html(answer) else learned
 
     async def close(self) -> None:
         """See :class:`dropscribe.providers.base.Provider`."""
@@ -227,11 +228,12 @@ class HttpProvider:
     def _transcript(
         self, answer: Answer, parsed: dict[str, Any], params: Params, request_id: str | None
     ) -> Transcript:
+        asked = self._url_params | {name: value for name, value in params.items() if value != []}
         try:
-            told = self.vendor.transcript(parsed, params)
+            told = self.vendor.transcript(parsed, asked)
         except BadAnswer as error:
             raise self._classifier.bad_answer(answer, str(error)) from None
-        model = told.model or word_or_none(params.get(self.vendor.model_param))
+        model = told.model or word_or_none(asked.get(self.vendor.model_param))
         request_id = told.request_id or request_id
         whole = dataclasses.replace(told, model=model, request_id=request_id, raw=parsed)
         return with_text(cleaned(whole, self._redactor))

@@ -19,9 +19,19 @@ STEP_BYTES = 8 * 1024  # Decoded at once: each member of a gzip body copies the 
 def decoded(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:
     """At most *most_bytes* of *body* without its Content-Encoding, and the problem with it, else "".
 
-    Requests ask for no encoding; some servers and proxies use one all the same. A gzip body may have several
-    members and padding behind them (RFC 1952).
+    Requests ask for no encoding; some servers and proxies use one all the same, or declare one that is none
+    ("utf-8"), or that they have undone: JSON is JSON.
     """
+    content, problem = _unpacked(body, encoding, most_bytes)
+    if problem and body.lstrip().startswith((b"{", b"[", b'"')):
+        with suppress(UnicodeDecodeError):
+            body.decode()
+            return body[:most_bytes], ""
+    return content, problem
+
+
+def _unpacked(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:
+    """As :func:`decoded`. A gzip body may have several members and padding behind them (RFC 1952)."""
     name = encoding.strip().lower()
     if name in {"", "identity"}:
         return body[:most_bytes], ""

@@ -51,6 +51,9 @@ _ERRNO = re.compile(r"\[Errno (-?\d+)\] ?")
 # OpenSSL's name of an error and its line, h11's type of what it read: they say nothing to a reader.
 _NOISE = re.compile(rf"{_ERRNO.pattern}|\[(?:SSL|X509)[^]]*\] ?| \(_ssl\.c:\d+\)|(?<=: )bytearray(?=\()")
 _UNKNOWN_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+_UNTRUSTED = frozenset({18, 19, 20, 21})  # OpenSSL's X509_V_ERR_… of a chain that ends in no known authority
+# httpcore's words for a refused login at an HTTP or SOCKS proxy; it has no code for them.
+_PROXY_LOGIN = re.compile("^407|username/password|AUTHENTICATION")
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -82,6 +85,7 @@ class _Progress:
         self._timer: asyncio.TimerHandle | None = None
         self.host = ""  # The provider or proxy that a connection is being made to
         self.awaited = ""  # The step of connecting that is under way, in words; "" before and after
+        self._stream: httpcore.AsyncNetworkStream | None = None
         # Whether the system has taken the last byte: from then on the request may be paid for.
         self.is_whole = is_whole
 
@@ -93,6 +97,8 @@ class _Progress:
             host = f"[{self.host}]" if ":" in self.host else self.host
             self.awaited = f"connection to {host}:{details['port']}"
             return
+        if event.endswith(".connect_tcp.complete"):
+            self._stream = details["return_value"]
         if event.endswith(".start_tls.started"):
             self.awaited = f"TLS handshake with {details['server_hostname']}"
             return
@@ -110,9 +116,15 @@ class _Progress:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_up, seconds)
 
     def stop(self) -> None:
-        """Cancel the timer: the request has ended."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
+
+    async def end(self) -> None:
+        """End the request; httpcore leaves a connection open that fails in a SOCKS proxy's handshake."""
+        self.stop()
+        if self.awaited and self._stream is not None:
+            await self._stream.aclose()
 
     def _time_is_up(self, seconds: float) -> None:
         # After a suspension of the process, an answer that has arrived, or is sent again, is still read.
@@ -145,7 +157,7 @@ class HttpTransport:
             TemporaryFailure: The network failed before the body was sent whole.
             AmbiguousFailure: It failed, or time was up, after that.
             AudioRejected: The answer is too large.
-            ProviderUnusable: The URL or the environment's proxy is invalid.
+            ProviderUnusable: The URL, the environment's proxy, its login or a certificate is not accepted.
             AudioChanged: The file shrank while it was being sent.
         """
         progress = _Progress(timeout_seconds, is_whole=not upload.size_bytes)
@@ -165,7 +177,7 @@ class HttpTransport:
         except (*_FAILURES, EncodingError) as error:
             failure = self._failure(error, progress)
         finally:
-            progress.stop()
+            await progress.end()
         raise failure
 
     def _request(
@@ -194,6 +206,8 @@ class HttpTransport:
                 f"no whole answer within {progress.timeout_seconds:g} s of the upload; "
                 "the provider's 'timeout' can be raised"
             )
+        if lasting := _lasting(error):
+            return ProviderUnusable(lasting[0], self._redactor.reason(f"{reason}{lasting[1]}"))
         kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
         return kind(code, reason)
 
@@ -303,6 +317,20 @@ def _network_code(error: Exception, *, is_whole: bool) -> str:
     return "bad_answer" if is_parsers or isinstance(error, EncodingError) else "no_answer"
 
 
+def _lasting(error: Exception) -> tuple[str, str] | None:
+    """Code and remedy, or "", of a failure that every file would meet; None for all others."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            hint = " (SSL_CERT_FILE can name a private authority)"
+            return "tls_failed", hint if cause.verify_code in _UNTRUSTED else ""
+        # TLS 1.3 asks for it after its handshake: the request may be written by then, but is not read.
+        if isinstance(cause, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (cause.reason or ""):
+            return "tls_failed", " (dropscribe has no client certificates)"
+    if isinstance(error, httpcore.ProxyError) and _PROXY_LOGIN.search(str(error)):
+        return "proxy_failed", " (check the proxy's login)"
+    return None
+
+
 def _reason(error: Exception, progress: _Progress) -> str:
     """The failure in words, with the host; "" where the error has none."""
     if progress.awaited and isinstance(error, TimeoutError | httpcore.TimeoutException):
@@ -315,7 +343,9 @@ def _reason(error: Exception, progress: _Progress) -> str:
             return f"the name {progress.host} {end}"
     found = {int(number) for number in _ERRNO.findall(str(error))}  # one of each address of the name
     if not found or not progress.awaited:
-        return _NOISE.sub("", str(error))
+        place = f"proxy {progress.host}: " if isinstance(error, httpcore.ProxyError) else ""
+        place = f"no {progress.awaited}: " if progress.awaited.startswith("TLS") else place
+        return place + _NOISE.sub("", str(error))
     if errno.ECONNREFUSED in found:
         return f"{progress.awaited} refused"
     return f"no {progress.awaited}: {', '.join(os.strerror(number) for number in sorted(found))}"

@@ -37,7 +37,8 @@ def build(config: ProviderConfig) -> Provider:
 
 def found_values(keys: AnswerKeys, parsed: values.Item) -> dict[str, Any]:
     """The value that each expression of *keys* finds in an answer, by key; None for nothing."""
-    return {field: _found(text, parsed) for field, text in keys.expressions().items()}
+    found = {field: _found(text, parsed) for field, text in keys.expressions().items()}
+    return found | {field: _flat(found[field]) for field in ("words", "segments") if field in found}
 
 
 class DescribedApi(Vendor):
@@ -92,8 +93,8 @@ class DescribedApi(Vendor):
     def transcript(self, parsed: values.Item, params: values.Params) -> Transcript:
         """Transcript of the values that the expressions find."""
         found = found_values(self._keys, parsed)
-        words = self._word.words(_shortened(found.get("words")))
-        segments = self._segment.segments(_shortened(found.get("segments"))) or segments_of(words)
+        words = self._word.words(found.get("words"))
+        segments = self._segment.segments(found.get("segments")) or segments_of(words)
         missing = f"a success without a text at '{self._keys.text}'; {values.names_in(parsed)}"
         duration_scale = _SCALES[self._keys.duration_unit or self._keys.unit]
         return Transcript(
@@ -171,7 +172,10 @@ def _said(value: Any) -> str:
     return json.dumps(value) if is_number else values.stripped(value)
 
 
-def _shortened(items: Any) -> Any:
+def _flat(items: Any) -> Any:
+    """At most MOST_ITEMS of a list without the lists in it, which a filter inside a projection makes."""
+    while isinstance(items, list) and any(isinstance(item, list) for item in items):
+        items = jmespath.search("[]", items)
     return items[:MOST_ITEMS] if isinstance(items, list) else None
 
 

@@ -498,6 +498,9 @@ def test_why_a_file_is_deferred(scene, capsys):
     assert document["state"] == "deferred"
     assert "http_503: overloaded" in document["words"][0]
     assert document["attempts"][0]["status"] == 503
+    scene.run("status")
+    assert "nothing is wrong" not in (printed := capsys.readouterr().out)
+    assert "folder calls: 1 file to be tried again after a failure" in printed
 
 
 def test_why_a_file_is_not_filed(scene, capsys):

@@ -79,6 +79,9 @@ def _folder_troubles(name: str, folder: Mapping[str, Any], now: float) -> Iterat
         one = "one of them" if folder["stuck"] > 1 else "because"
         files, reason = plural(folder["stuck"], "file"), printable_line(folder["stuck_reason"] or "")
         yield Trouble(f"folder {name}: {files} cannot be moved; {one}: {reason}")
+    if (later := folder["deferred"] - folder["stuck"]) > 0:
+        words = f"folder {name}: {plural(later, 'file')} to be tried again after a failure"
+        yield Trouble(words, "'list --waiting' gives the reasons", folder=name, files="deferred")
     for key, noun, words, commands in _FILE_TROUBLES:
         if folder[key]:
             yield Trouble(

@@ -142,6 +142,7 @@ async def test_the_overview_names_all_that_is_wrong(scene, monkeypatch):
     with scene.queue() as store:
         stuck = {"code": NOT_MOVABLE, "reason": "Permission denied", "due_at": time.time() + 60}
         add_job(store, scene, "stuck.wav", **stuck)
+        add_job(store, scene, "later.wav", **{**stuck, "code": "http_503"})
         add_job(store, scene, "left.wav", folder="gone")
         add_failed(scene, store, "bad.wav")
         scene.write_live(settling=1, waiting={"<open>.wav": "open"}, idle_writers=["<open>.wav"])
@@ -164,8 +165,9 @@ async def test_the_overview_names_all_that_is_wrong(scene, monkeypatch):
         assert words[0].upper() + words[1:] in text
     assert "'list --failed' names them" in told
     assert "'list --failed'" not in text
-    for state in ("failed", "waiting"):
-        assert f'<a href="/folders/calls?state={state}">Show</a>' in text
+    assert "folder calls: 1 file to be tried again after a failure" in told
+    for state, number in (("failed", 1), ("waiting", 2)):
+        assert text.count(f'<a href="/folders/calls?state={state}">Show</a>') == number
 
 
 async def test_the_overview_tells_of_doubtful_transcripts_and_rate_limits(scene, monkeypatch):

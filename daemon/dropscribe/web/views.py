@@ -110,7 +110,8 @@ def _action(trouble: Trouble) -> tuple[str, str]:
 
 def _list_of(trouble: Trouble) -> str:
     """Path of the list of the files with *trouble*, or ""."""
-    state = {"failed": "failed", "blocked": "waiting", "settling": "waiting"}.get(trouble.files)
+    waiting = dict.fromkeys(("blocked", "settling", "deferred"), "waiting")
+    state = {**waiting, "failed": "failed"}.get(trouble.files)
     return f"/folders/{quote(trouble.folder, safe='')}?state={state}" if state else ""
 
 

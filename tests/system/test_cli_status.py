@@ -599,6 +599,12 @@ def test_a_failed_file_whose_queue_was_lost_tells_by_its_error_file(scene, capsy
     assert (state, "too_long" in words) == ("unknown", False)  # the error file is that of call.wav
 
 
+def test_an_error_about_the_arguments_prints_no_name_as_it_is(scene, capsys):
+    """A pattern of the shell may name more files than a command takes, and each can have any name."""
+    assert scene.run("why", "a.wav", "\x1b]0;b\x07\u202e\udcff\nc.wav") == 2
+    assert r"unrecognized arguments: \x1b]0;b\x07\u202e\udcff\nc.wav" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["a\nto do  rm -rf ~ 'x.wav", "b\x1b[2J\udcff\\.wav"])
 def test_a_name_with_control_characters_writes_no_line_of_its_own(scene, capsys, name):
     """Each sentence stays on its line, and the remedy is a command that names the file."""

@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
@@ -132,9 +132,18 @@ _ARGUMENTS = {
 """Arguments of the commands, beside ``--config`` and ``--json``."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors print names as text: a pattern of the shell stands for names of any kind."""
+
+    def error(self, message: str) -> NoReturn:
+        from dropscribe.core.text.printing import escape_text  # noqa: PLC0415  # not paid for by --help
+
+        super().error(escape_text(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole parser, also for the man page and completion."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dropscribe",
         description="Turns drop folders of audio into transcripts, and loses nothing.",
         epilog=EPILOG,

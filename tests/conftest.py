@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from dropscribe.files.mounts import ignore_sigio
 from support.postgres import Postgres, why_no_postgres
 
 ignore_sigio()
+
+# The commands that tests start compile our modules once, not each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _VENDORS = ("SMALLEST_", "RESON8_", "OPENAI_")
 _OURS = (*_VENDORS, "DROPSCRIBE_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "RUNTIME_DIRECTORY", "PG")
@@ -35,6 +41,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+def pytest_collection_finish():
+    """Thousands of tests and their modules stay to the end: no search for garbage looks at them again."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter, config):

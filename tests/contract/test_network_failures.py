@@ -15,6 +15,8 @@ from support.vendors import KEY
 from support.waiting import until
 
 MEGABYTE = 1024 * 1024
+ONE_ADAPTER = pytest.mark.parametrize("bench", ["pulse"], indirect=True)
+"""For waits of seconds in the transport, which all adapters share."""
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,7 @@ async def test_a_server_that_says_nothing_is_named(bench, monkeypatch, scheme, c
     assert error.reason.startswith(reason)
 
 
+@ONE_ADAPTER
 async def test_an_answer_that_came_while_the_process_was_suspended_is_used(bench):
     """A machine that was paused past the time limit has it in its socket: nothing is paid for again."""
     provider, emulator = bench.provider(timeout_seconds=1.0), bench.emulator
@@ -199,6 +202,7 @@ async def test_an_answer_that_came_while_the_process_was_suspended_is_used(bench
     assert len(emulator.requests) == 1
 
 
+@ONE_ADAPTER
 async def test_a_suspension_while_connecting_does_not_end_the_upload(bench, monkeypatch):
     """The time that it puts the limit of connecting off by is not that of the answer, which is paid for."""
     trace = http._Progress.trace

@@ -28,6 +28,7 @@ OLD, NEW = b"RIFF the first take", b"RIFF the second take, which is longer"
 def _soon(monkeypatch):
     monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(publisher, "WRITER_WAIT_SECONDS", 0.01)
 
 

@@ -177,9 +177,9 @@ async def test_copies_to_another_mount_do_not_count_as_a_disk_that_hangs(tmp_pat
     providers = {"main": ProviderConfig(name="main", type="openai", concurrency=40)}
     with capture_logs() as logs:
         async with House(make_config(tmp_path, providers=providers)) as house:
-            for number in range(80):
+            for number in range(45):
                 await house.drop(f"{number}.wav", b"%d" % number)
-            await house.until(lambda: len(house.listener.files) == 80, 30)
+            await house.until(lambda: len(house.listener.files) == 45, 30)
     assert not [line for line in logs if line["event"] == "folder.hangs"]
 
 

@@ -25,6 +25,7 @@ ERRORS = ("ENOSPC", "EIO", "EACCES", "EROFS", "EXDEV", "ESTALE", "EMFILE", "ENAM
 def _soon(monkeypatch):
     """What is waited for seconds is waited for milliseconds."""
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LONGEST_LOOK_SECONDS", 0.001)

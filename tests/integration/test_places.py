@@ -32,6 +32,7 @@ from support.whole import Whole
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.02)
     monkeypatch.setattr(disk_threads, "FIRST_CHECK_SECONDS", 0.02)
 
@@ -341,8 +342,6 @@ async def test_what_chattr_keeps_in_place_is_not_paid_for(
 async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeypatch):
     """A folder that looks writable and lets no file go, on a mount without attributes: three are paid for."""
     monkeypatch.setattr("dropscribe.publish.places.is_kept_in_place", lambda _: False)
-    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
-    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     config = make_config(tmp_path)
     for number in range(5):
         (tmp_path / f"inbox/{number}.wav").write_bytes(b"RIFF %d" % number)

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,8 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 
 from structlog.testing import capture_logs
 
+from dropscribe.config.notation.secret import Secret
+from dropscribe.config.sections.queue import QueueConfig
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import (
     AttemptEnd,
@@ -30,7 +33,7 @@ from dropscribe.core.model import (
 from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster import nodes, ticket_rows
-from dropscribe.queue.cluster.dispatcher import TicketRunner
+from dropscribe.queue.cluster.dispatcher import ClusterDispatcher, TicketRunner
 from dropscribe.queue.cluster.nodes import Heartbeats, beat
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
@@ -51,6 +54,7 @@ from dropscribe.queue.sql import (
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
 CLAIMS = itertools.count(1)
+DUE = claims.Limits(0, 16, 128, rooms={"calls": 64}, folders=("calls",), in_flight=(0,))
 LIMITS = RetryLimits(1.0, 2.0, 60.0, 3, 5)
 JOB = (
     "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns,"
@@ -266,20 +270,28 @@ def test_a_claim_whose_confirmation_was_lost_finds_its_attempt(store):
     assert (again.id, again.attempts) == (job.id, 1)
 
 
-def test_a_claim_whose_confirmation_was_lost_finds_its_answer(store, tmp_path):
-    """A job to publish is claimed once too, and has its stored result."""
+def claim_due(store, node, running=(0,)):
+    """The jobs that *node* takes to publish beside those that are *running* there."""
+    limits = replace(DUE, in_flight=running)
+    return store.call(lambda db: ticket_rows.claim_due(db, limits, node, store.now())).result()
+
+
+def test_an_answer_is_published_by_one_node_at_a_time(store, tmp_path):
+    """One that no task runs there, because no slot was free or a confirmation was lost, is anybody's."""
     queue_file(store, b"a")
-    keep(store, begin(store, "n0"), kept_as(tmp_path, b"a"))
-    store.call(lambda db: db.execute("UPDATE jobs SET ticket = NULL")).result()
-    own, number = admit(store), next(CLAIMS)
+    keep(store, job := begin(store, "n0"), kept_as(tmp_path, b"a"))
+    assert claim_due(store, "n0", (0, job.id)) == claim_due(store, "n1") == []
+    assert [each.result.document for each in claim_due(store, "n0")] == [b"{}"]
+    assert [each.result.document for each in claim_due(store, "n0")] == [b"{}"]
+    assert claim_due(store, "n1") == []
+    store.call(lambda db: nodes.free_resumable(db, "n0")).result()
+    assert [each.path for each in claim_due(store, "n1")] == [b"a.wav"]
 
-    def claim(claim_id):
-        return store.call(
-            lambda db: ticket_rows.claim(db, own, ticket_rows.PUBLISH, claim_id, "n0", store.now())
-        ).result()
 
-    assert [claim(number).result.document for _ in range(2)] == [b"{}", b"{}"]
-    assert claim(next(CLAIMS)) is None
+def test_a_node_without_the_folders_of_jobs_at_providers_polls_none(store):
+    """It counts them, because they take places of their provider."""
+    limits = replace(DUE, publications=0, rooms={}, folders=())
+    assert store.call(lambda db: ticket_rows.claim_due(db, limits, "n0", store.now())).result() == []
 
 
 def test_a_result_that_has_lost_its_answer_stops_no_other(store, tmp_path):
@@ -289,9 +301,7 @@ def test_a_result_that_has_lost_its_answer_stops_no_other(store, tmp_path):
         keep(store, begin(store, "n0"), kept_as(tmp_path, name))
     store.call(lambda db: db.execute("UPDATE jobs SET ticket = NULL")).result()
     store.call(lambda db: db.execute("DELETE FROM answers WHERE audio = ?", (b"a.wav",))).result()
-    own, kind = admit(store), ticket_rows.PUBLISH
-    job = store.call(lambda db: ticket_rows.claim(db, own, kind, next(CLAIMS), "n0", store.now())).result()
-    assert job.path == b"b.wav"
+    assert [job.path for job in claim_due(store, "n0")] == [b"b.wav"]
 
 
 def test_a_held_folder_is_probed_while_other_folders_have_jobs(store):
@@ -401,28 +411,6 @@ def test_tickets_are_issued_for_free_slots_and_again_where_they_are_lost(store):
     assert issue() == LANE.slots
 
 
-def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another(store):
-    """Also where the node that had transcribed it is alive and well."""
-    now, own = store.now(), admit(store)
-
-    def prepare(db):
-        beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
-        db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0"))
-
-    def recover(db):
-        nodes.delete_lost_tickets(db)
-        cut_off = nodes.take_back_silent(db, LIMITS, now)
-        ticket_rows.issue_tickets(db, own, now)
-        return cut_off, db.execute("SELECT queue_name, status::text FROM procrastinate_jobs").fetchall()
-
-    store.call(prepare).result()
-    queue = ticket_rows.queue_of(ticket_rows.PUBLISH, "calls")
-    for _ in range(2):
-        assert store.call(recover).result() == ({}, [(queue, "todo")])
-    store.call(lambda db: fetch(db, 60)).result()
-    assert store.call(recover).result() == ({}, [(queue, "todo")])
-
-
 def test_jobs_that_an_earlier_version_gave_to_its_tickets_are_claimed_too(store, tmp_path):
     """Its nodes named a job in each ticket, and may have stopped with tickets that nobody fetched."""
     queue_file(store, b"a")
@@ -431,9 +419,7 @@ def test_jobs_that_an_earlier_version_gave_to_its_tickets_are_claimed_too(store,
     store.call(lambda db: db.execute("UPDATE jobs SET ticket = 7, lane = 'pulse', node = ''")).result()
     assert begin(store, "n0").path == b"b.wav"
     store.call(nodes.delete_lost_tickets).result()
-    own, kind = admit(store), ticket_rows.PUBLISH
-    job = store.call(lambda db: ticket_rows.claim(db, own, kind, 8, "n0", store.now())).result()
-    assert job.path == b"a.wav"
+    assert [job.path for job in claim_due(store, "n0")] == [b"a.wav"]
 
 
 async def test_a_node_that_stops_waits_for_no_turn(store):
@@ -453,7 +439,7 @@ async def test_a_node_that_stops_waits_for_no_turn(store):
     tickets = TicketRunner(admission, "n0")
     waiting = asyncio.create_task(tickets.claim("pulse"))
     await asked.wait()
-    tickets.stop()
+    tickets.stopped.set()
     assert await asyncio.wait_for(waiting, 30) is None
     ask = "SELECT state, attempts FROM jobs"
     assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0)]
@@ -489,38 +475,37 @@ async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_
 
 
 async def test_claims_that_wait_for_no_rate_share_a_transaction(store):
-    """One after another they would have a commit each: polls and publications waited for one another."""
+    """One after another they would have a commit each."""
     for number in range(3):
         queue_file(store, b"%d" % number)
     tickets = TicketRunner(admit(store), "n0")
     _, may_end = _hold_up(store)
-    kinds = ["pulse", "pulse", ticket_rows.POLL, ticket_rows.POLL]
-    claiming = [asyncio.create_task(tickets.claim(kind)) for kind in kinds]
+    claiming = [asyncio.create_task(tickets.claim("pulse")) for _ in range(4)]
     await asyncio.sleep(0)
     waiting = store._calls.qsize()
     may_end.set()
     jobs = await asyncio.gather(*claiming)
-    assert [job is not None for job in jobs] == [True, True, False, False]
+    assert [job is not None for job in jobs] == [True, True, True, False]
     assert waiting >= 4
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-async def test_a_job_that_cannot_be_recorded_is_given_back(store, tmp_path, is_stored):
+async def test_a_job_that_cannot_be_recorded_is_given_back(store, postgres_dsn, tmp_path, is_stored):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
     assert store.has_name
     queue_file(store, b"a")
-    kind = "pulse"
+    job = await asyncio.to_thread(begin, store, "n0")
     if is_stored:
-        kind = ticket_rows.PUBLISH
-        await asyncio.to_thread(lambda: keep(store, begin(store, "n0"), kept_as(tmp_path, b"a")))
-        await store.do(lambda db: db.execute("UPDATE jobs SET ticket = NULL"))
+        job = await asyncio.to_thread(keep, store, job, kept_as(tmp_path, b"a"))
 
     class Runner:
         async def run(self, job):
             await store.do(lambda db: db.execute("SELECT 1 / 0"))
 
-    with capture_logs() as told, pytest.raises(StoreError):
-        await TicketRunner(admit(store), "n0").run(Runner(), kind)
+    dsn = Secret(postgres_dsn, "test")
+    queue = QueueConfig(type="postgres", dsn=dsn, roots={"share": tmp_path}, node="n0")
+    with capture_logs() as told:
+        assert await ClusterDispatcher(admit(store), store, queue)._run_one(Runner(), job) is None
     assert [(line["event"], line["path"]) for line in told] == [("job.bug", b"a.wav")]
     ask = "SELECT state, attempts, crashes, ticket FROM jobs"
     state, crashes = ("transcribed", 0) if is_stored else ("queued", 1)
@@ -688,7 +673,7 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgre
     pool = TicketWorkers(postgres_dsn, "n0")
     pool.serve(admission)
     running = asyncio.create_task(pool.run(run_one))
-    await pool.stop(0.0)  # before the task has opened the connections
+    await pool.stop()  # before the task has opened the connections
     await asyncio.wait({running}, timeout=0.5)
     workers = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker ")]
     running.cancel()
@@ -708,7 +693,6 @@ def test_a_database_that_ends_while_tickets_are_issued_is_waited_for(store, othe
 
     own = admit(store)
     monkeypatch.setattr(ticket_rows, "_to_transcribe", end_the_session)
-    monkeypatch.setattr(ticket_rows, "_to_poll_or_publish", lambda *_: [])
     with pytest.raises(StoreAway):
         store.call(lambda db: ticket_rows.issue_tickets(db, own, 0.0)).result()
 
@@ -733,6 +717,7 @@ def test_the_cost_of_claims_and_counts_does_not_grow_with_the_files_that_wait(st
     def look(db):
         ticket_rows.issue_tickets(db, own, store.now())
         ticket_rows.claim(db, own, "pulse", next(CLAIMS), "n0", store.now())
+        ticket_rows.claim_due(db, DUE, "n0", store.now())
         stats._oldest_received_at(db, "notes")
         return db.execute(rows_read).fetchone()[0]
 

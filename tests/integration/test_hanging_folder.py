@@ -116,8 +116,7 @@ def publishing_into_share_waits_for(answers, monkeypatch):
 async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
     """Neither slots nor ``run --once`` wait for a ``done`` that does not answer; later all is filed."""
     answers = threading.Event()
-    engine = "cluster.ticket_workers" if queue_kind == "postgres" else "embedded.dispatcher"
-    monkeypatch.setattr(f"dropscribe.queue.{engine}.PUBLISHING_SLOTS", 2)
+    monkeypatch.setattr("dropscribe.queue.job_tasks.PUBLISHING_SLOTS", 2)
     publishing_into_share_waits_for(answers, monkeypatch)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)
     async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:
@@ -137,10 +136,13 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
     assert len([name for name in tree(tmp_path / "share-done") if name.endswith(".wav")]) == 4
 
 
-async def test_a_slow_done_holds_up_no_publication_of_another_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "queue_kind", ["embedded", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
+async def test_a_slow_done_holds_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
     """More results than there are slots wait for a share that answers, but too slowly for all of them."""
     answers = threading.Event()
-    monkeypatch.setattr("dropscribe.queue.embedded.dispatcher.PUBLISHING_SLOTS", 4)
+    monkeypatch.setattr("dropscribe.queue.job_tasks.PUBLISHING_SLOTS", 4)
     publishing_into_share_waits_for(answers, monkeypatch)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
     async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:

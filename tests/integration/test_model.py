@@ -26,7 +26,7 @@ from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.pipeline import attempts, publisher
 from dropscribe.publish import filing, moving
-from dropscribe.queue import engine, holds, job_runner, retrying_database
+from dropscribe.queue import engine, holds, job_runner, job_tasks, retrying_database
 from dropscribe.queue import intake as queue_intake
 from dropscribe.queue.embedded import dispatcher
 from support.house import House, digest, make_config, read_json
@@ -45,7 +45,7 @@ _WAITS = {
     publisher: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS", "WRITER_WAIT_SECONDS"),
     attempts: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
     retrying_database: ("RETRY_SECONDS",),
-    dispatcher: ("_SEARCH_GAP_SECONDS",),
+    job_tasks: ("_SEARCH_GAP_SECONDS",),
 }
 names = st.sampled_from(NAMES)
 which = st.integers(0, 1000)
@@ -63,7 +63,7 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        queue_parts = (dispatcher, engine, holds, job_runner, queue_intake)
+        queue_parts = (dispatcher, engine, holds, job_runner, job_tasks, queue_intake)
         for module in (*queue_parts, attempts, moves, filing, moving, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 

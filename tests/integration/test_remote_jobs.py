@@ -171,8 +171,7 @@ async def test_no_more_jobs_are_given_to_a_provider_than_it_may_have(tmp_path, v
 
 async def test_jobs_of_a_rule_that_has_left_keep_no_other_waiting(tmp_path, vendor, monkeypatch):
     """They are not polled, take no place of those that are, and `run --once` does not wait for them."""
-    monkeypatch.setattr("dropscribe.queue.embedded.dispatcher.POLLING_SLOTS", 2)
-    monkeypatch.setattr("dropscribe.queue.cluster.ticket_rows.DUE_WINDOW", 2)
+    monkeypatch.setattr("dropscribe.queue.job_tasks.POLLING_SLOTS", 2)
     vendor.steps = [AtProvider(f"v-{number}", HOUR) for number in range(4)]
     rules = {name: _rule(tmp_path, name) for name in ("leaves", "stays")}
     plan = build_plan(config := make_config(tmp_path, rules=rules))

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.pipeline import disk_threads, publisher
-from dropscribe.queue import retrying_database
-from dropscribe.queue.embedded import dispatcher
+from dropscribe.queue import job_tasks, retrying_database
 from dropscribe.queue.sql import claims
 from support.house import House, make_config
 from support.scripted import ScriptedProvider, transcript_of
@@ -96,7 +95,7 @@ async def test_answers_that_wait_are_read_once_a_slot_is_free(tmp_path, monkeypa
     monkeypatch.setattr(publisher, "publish_together", slow_publish)
     monkeypatch.setattr(claims, "jobs_with_result", counted)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
-    monkeypatch.setattr(dispatcher, "PUBLISHING_SLOTS", 2)
+    monkeypatch.setattr(job_tasks, "PUBLISHING_SLOTS", 2)
     async with House(_config(tmp_path, 1)) as house:
         try:
             for number in range(20):
@@ -129,7 +128,7 @@ async def test_answers_that_wait_pass_one_whose_publication_takes_long(tmp_path,
 
     monkeypatch.setattr(publisher, "publish_together", waiting_publish)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
-    monkeypatch.setattr(dispatcher, "PUBLISHING_SLOTS", 2)
+    monkeypatch.setattr(job_tasks, "PUBLISHING_SLOTS", 2)
     async with House(make_config(tmp_path, rules=rules, providers=config.providers)) as house:
         try:
             await house.drop("slow.wav", folder="slow")

@@ -45,6 +45,11 @@ class InFlight:
         self._signals.wake.set()
         self._signals.news.set()
 
+    async def ended(self) -> None:
+        """Wait until nothing is in flight."""
+        while tasks := list(self.tasks.values()):
+            await asyncio.wait(tasks)
+
     def at(self, provider: str) -> list[Job]:
         """The attempts under way at *provider*."""
         return [job for job in self.uploads.values() if job.provider == provider]
@@ -159,17 +164,17 @@ class Admission:
         return sum(job.folder not in hanging for job in publishing.values()) if hanging else len(publishing)
 
     def rooms(self, slots: int) -> dict[str, int]:
-        """Folder → the publications that it may begin; the folders that may begin none are left out.
+        """Folder → the publications that it may begin here; the folders that may begin none are left out.
 
         A folder takes one of *slots* while it has fewer than are free: a slow one has half of them at most,
         and the last go to folders that have none.
         """
-        hanging, free = self.folders.hanging, slots - self.publications()
+        shut, free = self.folders.hanging.union(self.plan.away), slots - self.publications()
         publishing = Counter([job.folder for job in self.in_flight.publishing.values()])
         # Asked for each result: those that publish nothing, perhaps a thousand, cost no step of their own.
         rooms = dict.fromkeys(self.plan.chains, (free + 1) // 2) if free > 0 else {}
-        for folder in rooms.keys() & (publishing.keys() | hanging):
-            rooms[folder] = 0 if folder in hanging else (free - publishing[folder] + 1) // 2
+        for folder in rooms.keys() & (publishing.keys() | shut):
+            rooms[folder] = 0 if folder in shut else (free - publishing[folder] + 1) // 2
             if rooms[folder] <= 0:
                 del rooms[folder]
         return rooms

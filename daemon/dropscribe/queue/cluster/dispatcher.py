@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe import __version__
-from dropscribe.core.errors import StoreError
-from dropscribe.core.model import ResultStored, Retry
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull
 from dropscribe.core.retry import crash_wait_seconds
-from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.ticket_workers import TicketWorkers
+from dropscribe.queue.job_tasks import JobTasks
 from dropscribe.queue.model import NodeStats
+from dropscribe.queue.retrying_database import RETRY_SECONDS
 from dropscribe.queue.sql import transactions
 
 if TYPE_CHECKING:
     from dropscribe.config.model import QueueConfig
-    from dropscribe.core.model import Job
+    from dropscribe.core.model import Job, Outcome
     from dropscribe.queue.admission import Admission
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.job_runner import JobRunner
@@ -64,18 +64,25 @@ class ClusterDispatcher:
     async def run(self, runner: JobRunner) -> None:
         """Recover this node's interrupted jobs, then begin the jobs of tickets until cancelled."""
         await nodes.recover_own(self._admission, self._node)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_at_queue())
-            group.create_task(self._heartbeats.run(self._database, self._admission.in_flight))
-            if self.runs_jobs:
-                group.create_task(nodes.recover_silent(self._admission, self._heartbeats))
-                group.create_task(self._workers.run(partial(self._tickets.run, runner)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = JobTasks(self._admission, group, partial(self._run_one, runner))
+                group.create_task(self._look_at_queue(tasks))
+                group.create_task(self._heartbeats.run(self._database, self._admission.in_flight))
+                if self.runs_jobs:
+                    group.create_task(nodes.recover_silent(self._admission, self._heartbeats))
+                    group.create_task(self._workers.run(partial(self._tickets.run, tasks)))
+        except asyncio.CancelledError:
+            self._database.post(lambda db: db.execute("DELETE FROM nodes WHERE name = ?", (self._node,)))
+            raise
 
     async def drain(self, grace_seconds: float) -> None:
         """Begin nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""
-        self._tickets.stop()
-        await self._workers.stop(grace_seconds)
-        self._database.post(lambda db: db.execute("DELETE FROM nodes WHERE name = ?", (self._node,)))
+        self._tickets.stopped.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._workers.stop()
+                await self._admission.in_flight.ended()
 
     def is_alive(self) -> bool:
         """Whether it has looked at the queue lately, or waits for the database: a restart would not help."""
@@ -99,18 +106,19 @@ class ClusterDispatcher:
         """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
         return await self._database.do(ticket_rows.read_next_starts)
 
-    async def _look_at_queue(self) -> None:
-        """Issue tickets, and refresh this node's copy of the holds, until cancelled."""
-        own, now = self._admission, self._database.now
+    async def _look_at_queue(self, tasks: JobTasks) -> None:
+        """Issue tickets, begin polls and publications, and refresh this node's copy of the holds."""
+        own = self._admission
         while True:
             self._signals.wake.clear()
             self._workers.serve(own)
-            changes = own.holds.changes
-            whole = await self._database.do(lambda db: ticket_rows.issue_tickets(db, own, now()))
+            try:
+                await self._look(tasks)
+            except (StoreFull, StoreBusy) as error:
+                self._database.note_trouble(error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             self._database.note_trouble(None)
-            if changes == own.holds.changes:  # else a hold was made here after the look
-                own.holds.replace_by(whole.holds)
-                own.rates.pauses = whole.rates.pauses
             self._looked_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min([LOOK_SECONDS, *own.waits()])):
@@ -118,66 +126,27 @@ class ClusterDispatcher:
             # Jobs that end at the same time share a look.
             await asyncio.sleep(_TOGETHER_SECONDS)
 
+    async def _look(self, tasks: JobTasks) -> None:
+        own, changes = self._admission, self._admission.holds.changes
+        limits = tasks.limits() if self.runs_jobs and not self._tickets.stopped.is_set() else None
 
-class TicketRunner:
-    """Claims jobs for the tickets that this node's workers have fetched, and calls their callbacks."""
+        def work(db: Connection) -> tuple[Admission, list[Job]]:
+            now = self._database.now()
+            due = ticket_rows.claim_due(db, limits, self._node, now) if limits else []
+            return ticket_rows.issue_tickets(db, own, now), due
 
-    def __init__(self, admission: Admission, node: str) -> None:
-        self._admission = admission
-        self._database, self._signals = admission.database, admission.signals
-        self._node = node
-        self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._stopped = asyncio.Event()
+        # Not repeated where it fails: the jobs that run here would be others by then.
+        whole, due = await self._database.store.do(work)
+        tasks.start_due(due)
+        own.in_flight.at_provider = whole.in_flight.at_provider
+        if changes == own.holds.changes:  # else a hold was made here after the look
+            own.holds.replace_by(whole.holds)
+            own.rates.pauses = whole.rates.pauses
 
-    def stop(self) -> None:
-        """Claim nothing more: other nodes get the jobs."""
-        self._stopped.set()
-
-    async def run(self, runner: JobRunner, kind: str) -> None:
-        """Claim and run jobs of *kind*, until none may start or another node's turn has come."""
-        until = time.monotonic() + ticket_rows.TURN_SECONDS
-        while (job := await self.claim(kind)) is not None:
-            if job.result is None and job.remote is None:
-                reached("claimed")
-            while job is not None:
-                job = await self._run_one(runner, job)
-            if time.monotonic() >= until:
-                return
-
-    async def claim(self, kind: str) -> Job | None:
-        """The next job of *kind*: a provider, ``ticket_rows.PUBLISH`` or ``ticket_rows.POLL``.
-
-        Waits a little for its provider's rate. None where none may start.
-        """
-        task, claim_id = asyncio.current_task(), secrets.randbits(63)
-
-        def work(db: Connection) -> Job | float | None:
-            if task is not None and task.cancelling():
-                return None  # cancelled while this transaction waited: no coroutine would run the attempt
-            return ticket_rows.claim(db, self._admission, kind, claim_id, self._node, self._database.now())
-
-        limits = self._admission.plan.providers.get(kind)
-        # One waits for the rate, the others behind it. Other claims that wait share a transaction.
-        has_rate = limits is not None and limits.requests_per_minute is not None
-        async with self._first[kind] if has_rate else contextlib.nullcontext():
-            while not self._stopped.is_set():
-                claimed = await self._database.do(work)
-                if not isinstance(claimed, float):
-                    return claimed
-                if claimed > ticket_rows.TURN_SECONDS:
-                    return None
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(claimed):
-                        await self._stopped.wait()
-        return None
-
-    async def _run_one(self, runner: JobRunner, job: Job) -> Job | None:
-        """One call of the job's callback; returns the job if its result is published next."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self._admission.in_flight.add(job, task)
+    async def _run_one(self, runner: JobRunner, job: Job) -> Outcome | None:
+        """One call of the job's callback; None also where its outcome cannot be written."""
         try:
-            outcome = await runner.run(job)
+            return await runner.run(job)
         except StoreError:
             # A statement that the database refuses is a bug; the row must not keep its slot for it.
             log.exception("job.bug", folder=job.folder, path=job.path)
@@ -187,7 +156,50 @@ class TicketRunner:
                 write = transactions.requeue_interrupted
                 wait_seconds = crash_wait_seconds(retry, job.crashes + 1)
             self._database.post(lambda db: write(db, job, self._database.now() + wait_seconds))
-            raise
-        if isinstance(outcome, Retry) and outcome.after_seconds < LOOK_SECONDS:
-            asyncio.get_running_loop().call_later(outcome.after_seconds, self._signals.wake.set)
-        return outcome.job if isinstance(outcome, ResultStored) else None
+            return None
+
+
+class TicketRunner:
+    """Claims jobs for the tickets that this node's workers have fetched."""
+
+    def __init__(self, admission: Admission, node: str) -> None:
+        self._admission = admission
+        self._database = admission.database
+        self._node = node
+        self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.stopped = asyncio.Event()  # Set when nothing more is to be claimed: other nodes get the jobs
+
+    async def run(self, tasks: JobTasks, provider: str) -> None:
+        """Claim and run jobs of *provider*, until none may start or another node's turn has come."""
+        task, until = asyncio.current_task(), time.monotonic() + ticket_rows.TURN_SECONDS
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        while (job := await self.claim(provider)) is not None:
+            self._admission.in_flight.add(job, task)
+            await tasks.run(job)
+            if time.monotonic() >= until:
+                return
+
+    async def claim(self, provider: str) -> Job | None:
+        """The job of *provider* that was begun; None where none may start. Waits a little for its rate."""
+        task, claim_id = asyncio.current_task(), secrets.randbits(63)
+
+        def work(db: Connection) -> Job | float | None:
+            if task is not None and task.cancelling():
+                return None  # cancelled while this transaction waited: no coroutine would run the attempt
+            now = self._database.now()
+            return ticket_rows.claim(db, self._admission, provider, claim_id, self._node, now)
+
+        limits = self._admission.plan.providers.get(provider)
+        # One waits for the rate, the others behind it. Other claims that wait share a transaction.
+        has_rate = limits is not None and limits.requests_per_minute is not None
+        async with self._first[provider] if has_rate else contextlib.nullcontext():
+            while not self.stopped.is_set():
+                claimed = await self._database.do(work)
+                if not isinstance(claimed, float):
+                    return claimed
+                if claimed > ticket_rows.TURN_SECONDS:
+                    return None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(claimed):
+                        await self.stopped.wait()
+        return None

@@ -20,11 +20,11 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.queue import model
 from dropscribe.queue.job_runner import log_abandoned, log_interrupted
 from dropscribe.queue.sql import transactions
-from dropscribe.queue.sql.database import upsert
+from dropscribe.queue.sql.database import marks, upsert
 from dropscribe.queue.sql.rows import AT_PROVIDER, HAS_RESULT, TRANSCRIBING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Sized
+    from collections.abc import Collection, Mapping, Sequence, Sized
 
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
@@ -169,9 +169,14 @@ def delete_lost_tickets(db: Connection) -> None:
     db.execute(f"{_FREE} node = ''")
 
 
+def free_resumable(db: Connection, node: str, running: Collection[int] = (0,)) -> None:
+    """Let any node poll or publish the jobs of *node*, but those that are *running*."""
+    db.execute(f"{_FREE} node = ? AND {_RESUMABLE} AND id NOT IN ({marks(running)})", (node, *running))
+
+
 def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
     """Requeue the jobs of *node*; returns those whose attempts were interrupted."""
-    db.execute(f"{_FREE} node = ? AND {_RESUMABLE}", (node,))
+    free_resumable(db, node)
     return transactions.requeue_all_interrupted(db, limits, now, f"node = ? AND {_BEGUN}", (node,))
 
 

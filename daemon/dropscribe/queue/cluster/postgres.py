@@ -224,8 +224,8 @@ def read_ahead_seconds(db: Connection) -> float:
 
 @cache
 def _translated(sql: str) -> bytes:
-    """*sql* for psycopg: the SQL functions use "?" and "%" for values only; OR FAIL is for SQLite."""
-    return sql.replace("?", "%s").replace(" OR FAIL", "").encode()
+    """*sql* for psycopg: functions use "?" and "%" for values only; OR FAIL and plus are for SQLite."""
+    return sql.replace("?", "%s").replace(" OR FAIL", "").replace("+jobs.", "jobs.").encode()
 
 
 def store_error(server: str, error: psycopg.Error) -> StoreError:

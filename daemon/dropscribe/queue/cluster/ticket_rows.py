@@ -1,8 +1,9 @@
-"""Tickets: procrastinate jobs, each of which lets the worker that fetches it claim jobs.
+"""Tickets: procrastinate jobs, each of which lets the worker that fetches it claim jobs of a provider.
 
 A ticket names no job. The claim takes what may start at that moment, by the same rules as on one machine with
 the state of all nodes: a ticket too many does nothing, and a lost one is issued again. Tickets are issued for
-free slots only, because each fetch of procrastinate scans all waiting jobs (docs/design/queue.md).
+free slots only, because each fetch of procrastinate scans all waiting jobs (docs/design/queue.md). Polls and
+publications need no ticket: they hold no slot that nodes share.
 """
 
 from __future__ import annotations
@@ -20,18 +21,15 @@ from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Job
 from dropscribe.queue.admission import Admission
-from dropscribe.queue.cluster.nodes import NODE_LOCKS
+from dropscribe.queue.cluster.nodes import NODE_LOCKS, free_resumable
 from dropscribe.queue.cluster.postgres import PostgresConnection
 from dropscribe.queue.model import ProviderLimits, rate_window
-from dropscribe.queue.sql import budget_usage, claims, hold_rows, result_rows, rows
-from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql import budget_usage, claims, hold_rows, rows
+from dropscribe.queue.sql.database import Connection, marks
 
 TURN_SECONDS = 1.0
 """A worker claims jobs with one ticket for this long, then another node may get the next one."""
 
-DUE_WINDOW = 64  # Tickets of a folder for publications, and for polls, at most
-PUBLISH = "?publish"  # the kind of tickets for jobs with a stored result; no provider can have this name
-POLL = "?poll"  # the kind of tickets for jobs that a provider works on by itself
 TASK = "dropscribe.take"
 _MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
 
@@ -68,7 +66,7 @@ def issue_tickets(db: Connection, own: Admission, now: float) -> Admission:
     # Tickets that wait to be fetched, by queue.
     waiting = "SELECT queue_name, count(*) FROM procrastinate_jobs WHERE status = 'todo' GROUP BY 1"
     issued = Counter(dict(db.execute(waiting).fetchall()))
-    if new := [*_to_transcribe(db, whole, issued, now), *_to_poll_or_publish(db, whole, issued, now)]:
+    if new := list(_to_transcribe(db, whole, issued, now)):
         assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
         try:
             _DEFERRING.batch_defer_jobs(new, connection=db.raw)
@@ -89,72 +87,50 @@ def _to_transcribe(db: Connection, whole: Admission, issued: Counter[str], now: 
             yield from (_ticket(request.provider, folder) for _, _, folder in due[before : request.limit])
 
 
-def _to_poll_or_publish(
-    db: Connection, whole: Admission, issued: Counter[str], now: float
-) -> Iterator[Ticket]:
-    for kind in (POLL, PUBLISH):
-        which, folders = _due_of(kind, whole)
-        due = f"SELECT folder, count(*) FROM jobs WHERE {which} GROUP BY folder"
-        for folder, number in db.execute(due, (folders, now)).fetchall():
-            room = min(number, DUE_WINDOW) - issued[queue_of(kind, folder)]
-            yield from (_ticket(kind, folder) for _ in range(room))
-
-
-def _due_of(kind: str, admission: Admission) -> tuple[str, list[str]]:
-    """A condition on jobs to poll or to publish that no worker has, and the folders that it is for.
-
-    Results are published into closed folders too: only trying shows whether the trouble is over.
-    """
-    is_poll = kind == POLL
-    shut = admission.folders.closed if is_poll else admission.folders.hanging
-    state = rows.AT_PROVIDER if is_poll else rows.HAS_RESULT
-    return f"{state} AND ticket IS NULL AND folder = ANY(?) AND due_at <= ?", admission.folders_here(shut)
-
-
-def _ticket(kind: str, folder: str) -> Ticket:
+def _ticket(provider: str, folder: str) -> Ticket:
     return Ticket(
         id=None,
-        queue=queue_of(kind, folder),
+        queue=queue_of(provider, folder),
         lock=None,
         queueing_lock=None,
         task_name=TASK,
-        task_kwargs={"lane": kind},
+        task_kwargs={"lane": provider},
     )
 
 
-def queue_of(kind: str, folder: str) -> str:
+def queue_of(provider: str, folder: str) -> str:
     """The queue's name: short, because PostgreSQL's channels are named after it."""
-    name = f"{kind}/{folder}"
+    name = f"{provider}/{folder}"
     if len(name.encode()) <= _MOST_NAME_BYTES:
         return name
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def claim(
-    db: Connection, own: Admission, kind: str, claim_id: int, node: str, now: float
+    db: Connection, own: Admission, provider: str, claim_id: int, node: str, now: float
 ) -> Job | float | None:
-    """Claim a job for this node: begin its attempt, or take it to be polled or published.
+    """Begin an attempt on this node; no other claim has the same *claim_id*.
 
-    The *kind* is a provider, :data:`PUBLISH` or :data:`POLL`; no other claim has the same *claim_id*. Returns
-    the job, which has a slot while an attempt is made; None where none may start; or the seconds after which
+    Returns the job, which has a slot of *provider* now; None where none may start; or the seconds after which
     the provider's rate allows the next attempt.
     """
     # An earlier try may have claimed it: its commit was made and the confirmation was lost.
     if claimed := rows.read_jobs(db, "ticket = ? AND node = ?", (claim_id, node)):
-        if not claimed[0].state.has_result:
-            return claimed[0]
-        return result_rows.jobs_with_result(db, "jobs.id = ?", (claimed[0].id,))[0]
-    job = (_next_due if kind in {POLL, PUBLISH} else _begin_attempt)(db, own, kind, now)
+        return claimed[0]
+    job = _begin_attempt(db, own, provider, now)
     if job is not None and not isinstance(job, float):
         db.execute("UPDATE jobs SET ticket = ?, node = ? WHERE id = ?", (claim_id, node, job.id))
     return job
 
 
-def _next_due(db: Connection, own: Admission, kind: str, now: float) -> Job | None:
-    which, folders = _due_of(kind, own)
-    # With its answer in one statement: a row without one, which another program has made, stops no other.
-    read = rows.read_jobs if kind == POLL else result_rows.jobs_with_result
-    return next(iter(read(db, f"{which} ORDER BY due_at, id LIMIT 1", (folders, now))), None)
+def claim_due(db: Connection, limits: claims.Limits, node: str, now: float) -> list[Job]:
+    """Take jobs to poll or to publish for this node; those that it had for no slot go to any node."""
+    free_resumable(db, node, limits.in_flight)
+    due = claims.read_due(db, limits, now)
+    if due:
+        taken = f"UPDATE jobs SET ticket = 0, node = ? WHERE id IN ({marks(due)})"
+        db.execute(taken, (node, *(job.id for job in due)))
+    return due
 
 
 def _begin_attempt(db: Connection, own: Admission, provider: str, now: float) -> Job | float | None:

@@ -1,8 +1,8 @@
 """This node's procrastinate workers, which fetch tickets.
 
-A procrastinate queue is a provider (or publishing, or polling) and a folder. This node listens to the queues
-of folders whose mounts it has and that are open. Each provider has a worker of its own, so that waiting for
-one provider never holds up another.
+A procrastinate queue is a provider and a folder. This node listens to the queues of folders whose mounts it
+has and that are open. Each provider has a worker of its own, so that waiting for one provider never holds up
+another.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from dropscribe.queue import model
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster import nodes
 from dropscribe.queue.cluster.postgres import SESSION, conninfo
-from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH, TASK, queue_of
+from dropscribe.queue.cluster.ticket_rows import TASK, queue_of
 
-PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
 END_SECONDS = 5.0
 """Idle workers are not waited for longer: their last writes go to the database, which may be away."""
@@ -66,26 +65,18 @@ class TicketWorkers:
 
     def serve(self, admission: Admission) -> None:
         """Listen to the queues of the plan's providers and of the folders that are open here."""
-        plan, gate = admission.plan, admission.folders
-        transcribing = admission.folders_here(gate.closed)
-        # A change of the list starts new workers, so hanging publications hold none of their slots.
-        publishing = admission.folders_here(gate.hanging)
-        kinds = [
-            (name, [folder for folder in transcribing if name in plan.chains[folder]], limits.slots)
-            for name, limits in plan.providers.items()
-        ]
-        kinds += [(PUBLISH, publishing, PUBLISHING_SLOTS), (POLL, transcribing, model.POLLING_SLOTS)]
-        self._wanted = {
-            kind: (tuple(queue_of(kind, folder) for folder in folders), slots)
-            for kind, folders, slots in kinds
-            if folders
+        plan, folders = admission.plan, admission.folders_here(admission.folders.closed)
+        queues = {
+            name: tuple(queue_of(name, folder) for folder in folders if name in plan.chains[folder])
+            for name in plan.providers
         }
+        self._wanted = {name: (each, plan.providers[name].slots) for name, each in queues.items() if each}
         self._swap()
 
     async def run(self, run_one: Callable[[str], Awaitable[None]]) -> None:
         """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too.
 
-        *run_one* is called with the kind of each fetched ticket.
+        *run_one* is called with the provider of each fetched ticket.
         """
 
         async def run_ticket(lane: str, **_: Any) -> None:  # more in the tickets of earlier versions
@@ -105,24 +96,21 @@ class TicketWorkers:
             self._swap()
             await asyncio.get_running_loop().create_future()
         finally:
-            await self.stop(0.0)
+            for task in self._tickets:
+                task.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await self.stop()
             with contextlib.suppress(Exception):
                 await self._app.close_async()
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Fetch nothing more; cancel the tickets that have not ended after *grace_seconds*.
-
-        These are attempts, polls and publications under way, and tickets that wait for a slot.
-        """
+    async def stop(self) -> None:
+        """Fetch nothing more, and wait until the fetched tickets have ended."""
         self._is_running, self._is_stopped = False, True
         for worker in self._workers.values():
             worker.stop()
-        ending = {worker.task for worker in self._workers.values()} | self._leaving
-        if ending:
-            await asyncio.wait(ending, timeout=grace_seconds)
-            for task in self._tickets:
-                task.cancel()
-            await asyncio.wait(ending, timeout=END_SECONDS)
+        if ending := {worker.task for worker in self._workers.values()} | self._leaving:
+            await asyncio.wait(ending)
 
     def _swap(self) -> None:
         """A worker whose queues have changed finishes its tickets; the next one begins beside it."""

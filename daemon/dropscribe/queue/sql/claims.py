@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dropscribe.core.model import Job
 from dropscribe.core.routing import Route
 from dropscribe.queue.sql import rows
-from dropscribe.queue.sql.database import Connection, marks
+from dropscribe.queue.sql.database import Connection, is_shared, marks
 from dropscribe.queue.sql.result_rows import jobs_with_result
 from dropscribe.queue.sql.rows import AT_PROVIDER, HAS_RESULT, QUEUED, earliest_due
 
@@ -72,13 +72,10 @@ def claim(
         claimed += taken
         if len(taken) < request.limit:
             times.append(next_due_at(db, request.provider, request.routes))
-    due: list[Job] = []
+    due = read_due(db, limits, now)
     if limits.polls:
-        which, values = _due_in(limits.folders, limits.in_flight, now, limits.polls)
-        due = rows.read_jobs(db, f"{AT_PROVIDER} AND {which}", values)
         times.append(earliest_due(db, f"{AT_PROVIDER} AND due_at > ?", (now,)))
     if limits.publications:
-        due += _due_results(db, limits, now)
         times.append(earliest_due(db, f"{HAS_RESULT} AND due_at > ?", (now,)))
     # A job that is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
@@ -102,24 +99,38 @@ def is_poll_expected(
     )
 
 
+def read_due(db: Connection, limits: Limits, now: float) -> list[Job]:
+    """Jobs to poll or to publish that are due, and that no node of a cluster has taken."""
+    due: list[Job] = []
+    if limits.polls and limits.folders:
+        which, values = _due_in(db, limits.folders, limits.in_flight, now, limits.polls)
+        due = rows.read_jobs(db, f"{AT_PROVIDER} AND {which}", values)
+    if limits.publications:
+        due += _due_results(db, limits, now)
+    return due
+
+
 def _due_results(db: Connection, limits: Limits, now: float) -> list[Job]:
     """Jobs whose stored results are due: of each folder as many as it has room for."""
     left, chosen = Counter(limits.rooms), list[int]()
-    which, values = _due_in(limits.rooms, limits.in_flight, now, _MOST)
+    which, values = _due_in(db, limits.rooms, limits.in_flight, now, _MOST)
     for job_id, folder in db.execute(f"SELECT id, folder FROM jobs WHERE {HAS_RESULT} AND {which}", values):
         if left[folder]:
             left[folder] -= 1
             chosen.append(job_id)
             if len(chosen) == limits.publications or not any(left.values()):
                 break
+    if not chosen:
+        return []
     return jobs_with_result(db, f"jobs.id IN ({marks(chosen)}) ORDER BY due_at, jobs.id", chosen)
 
 
 def _due_in(
-    folders: Collection[str], in_flight: Collection[int], now: float, limit: int
+    db: Connection, folders: Collection[str], in_flight: Collection[int], now: float, limit: int
 ) -> tuple[str, tuple[object, ...]]:
-    """The first jobs of *folders* that are due, by the index of their state: the plus hides other indexes."""
-    which = f"+jobs.folder IN ({marks(folders)}) AND jobs.id NOT IN ({marks(in_flight)}) AND due_at <= ?"
+    """The first jobs of *folders* that are due, by the index of their state: plus hides SQLite's others."""
+    free = "ticket IS NULL AND jobs.id" if is_shared(db) else "jobs.id"
+    which = f"+jobs.folder IN ({marks(folders)}) AND {free} NOT IN ({marks(in_flight)}) AND due_at <= ?"
     return f"{which} ORDER BY due_at, jobs.id LIMIT ?", (*folders, *in_flight, now, limit)
 
 

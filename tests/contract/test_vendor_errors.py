@@ -280,7 +280,9 @@ async def test_a_probe_tells_of_a_page(bench_of):
     bench = bench_of("pulse")
     page = "<html><head><title>400 No required SSL certificate was sent</title></head></html>"
     bench.emulator.fail(Fault(status=400, body=page, headers={"Content-Type": "text/html"}))
-    assert "400 No required SSL certificate was sent" in await bench.provider().probe()
+    learned = await bench.provider().probe()
+    assert learned.endswith("an HTML page: 400 No required SSL certificate was sent")
+    assert "takes the key" not in learned
 
 
 @pytest.mark.parametrize(

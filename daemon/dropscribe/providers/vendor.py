@@ -184,7 +184,9 @@ class HttpProvider:
         is_refused = answer.status in _WITHOUT_AUDIO and isinstance(error, ProviderUnusable)
         if learned is None or is_refused:
             raise error
-        return f"{learned}: {self._redactor.reason(page_words(answer))}" if is_html(answer) else learned
+        if is_html(answer):  # of a server or proxy before the provider, which may not have seen the key
+            return self._redactor.reason(f"answers, with HTTP {answer.status} and {page_words(answer)}")
+        return learned
 
     async def close(self) -> None:
         """See :class:`dropscribe.providers.base.Provider`."""

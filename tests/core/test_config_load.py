@@ -583,3 +583,16 @@ def test_credentials_that_may_not_be_read_are_a_problem_with_a_place(tmp_path):
     (problem,) = caught.value.problems
     assert problem.line == 1
     assert "cannot be read" in problem.message
+
+
+def test_a_folder_in_the_configs_place_stays_open_nowhere(tmp_path):
+    """It is refused by its name; each SIGHUP would cost the daemon a descriptor."""
+    with pytest.raises(ConfigError) as refused:
+        load_config(tmp_path)
+
+    left = [
+        path for path in Path("/proc/self/fd").iterdir() if path.is_symlink() and path.resolve() == tmp_path
+    ]
+
+    assert "cannot be read: Is a directory" in str(refused.value.problems[0])
+    assert left == []

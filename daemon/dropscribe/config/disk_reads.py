@@ -22,17 +22,18 @@ def read_small_file(path: Path, longest_bytes: int) -> tuple[bytes, os.stat_resu
     Raises:
         OSError: It cannot be opened, is no regular file, or is longer than *longest_bytes*.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    with open(path, "rb", opener=_open_at_once) as file:  # which refuses a folder
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
         content = file.read(longest_bytes + 1)
     if len(content) > longest_bytes:
         raise OSError(errno.EFBIG, f"longer than {longest_bytes} bytes", os.fspath(path))
     return content, status
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def read_small_text(path: Path, longest_bytes: int) -> str:

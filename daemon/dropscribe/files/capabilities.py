@@ -56,9 +56,6 @@ class Capabilities:
         """Whether new names can be given without ever overwriting a file."""
         return self.move not in {Move.CHECKED, Move.NONE}
 
-    def __str__(self) -> str:
-        return f"{self.file_system}: {self.move.value}"
-
 
 CAPABILITY_ERRORS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 """Errors of a mount that lacks the cached capabilities: another one is mounted there now."""

@@ -152,9 +152,7 @@ def unnamed_document(document: Mapping[str, Any], transcript: Transcript) -> dic
 
 
 def renamed_document(document: Mapping[str, Any], path: bytes, date_pattern: str | None) -> dict[str, Any]:
-    """A transcript's or an error's *document* for a file that got another path inside its inbox."""
-    if document["schema"] == ERROR_SCHEMA:
-        return {**document, "file": name_text(path)}
+    """A transcript's *document* for a file that got another path inside its inbox."""
     renamed = {**document, "source": {**document["source"], "file": name_text(path), "path": path_text(path)}}
     return renamed | recording_date(renamed, date_pattern)
 

@@ -23,9 +23,6 @@ class SecretMask:
         self._pattern: re.Pattern[str] | None = None
         self.learn(secrets)
 
-    def __repr__(self) -> str:
-        return "SecretMask(…)"
-
     def learn(self, secrets: Iterable[str]) -> None:
         """Mask *secrets* too from now on."""
         for secret in secrets:

@@ -21,6 +21,7 @@ from dropscribe.core.errors import (
 from dropscribe.core.model import RemoteJob, Retry
 from dropscribe.core.requests.params import FIXED_PARAMS
 from dropscribe.pipeline.attempts import poll
+from dropscribe.providers import jobs
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.jobs import NO_RESULT, UNUSABLE_SECONDS
 from dropscribe.providers.values import BadAnswer
@@ -240,6 +241,40 @@ async def test_a_job_that_failed_says_why(bench_of, why, kind):
     with pytest.raises(kind) as caught:
         await bench.provider(**JOBS).poll_job("12", {})
     assert caught.value.reason == why
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [("DONE", "Hi."), ("Failed", AudioRejected), ("cancelled", AudioRejected), ("queued", None)],
+)
+async def test_states_are_known_in_any_case(bench_of, told, expected):
+    """And `failed` is one, named or not: its job was polled for a day, and the file sent three times."""
+    bench = bench_of("http")
+    poll = PollKeys(url="/jobs/{id}", done=("done",), failed=("Cancelled",))
+    provider = bench.provider(answer=AnswerKeys(text="text"), poll=poll)
+    bench.emulator.fail(Fault(body={"status": told, "text": "Hi."}))
+    if expected is AudioRejected:
+        with pytest.raises(AudioRejected):
+            await provider.poll_job("1", {})
+        return
+    found = await provider.poll_job("1", {})
+    assert getattr(found, "text", None) == expected
+
+
+async def test_an_end_that_the_config_does_not_name_holds_the_provider(bench_of, monkeypatch):
+    """Its job is kept until the config is mended; `transcribe` ends at once."""
+    monkeypatch.setattr(jobs, "FIRST_POLL_SECONDS", 0.01)
+    bench = bench_of("http")
+    poll = PollKeys(url="/jobs/{id}", done=("ready",), every_seconds=0.01)
+    provider = bench.provider(answer=AnswerKeys(text="text"), poll=poll)
+    finished = Fault(body={"status": "completed", "text": "Hi."})
+    bench.emulator.fail(finished, Fault(body={"id": "1"}), finished)
+    found = await provider.poll_job("1", {})
+    assert isinstance(found.error, ProviderUnusable)
+    assert "'completed'" in found.error.reason
+    with pytest.raises(AmbiguousFailure) as caught:
+        await provider.transcribe(bench.audio(), {})
+    assert "'completed'" in caught.value.reason
 
 
 async def test_a_refused_creation_in_a_success_is_no_job(bench_of):

@@ -45,6 +45,7 @@ UNUSABLE_SECONDS = 600.0
 """A key or a path that is refused for so long is not a passing fault: polling within a request ends then."""
 
 NO_RESULT = "no_result"  # the code of a poll that found no result of a job that is done
+UNNAMED_STATE = "unnamed_state"  # the code of a state that the config of `type: http` has to name
 SERVER_ERROR = "server_error"
 """The code for a job that failed by the vendor's own fault; the file is sent again."""
 
@@ -138,6 +139,10 @@ class JobVendor(Vendor):
         state = self.told(polled, self.state_field)
         return next((progress for progress in Progress if state in getattr(self, progress.value)), None)
 
+    def state_error(self, answer: Answer, polled: Item) -> ProviderError:  # noqa: ARG002
+        """The error of a state that :meth:`progress` does not know."""
+        return TemporaryFailure("bad_answer", "a job in no documented state", status=answer.status)
+
     def job_failure(self, polled: Item) -> ErrorBody:
         """Error of a failed job."""
         return error_of(polled)
@@ -190,8 +195,7 @@ class JobProvider(HttpProvider):
             case Progress.LOST:
                 raise _lost(answer)
             case None:
-                reason = "a job in no documented state"
-                return Unfinished(TemporaryFailure("bad_answer", reason, status=answer.status))
+                return Unfinished(self.vendor.state_error(answer, polled))
         if self.vendor.result_path:
             found = await self._fetched(self.vendor.result_path, job_id, is_result=True)
             if isinstance(found, Unfinished):
@@ -241,7 +245,8 @@ class JobProvider(HttpProvider):
             asked_seconds = getattr(error, "retry_after_seconds", None) or 0.0
             if not isinstance(error, ProviderUnusable) and (error is None or error.code != NO_RESULT):
                 usable_at = now
-            if now - usable_at < UNUSABLE_SECONDS and now - began <= JOB_SECONDS:
+            is_described = error is None or error.code != UNNAMED_STATE
+            if is_described and now - usable_at < UNUSABLE_SECONDS and now - began <= JOB_SECONDS:
                 continue
             if error is None:
                 raise AmbiguousFailure("job_unfinished", "the provider has not finished")

@@ -216,10 +216,11 @@ class PollKeys(Section):
     )
     state: str = key("The job's state.", EXPRESSION, default="status")
     done: tuple[str, ...] = key(
-        "States of a job that has its result.", t.NAMES, default=REQUIRED, example="[completed]"
+        "States of a job that has its result, in any case.", t.NAMES, default=REQUIRED, example="[completed]"
     )
     failed: tuple[str, ...] = key(
-        "States of a job that failed; `answer.error` has the reason. In all other states it is running.",
+        "States of a job that failed, beside `failed`, `failure` and `error`; `answer.error` has the reason. "
+        "In all other states it is running.",
         default=(),
         example="[error]",
     )

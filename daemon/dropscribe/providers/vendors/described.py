@@ -13,11 +13,12 @@ from jmespath.exceptions import JMESPathError
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
+from dropscribe.core.errors import ProviderError, ProviderUnusable
 from dropscribe.files.audio import AudioFile
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of, parse_json
 from dropscribe.providers.base import Provider
-from dropscribe.providers.jobs import JobVendor, Progress, quoted
+from dropscribe.providers.jobs import UNNAMED_STATE, JobVendor, Progress, quoted
 from dropscribe.providers.statuses import Kind, Table
 from dropscribe.providers.transport.http import Answer
 from dropscribe.providers.transport.requests import Upload, json_request
@@ -27,6 +28,8 @@ from dropscribe.transcripts.model import Transcript
 
 MOST_ITEMS = 1_000_000  # of words and of segments: an expression can give more than the answer holds
 _SCALES = {"s": 1.0, "ms": 0.001}
+_FAILED = ("failed", "failure", "error")  # states with one meaning, whether the config names them or not
+_DONE = frozenset({"completed", "complete", "done", "finished", "succeeded", "success"})
 _KINDS = {"account": Kind.UNUSABLE, "file": Kind.REJECTED, "rule": Kind.RULE, "later": Kind.TEMPORARY}
 
 
@@ -133,7 +136,7 @@ class DescribedJobs(JobVendor, DescribedApi):
             self.jobs_path, self.file_name = poll.create.url, (poll.create.audio, poll.create.field)
         self.job_path, self.result_path, self.delete_path = poll.url, poll.result or "", poll.delete or ""
         self.id_field, self.state_field = poll.id, poll.state
-        self.working, self.done, self.failed = (), poll.done, poll.failed
+        self.done, self.failed = (tuple(map(str.lower, states)) for states in (poll.done, poll.failed))
         self.poll_every_seconds = poll.every_seconds
 
     def at(self, path: str, name: str = "") -> str:
@@ -146,9 +149,20 @@ class DescribedJobs(JobVendor, DescribedApi):
         return json.dumps(found) if isinstance(found, bool) else _said(found)
 
     def progress(self, polled: values.Item) -> Progress | None:
-        """State of the job; one that the config does not name counts as working."""
-        has_state = bool(self.told(polled, self.state_field))
-        return super().progress(polled) or (Progress.WORKING if has_state else None)
+        """State of the job; one that the config does not name counts as working, unless it says an end."""
+        state = self.told(polled, self.state_field).lower()
+        if state in self.done:
+            return Progress.DONE
+        if state in (*self.failed, *_FAILED):
+            return Progress.FAILED
+        return None if not state or state in _DONE else Progress.WORKING
+
+    def state_error(self, answer: Answer, polled: values.Item) -> ProviderError:
+        """An end that the config does not name holds the provider: the job is polled once it does."""
+        if not (state := self.told(polled, self.state_field)):
+            return super().state_error(answer, polled)
+        reason = f"a job is '{state}', which is not in the 'done' of its 'poll'"
+        return ProviderUnusable(UNNAMED_STATE, reason, status=answer.status)
 
     def job_failure(self, polled: values.Item) -> ErrorBody:
         """Error of the text that `answer.error` finds, else of the body."""

@@ -608,9 +608,9 @@ async def test_actions_are_forms(scene):
         add_cached(store, "ab" * 32, done)
         async with serving(scene) as site, site.client() as client:
             for path, end in (
-                (f"/files/{failed[0]}/retry", f"/files/{failed[0]}?did=retried&n=1"),
-                (f"/files/{missing}/retry", f"/files/{missing}?did=refused&n=1"),
-                (f"/files/{done}/retry", f"/files/{done}?did=retried&n=0"),
+                (f"/files/{failed[0]}/retry", "/folders/calls?did=retried&n=1"),
+                (f"/files/{missing}/retry", "/folders/calls?did=refused&n=1"),
+                (f"/files/{done}/retry", "/folders/calls?did=retried&n=0"),
                 (f"/files/{done}/forget", f"/files/{done}?did=forgotten&n=1"),
                 ("/folders/calls/release", f"/folders/calls?did=released&n={len(backlog)}"),
                 ("/folders/calls/try", "/?did=tried&n=0"),

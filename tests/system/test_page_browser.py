@@ -271,7 +271,7 @@ def test_a_hold_is_shown_and_released(site, emulator):
 
 
 def test_a_failed_file_is_retried(site, emulator):
-    """What failed has its reason and a button that takes it back."""
+    """What failed has a button that takes it back, and leads to where its second try is seen."""
     installation, _, address = site
     emulator.fail(Fault(status=415, body={"error": "Unsupported media type"}))
     installation.drop("call.wav", wav_bytes(1))
@@ -281,7 +281,8 @@ def test_a_failed_file_is_retried(site, emulator):
         follow_link(driver, "call.wav")
         assert press(driver, "Retry")
         until_shown(driver, "Back in the inbox")
-    wait_until(lambda: installation.status()["done"] == 1, "the second try")
+        wait_until(lambda: installation.status()["done"] == 1, "the second try")
+        wait_until(lambda: driver.find_elements("css selector", "#files-list .tag.good"), "its end")
 
 
 def press(driver, label: str) -> bool:

@@ -86,9 +86,9 @@ async def log_out(site: Site, _request: Request) -> Response:
 
 
 async def retry_file(site: Site, request: Request) -> Response:
-    """Move one failed file back into its inbox."""
+    """Move one failed file back into its inbox, where it is another job: its folder's page shows that."""
     record = await site.find_job(request)
-    return await _retry(site, f"/files/{record.id}", [record.id])
+    return await _retry(site, _page_of(record.folder), [record.id])
 
 
 async def retry_shown(site: Site, request: Request) -> Response:

@@ -334,6 +334,18 @@ def test_a_token_that_can_be_guessed_is_refused(tmp_path, section):
     assert said_of(BASE % "" + section % "16characters_ok!", tmp_path) == []
 
 
+@pytest.mark.parametrize("written", ["typ: pulse", "type: pulze"])
+def test_a_provider_without_a_known_type_has_its_other_mistakes_told(tmp_path, written):
+    """All at once: nobody should mend the type first and then see what else is wrong."""
+    text = f"providers: {{p: {{{written}, concurrency: 0, timout: 5m}}}}\nfolders: {{}}\n"
+    with pytest.raises(ConfigError) as refused:
+        parse_config(text, folder=tmp_path, environ={})
+    told = [(problem.path.rpartition(".")[2], problem.hint) for problem in refused.value.problems]
+    assert sum(key == "type" for key, _ in told) == 1
+    assert {("concurrency", ""), ("timout", "did you mean 'timeout'?")} <= set(told)
+    assert any(hint in {"did you mean 'type'?", "did you mean 'pulse'?"} for _, hint in told)
+
+
 def test_a_missing_secret_is_told_beside_other_mistakes(tmp_path):
     """What else is wrong in a section does not hide that its secret is missing."""
     text = BASE % "" + "http: {listen: '0.0.0.0:80', root_path: x}\nnotify: {webhook: {url: 'http://a.b/'}}\n"

@@ -96,8 +96,8 @@ class Section:
     __slots__ = ()
 
     @classmethod
-    def keys_for(cls, path: KeyPath, data: object, reader: Reader) -> Mapping[str, Key] | None:  # noqa: ARG003
-        """The keys that are valid for the *data* at *path*; None if the data is refused, and reported."""
+    def keys_for(cls, path: KeyPath, data: object, reader: Reader) -> Mapping[str, Key]:  # noqa: ARG003
+        """The keys that are valid for the *data* at *path*."""
         return keys_of(cls)
 
     @classmethod
@@ -145,7 +145,7 @@ class Reader:
         """*value* as *kind* reads it, or MISSING where it was refused."""
         if kind.section is not None:
             keys = kind.section.keys_for(path, value, self)
-            if keys is None or (found := self.section(path, value, keys)) is None:
+            if (found := self.section(path, value, keys)) is None:
                 return MISSING
             return kind.section.build(SectionRead(self.document, path, value, found, self))
         if kind.item is not None and kind.name is not None:

@@ -190,16 +190,16 @@ class ProviderConfig(Section):
     )
 
     @classmethod
-    def keys_for(cls, path: KeyPath, data: object, reader: Reader) -> Mapping[str, Key] | None:
-        """The keys of its type."""
+    def keys_for(cls, path: KeyPath, data: object, reader: Reader) -> Mapping[str, Key]:
+        """The keys of its type; those of all types where it has none that is known."""
         if not isinstance(data, dict):
             return {}
         if "type" not in data:
             hint = f"one of {', '.join(PROVIDER_TYPES)}"
-            reader.document.report(path, "the key 'type' is missing", hint, on_key=True)
-            return None
+            reader.document.report((*path, "type"), "the key 'type' is missing", hint)
+            return keys_of(cls)
         kind = reader.value(keys_of(cls)["type"].type, (*path, "type"), data["type"])
-        return None if kind is MISSING else keys_of_type(kind)
+        return keys_of(cls) if kind is MISSING else keys_of_type(kind)
 
     @classmethod
     def build(cls, read: SectionRead) -> ProviderConfig:

@@ -55,6 +55,21 @@ def test_doubtful_transcripts_are_found(scene, capsys):
     assert "was incomplete when it was sent" in capsys.readouterr().out
 
 
+def test_an_inbox_that_cannot_be_listed_is_named(mixed, capsys):
+    """That no file of it is listed does not say that none waits."""
+    (mixed.root / "inbox" / "new.wav").unlink()
+    (mixed.root / "inbox").rmdir()
+    assert mixed.run("list", "--waiting") == 0
+    output = capsys.readouterr()
+    assert "queued.wav" in output.out
+    assert "folder calls" in output.err
+    assert "is not there" in output.err
+    assert mixed.run("list", "--waiting", "--json") == 0
+    assert "is not there" in json.loads(capsys.readouterr().out)["unavailable"]["calls"]
+    assert mixed.run("list", "--done") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_every_file_is_listed_newest_first(mixed, capsys):
     """Settling, queued, failed and done files stand in one list with their state and place."""
     found = [(file["state"], file["place"].rpartition("/")[2]) for file in files_of(mixed, capsys)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from dropscribe.cli.messages import say
 from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.core.model import LIVE_STATES, JobState
@@ -31,17 +32,33 @@ def execute(options: argparse.Namespace) -> None:
     if options.folder:
         named(config.folders, "folder", options.folder, config)
     with view_queue(config) as view:
-        rows = read_rows(config, view, options)
+        unavailable = _unavailable_inboxes(config, view, options) if _asks_for_waiting(options) else {}
+        rows = read_rows(config, view, options, unavailable)
     shown, more = rows[: options.limit], len(rows) > options.limit
     if options.json:
         files = [{**row, "at": utc_text(row["at"])} for row in shown]
-        document = {"schema": "dropscribe.list/1", "more": more, "files": files}
+        document = {"schema": "dropscribe.list/1", "more": more, "unavailable": unavailable, "files": files}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
+        for name, reason in unavailable.items():
+            say(f"folder {name}: files in its inbox are not listed: it is unavailable: {reason}")
         sys.stdout.write(_render(shown, options.limit if more else None))
 
 
-def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _asks_for_waiting(options: argparse.Namespace) -> bool:
+    return options.waiting or not (options.failed or options.done or options.suspect)
+
+
+def _unavailable_inboxes(config: Config, view: QueueView, options: argparse.Namespace) -> dict[str, str]:
+    """Rule → reason, for inboxes of this machine that cannot be listed."""
+    rules = [config.folders[options.folder]] if options.folder else config.folders.values()
+    here = [rule for rule in rules if config.watches(rule) and rule.name not in view.not_mounted]
+    return {rule.name: reason for rule in here if (reason := unavailable_reason(rule))}
+
+
+def read_rows(
+    config: Config, view: QueueView, options: argparse.Namespace, unavailable: Collection[str]
+) -> list[dict[str, Any]]:
     """Rows of ``list --json``, newest first, ``at`` in Unix seconds; one above the limit if more."""
     left = _inboxes_of_left_rules(config, view)
     folders = [options.folder] if options.folder else [*config.folders, *left]
@@ -61,8 +78,9 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
         )
         return list(islice(suspects, options.limit + 1))
     rows = [_job_row(config, view, job, left) for job in jobs]
-    if options.waiting or not (options.failed or options.done):
-        rules = [config.folders[name] for name in folders if name in config.folders]
+    if _asks_for_waiting(options):
+        skipped = {*unavailable, *view.not_mounted}
+        rules = [config.folders[name] for name in folders if name in config.folders and name not in skipped]
         rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
     rows.sort(key=lambda row: row["at"], reverse=True)
     return rows
@@ -103,7 +121,7 @@ def _not_queued(
     config: Config, rule: FolderRule, view: QueueView, since: float | None
 ) -> Iterator[dict[str, Any]]:
     """Files of an inbox without a job: those that settle, and those that may not be read."""
-    if not config.watches(rule) or unavailable_reason(rule):
+    if not config.watches(rule):
         return
     said = view.waiting_of(rule.name)
     for found, is_blocked in files_without_job(rule, view):

@@ -42,7 +42,7 @@ put 644 systemd/dropscribe.container $documents/examples/dropscribe.container
 for file in examples/*.py examples/*.service examples/*.timer; do # of the recipes in docs/
     put 644 "$file" "$documents/$file"
 done
-for file in README.md SECURITY.md $(find docs -name '*.md'); do
+for file in README.md SECURITY.md $(find docs -name '*.md' -o -name '*.png'); do
     put 644 "$file" "$documents/$file"
 done
 gzip -9n <CHANGELOG.md >"$root/$documents/changelog.gz"

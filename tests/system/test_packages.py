@@ -127,6 +127,9 @@ def test_the_debian_package_puts_things_where_debian_wants_them(deb, tmp_path):
     named = set(re.findall(r"\.\./\.\./(examples/[^)]+)", pages))
     assert named >= {"examples/summarize.py", "examples/old_audio.py"}
     assert [name for name in named if not (documents / name).is_file()] == []
+    images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (documents / "docs/page.md").read_text("utf-8"))
+    assert images
+    assert [name for name in images if not (documents / "docs" / name).is_file()] == []
     folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o755}
 

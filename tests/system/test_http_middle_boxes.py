@@ -175,12 +175,24 @@ async def test_squid_tunnels_tls(server, trusting, tmp_path, monkeypatch):
     assert set(found) <= {"TemporaryFailure connection_lost"}
 
 
-async def test_a_proxy_that_wants_a_password_is_named(server, tmp_path, monkeypatch):
-    """A 407 for a tunnel is temporary trouble of the proxy."""
-    with squid(tmp_path, access="http_access deny all") as port:
+LOGIN = """
+auth_param basic program /usr/lib/squid/basic_fake_auth
+acl login proxy_auth REQUIRED
+http_access allow login
+http_access deny all
+"""
+
+
+@pytest.mark.parametrize(
+    ("access", "outcome"),
+    [("http_access deny all", "TemporaryFailure proxy_failed"), (LOGIN, "ProviderUnusable proxy_failed")],
+)
+async def test_a_proxy_that_refuses_a_tunnel_is_named(server, tmp_path, monkeypatch, access, outcome):
+    """A 403 may pass; a 407 meets every file until the proxy's login is mended."""
+    with squid(tmp_path, access=access) as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         found = await outcomes("https://provider.invalid/", uploads=3)
-    assert found == {"TemporaryFailure proxy_failed": 3}
+    assert found == {outcome: 3}
 
 
 async def test_a_cut_connection_says_whether_the_body_was_whole(server, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import stat
+import struct
 import subprocess
+import traceback
 
 import pytest
 
@@ -41,6 +44,29 @@ def test_its_mode_less_execute_and_others_write_bits(tmp_path, audio, mode, expe
     os.chown(audio, 1234, 2345)
     audio.chmod(mode)
     assert sidecar_of(tmp_path, audio) == (expected, 1234, 2345)
+
+
+def test_a_daemon_that_may_give_files_away_and_no_more_files_them(tmp_path, audio):
+    """With CAP_CHOWN alone: what is another user's can be neither linked nor changed any more."""
+    os.chown(audio, 1234, 2345)
+    audio.chmod(0o644)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            # capset(2), version 3: effective, permitted and inheritable, bits 0 to 31 and 32 to 63.
+            chown_alone = struct.pack("6I", 1, 1, 0, 0, 0, 0)
+            assert ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), chown_alone) == 0
+            publish(publication_of(audio, tmp_path / "done"))
+            code = 0
+        except BaseException:  # noqa: BLE001 - the child must end here, and say why
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    status = (tmp_path / "done/call.json").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o644, 2345)
+    assert (tmp_path / "done/call.wav").exists()
 
 
 @pytest.mark.parametrize(("mode", "expected"), [(0o664, 0o604), (0o604, 0o600)])

@@ -113,7 +113,8 @@ def _give_owner(descriptor: int, audio: os.stat_result) -> os.stat_result:
     found = os.fstat(descriptor)
     if (found.st_uid, found.st_gid) == (audio.st_uid, audio.st_gid):
         return found
-    for uid in (audio.st_uid, -1):
+    # Without CAP_FOWNER another user's file can neither be linked (fs.protected_hardlinks) nor get its mode.
+    for uid in (audio.st_uid, -1) if may_act_as_owner() else (-1,):
         try:
             os.fchown(descriptor, uid, audio.st_gid)
             break

@@ -255,6 +255,22 @@ def test_what_a_described_provider_found_is_shown(tmp_path, emulator, capfdbinar
     assert re.search(r"main +text +text\n +words +words\[\]", told)
 
 
+def test_what_a_described_provider_found_and_cannot_be_read_is_named(tmp_path, emulator, capfdbinary):
+    """Times on a clock, and words that are no objects: the transcript has none of them."""
+    answer = "{text: text, words: words, segments: 'parts[].{text: text, start: at, end: to}'}"
+    provider = f"main: {{type: http, url: '{emulator.url}/v1/audio', api_key: {KEY}, answer: {answer}}}"
+    scene = Scene(
+        tmp_path, f"providers:\n  {provider}\nfolders:\n  calls: {{inbox: inbox, provider: main}}\n"
+    )
+    parts = [{"text": "Hi.", "at": "00:00:00.5", "to": 2}]
+    emulator.fail(Fault(body={"text": "Hi.", "words": ["Hi."], "parts": parts}))
+    assert scene.run("transcribe", "--provider", "main", scene.drop("call.wav", part="done")) == 0
+    _, text, words, segments = capfdbinary.readouterr().err.decode().splitlines()
+    assert "not read" not in text
+    assert "it is no object" in words
+    assert "not read as a time: start  " in segments
+
+
 def test_a_provider_that_is_not_there(tmp_path, capsys):
     """Nobody listens: in words, 74."""
     scene = Scene(tmp_path, CONFIG)

@@ -42,6 +42,7 @@ from dropscribe.files.audio import AudioFile
 from dropscribe.files.mounts import require_proc
 from dropscribe.providers.base import Provider
 from dropscribe.providers.build import build_provider
+from dropscribe.providers.values import number
 from dropscribe.queue.model import rate_window
 from dropscribe.reports.timed_calls import ask_disk
 from dropscribe.reports.wording import render_table, show_path
@@ -243,4 +244,15 @@ def _found_words(value: Any) -> str:
     shown = text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
     if isinstance(value, str):
         return f"{plural(len(value), 'character')}: {shown}"
-    return f"{plural(len(value), 'item')}, the first: {shown}" if isinstance(value, list) else shown
+    if not isinstance(value, list):
+        return shown
+    return f"{plural(len(value), 'item')}, the first: {shown}{_unread(value[0])}"
+
+
+def _unread(item: Any) -> str:
+    """The parts of a word or segment that cannot be read, as an addition; "" for none."""
+    if not isinstance(item, dict):
+        return "; it is no object, so it is not read"
+    told = {name: item.get(name) for name in ("start", "end", "duration")}
+    odd = [name for name, value in told.items() if value is not None and number(value) is None]
+    return f"; not read as a time: {', '.join(odd)}" if odd else ""

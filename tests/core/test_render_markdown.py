@@ -64,6 +64,12 @@ def test_a_note_has_front_matter_and_paragraphs():
     )
 
 
+def test_bytes_of_a_name_that_are_no_utf8_have_a_mark_of_their_own():
+    """In the title and the path alike; in the path they were spaces, as of another file."""
+    front, _ = _markdown(transcript_document(CALL, facts(b"M\xe4rz/Gespr\xe4ch.wav")))
+    assert (front["title"], front["source"]) == ("Gespr\ufffdch", "M\ufffdrz/Gespr\ufffdch.wav")
+
+
 def test_a_note_warns_of_what_is_missing():
     """Warnings and gaps stand before the text, as sentences."""
     gap = Missing(60.0, 125.0, "too_large")

@@ -141,8 +141,13 @@ def _encoded(text: str) -> bytes:
 
 def title_of(document: Mapping[str, Any]) -> str:
     """The audio's file name without its suffix."""
-    name = document["source"]["file"].encode("utf-8", "surrogateescape")
-    return one_line(split_name(name)[0].decode("utf-8", "replace")) or "?"
+    name = _readable(document["source"]["file"])
+    return one_line(split_name(name.encode())[0].decode()) or "?"
+
+
+def _readable(name: str) -> str:
+    """*name* with the replacement character for bytes that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def clock(seconds: float) -> str:
@@ -172,7 +177,7 @@ def _front_matter(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"model: {_quoted(document['provider']['model'])}"
     yield f"language: {_quoted(document['language'])}"
     yield f"speakers: [{', '.join(map(_quoted, document['speakers']))}]"
-    yield f"source: {_quoted(document['source']['path'])}"
+    yield f"source: {_quoted(_readable(document['source']['path']))}"
     yield "tags: [transcript]"
     if document["warnings"]:
         yield f"warnings: [{', '.join(map(_quoted, document['warnings']))}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -378,6 +379,29 @@ async def test_a_full_disk_is_told_as_full(tmp_path):
 
     store._connection.execute("PRAGMA max_page_count = 1000000")
     await store.do(lambda db: db.execute("INSERT INTO facts VALUES ('small', 'x')"))
+    store.close()
+
+
+async def test_a_spent_quota_is_told_as_a_full_disk(tmp_path, monkeypatch):
+    """SQLite has no word for it: the daemon ended, and what was under way was paid for again."""
+
+    def write(_db):
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+        raise error
+
+    def refuse(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    store = Store(tmp_path)
+    with pytest.raises(StoreError) as caught:
+        await store.do(write)
+    assert not isinstance(caught.value, StoreFull)
+    for name in ("posix_fallocate", "write", "pwrite"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(StoreFull, match="quota"):
+        await store.do(write)
+    monkeypatch.undo()
     store.close()
 
 

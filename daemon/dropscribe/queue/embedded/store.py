@@ -9,6 +9,7 @@ StoreFull, and the errors of a call's own function.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -306,7 +307,7 @@ def store_error(path: Path, error: Exception) -> StoreError:
     """The error for people, with a remedy, of a failed call on the database at *path*."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_disk_full(path.parent)):
-        reason = str(error) if code == sqlite3.SQLITE_FULL else f"the disk is full ({error})"
+        reason = str(error) if code == sqlite3.SQLITE_FULL else f"the disk or a quota is full ({error})"
         return StoreFull(str(path), reason, "make room on the disk that holds state_dir")
     if str(error).startswith(("no such column", "no such table")):
         return StoreUnusable(str(path), f"was made by an older dropscribe ({error})", _START_ONCE)
@@ -323,9 +324,14 @@ def store_error(path: Path, error: Exception) -> StoreError:
 
 
 def _is_disk_full(state_dir: Path) -> bool:
-    """Without a free block SQLite cannot make its shared memory, and reports an error of the disk."""
-    with contextlib.suppress(OSError):
-        return trouble_of_disk(state_dir) is not None
+    """Whether the disk is full, or the user's quota is spent: SQLite reports that as an error of the disk."""
+    import tempfile  # noqa: PLC0415  # almost never needed
+
+    try:
+        with tempfile.TemporaryFile(dir=state_dir) as trial:  # how much a quota leaves, no call tells
+            os.posix_fallocate(trial.fileno(), 0, STATE_RESERVE_BYTES)
+    except OSError as error:
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return False
 
 

@@ -683,6 +683,30 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgre
 
 
 @pytest.mark.slow
+async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, postgres_dsn):
+    """Sessions that begin while a server takes no writes stay so: no ticket was fetched for an hour."""
+    own, fetched = admit(store), asyncio.Event()
+    await store.do(lambda db: db.execute(JOB, (b"a.wav", b"a", "queued", "")))
+    await store.do(lambda db: ticket_rows.issue_tickets(db, own, store.now()))
+
+    async def run_one(_):
+        fetched.set()
+
+    change = f"ALTER DATABASE {postgres_dsn.rpartition('/')[2]}"
+    postgres.execute(f"{change} SET default_transaction_read_only = on")
+    workers = TicketWorkers(postgres_dsn, "n0")
+    workers.serve(own)
+    running = asyncio.create_task(workers.run(run_one))
+    try:
+        await asyncio.sleep(1)
+        postgres.execute(f"{change} RESET default_transaction_read_only")
+        await asyncio.wait_for(fetched.wait(), 60)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+@pytest.mark.slow
 def test_a_database_that_ends_while_tickets_are_issued_is_waited_for(store, other, monkeypatch):
     """The library's own error would end the daemon as a bug."""
 

@@ -43,6 +43,9 @@ class TicketWorkers:
         async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
             await connection.set_autocommit(True)
             await connection.execute(SESSION.encode())
+            if connection.info.parameter_status("default_transaction_read_only") == "on":
+                await connection.close()  # the session would stay so for ever; a later one may write
+                raise psycopg.errors.ReadOnlySqlTransaction
 
         connector = PsycopgConnector(
             conninfo=conninfo(dsn, nodes.session_name(node)),

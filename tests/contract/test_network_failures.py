@@ -171,6 +171,7 @@ async def test_nobody_there_is_temporary(bench, host):
     assert (error.code, error.reason) == ("connect_failed", f"connection to {host}:{port} refused")
 
 
+@ONE_ADAPTER
 @pytest.mark.parametrize(
     ("scheme", "connect_seconds", "reason"),
     [

@@ -17,6 +17,7 @@ from dropscribe.core import settling
 from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.intake import availability, inboxes, owner_file, pending
+from dropscribe.queue.embedded import dispatcher
 from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from support.house import House, make_config, read_json
@@ -26,6 +27,13 @@ from support.scripted import ScriptedProvider, transcript_of
 from support.virtual_time import run_in_virtual_time
 
 DAY = 86400.0
+
+
+@pytest.fixture
+def _long_sleeps(monkeypatch):
+    """What is waited for ends each sleep; a look once a minute would be most of a month's work."""
+    monkeypatch.setattr(dispatcher, "_LONGEST_SLEEP_SECONDS", 6 * 3600.0)
+
 
 ODD_DAYS = (
     (2, 12, TemporaryFailure("connect_failed", "refused")),
@@ -60,6 +68,7 @@ class Vendor(ScriptedProvider):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_long_sleeps")
 def test_a_month_of_odd_days_ends_every_file(tmp_path, monkeypatch):
     """A provider that is down for ten days, then answers by a gateway's timeout, has no credit, is behind a
     login page, asks for pauses: each file ends, nothing good fails but for what was sent too often.
@@ -92,6 +101,7 @@ def test_a_month_of_odd_days_ends_every_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_long_sleeps")
 def test_a_provider_that_is_down_for_a_month_fails_no_file(tmp_path, monkeypatch):
     """Held, it is tried every quarter of an hour; back, it gets all that waits."""
     providers = {"main": ProviderConfig(name="main", type="openai", concurrency=2)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import dropscribe
+from dropscribe.cli.main import main
 from support.vendors import KEY
 
 if TYPE_CHECKING:
@@ -212,22 +215,19 @@ class Installation:
             return process.wait()
 
     def command(self, *arguments: str) -> int:
-        """The exit code of another command."""
-        command = [*COMMAND, *arguments, "-c", str(self.config_path)]
-        return subprocess.run(command, env=environment_of(), timeout=60, check=False).returncode
+        """The exit code of another command, in this process."""
+        return main([*arguments, "-c", str(self.config_path)])
 
     def ask(self, *arguments: str) -> Any:
-        """The JSON output of another command."""
-        done = subprocess.run(
-            [*COMMAND, *arguments, "--json", "-c", str(self.config_path)],
-            env=environment_of(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise AssertionError(done.stderr.decode())
-        return json.loads(done.stdout)
+        """The JSON output of another command, in this process."""
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as told,
+            contextlib.redirect_stderr(io.StringIO()) as problems,
+        ):
+            code = self.command(*arguments, "--json")
+        if code != 0:
+            raise AssertionError(problems.getvalue())
+        return json.loads(told.getvalue())
 
     def status(self) -> dict[str, Any]:
         """``status --json`` of the rule."""

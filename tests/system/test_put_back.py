@@ -40,6 +40,7 @@ def test_a_copy_that_replaces_the_original_is_a_retry(site):
     assert site.status()["failed"] == 0
 
 
+@pytest.mark.slow
 def test_an_original_that_goes_after_its_copy_was_taken_leaves_no_error_file(site):
     """Within an hour; while it is there it has failed."""
     put_back(site, removes=False)
@@ -64,6 +65,7 @@ def test_a_failed_folder_that_is_away_keeps_its_files_failed(site):
     assert site.status()["failed"] == 1
 
 
+@pytest.mark.slow
 def test_an_unmounted_share_of_failed_keeps_its_files_failed(tmp_path, vendor):
     """Its bare mount point is a folder without the audio."""
     emulator, till = vendor

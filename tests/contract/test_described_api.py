@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -25,7 +26,7 @@ from dropscribe.providers import jobs
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.jobs import NO_RESULT, UNUSABLE_SECONDS
 from dropscribe.providers.values import BadAnswer
-from dropscribe.providers.vendors.described import DescribedApi
+from dropscribe.providers.vendors.described import DescribedApi, found_values
 from support.benches import failure_of
 from support.emulator import Fault
 from support.speech import SPEECH, needs_speech, references
@@ -82,6 +83,21 @@ async def test_lists_that_an_expression_nests_are_one_list(bench_of):
     bench.emulator.fail(Fault(body=body))
     transcript = await bench.provider(answer=answer).transcribe(bench.audio(), {})
     assert [(word.word, word.start) for word in transcript.words] == [("A", 0.0), ("b.", 1.0)]
+
+
+def test_lists_in_a_long_list_are_read_once():
+    """Each of its levels cost a copy of the whole list: minutes, for an answer within the bounds."""
+    deep = ["end"]
+    for _ in range(60):
+        deep = [deep]
+    keys, answers = AnswerKeys(text="t", words="w"), [{"w": ["a"] * 100_000 + last} for last in (["b"], deep)]
+    times = []
+    for answer in answers:
+        began = time.thread_time()
+        found = found_values(keys, answer)["words"]
+        times.append(time.thread_time() - began)
+        assert len(found) == 100_001
+    assert times[1] < 15 * times[0]
 
 
 async def test_times_may_have_their_unit(bench_of):

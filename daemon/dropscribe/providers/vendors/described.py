@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from secrets import token_hex
 from typing import Any
 from urllib.parse import urljoin
@@ -188,9 +190,15 @@ def _said(value: Any) -> str:
 
 def _flat(items: Any) -> Any:
     """At most MOST_ITEMS of a list without the lists in it, which a filter inside a projection makes."""
-    while isinstance(items, list) and any(isinstance(item, list) for item in items):
-        items = jmespath.search("[]", items)
-    return items[:MOST_ITEMS] if isinstance(items, list) else None
+    return list(islice(_leaves(items), MOST_ITEMS)) if isinstance(items, list) else None
+
+
+def _leaves(items: list[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, list):
+            yield from _leaves(item)
+        else:
+            yield item
 
 
 def _table(keys: ErrorKeys | None) -> Table:

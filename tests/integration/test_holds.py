@@ -287,9 +287,10 @@ async def test_a_rule_that_has_worked_is_held_after_three_refusals_too(tmp_path)
     assert (stats.done, stats.failed, stats.held) == (1, 2, 4)
 
 
-async def test_a_rule_that_stays_wrong_stops_losing_files(tmp_path):
+@pytest.mark.parametrize(("code", "status"), [("http_400", 400), ("job_failed", 200)])
+async def test_a_rule_that_stays_wrong_stops_losing_files(tmp_path, code, status):
     """However long its parameters are refused, few files fail; the others wait and are done at last."""
-    script = Moody(AudioRejected("http_400", "unknown language", status=400, maybe_rule=True))
+    script = Moody(AudioRejected(code, "unknown language", status=status, maybe_rule=True))
     config = make_config(tmp_path, providers=_providers("main"), hold=(0.01, 0.02))
     async with House(config, {"main": script}) as house:
         for number in range(12):

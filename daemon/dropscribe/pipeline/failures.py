@@ -18,6 +18,7 @@ from dropscribe.core.routing import next_after_refusal
 from dropscribe.core.text.printing import duration_words
 from dropscribe.pipeline.claims import Claim
 from dropscribe.pipeline.results import Results
+from dropscribe.providers.transport.http import ANSWER_TOO_LARGE
 from dropscribe.queue.engine import Engine
 from dropscribe.service.reporter import Reporter
 
@@ -194,6 +195,6 @@ class Failures:
         if isinstance(error, AudioRejected):
             await self.holds.answered(claim.job)
             waits = error.maybe_rule and await self.holds.refused(claim, error)
-            # After a success it does not wait: it was paid for, and would be paid for again.
-            return waits and (error.status or 0) // 100 != 2
+            # Such an answer was paid for, and would be paid for again.
+            return waits and error.code != ANSWER_TOO_LARGE
         return False

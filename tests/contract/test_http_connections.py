@@ -336,22 +336,27 @@ async def test_a_proxy_that_falls_silent_is_not_waited_for_without_end(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("refusal", "kind", "remedy"),
+    ("scheme", "refusal", "kind", "remedy"),
     [
-        ("407 Proxy Authentication Required", ProviderUnusable, " (check the proxy's login)"),
-        ("403 Forbidden", TemporaryFailure, ""),
+        ("http", "407 Proxy Authentication Required", ProviderUnusable, " (check the proxy's login)"),
+        ("http", "403 Forbidden", TemporaryFailure, ""),
+        ("https", "403 Forbidden", TemporaryFailure, ""),
     ],
 )
-async def test_a_proxy_that_refuses_is_named(monkeypatch, refusal, kind, remedy):
+async def test_a_proxy_that_refuses_is_named(tmp_path, monkeypatch, scheme, refusal, kind, remedy):
     """Nothing went out; a refused login holds the provider. The status is told, the password is not."""
+    proxy_tls = None
+    if scheme == "https":
+        proxy_tls, client_tls = certified(tmp_path)
+        monkeypatch.setattr(connections, "trusted", lambda: client_tls)
     answer = f"HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n".encode()
-    async with serving(Tunnel(1, answer)) as proxy_port:
-        monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
+    async with serving(Tunnel(1, answer), proxy_tls) as proxy_port:
+        monkeypatch.setenv("https_proxy", f"{scheme}://me:secret@localhost:{proxy_port}")
         async with transporting() as transport:
             with pytest.raises(kind) as raised:
                 await _posted(transport, "https://provider.invalid/")
     assert raised.value.code == "proxy_failed"
-    assert raised.value.reason == f"proxy 127.0.0.1: {refusal}{remedy}"
+    assert raised.value.reason == f"proxy localhost: {refusal}{remedy}"
 
 
 @pytest.mark.parametrize("said", [b"\x05\xff", b"\x05\x02\x01\x01"])

@@ -102,6 +102,8 @@ class _Progress:
         if event.endswith(".start_tls.started"):
             self.awaited = f"TLS handshake with {details['server_hostname']}"
             return
+        if event.endswith(".start_tls.complete"):
+            self.awaited = f"tunnel through {self.host}"  # where that is a proxy
         if event not in {_SENDING, _ANSWERING} or details["request"].method == b"CONNECT":
             return  # a proxy's tunnel is still connecting
         self.awaited = ""

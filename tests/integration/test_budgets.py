@@ -18,7 +18,7 @@ from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.service.status import status_document
 from dropscribe.transcripts.model import Transcript
 from dropscribe.transcripts.render import RENDERERS
-from support.house import House, make_config, tree
+from support.house import House, make_config, stats_of, tree
 from support.scripted import ScriptedProvider
 
 MAIN = Scope(ScopeKind.PROVIDER, "main")
@@ -84,7 +84,7 @@ async def test_files_that_wait_already_are_stopped_too(tmp_path):
         for number in range(9):
             await house.drop(f"{number}.wav", b"%d" % number)
         await house.rest()
-        stats = await house.engine.stats()
+        stats = await stats_of(house.engine)
     assert len(house.providers["main"].calls) <= 3
     assert stats.folders["calls"].held >= 6
 
@@ -103,7 +103,7 @@ async def test_a_spent_budget_stops_what_comes_after(tmp_path, keys, scope):
     """Two minutes are paid for, the third file waits as held, and the reason says until when."""
     async with House(budgeted(tmp_path, **keys), answering(60, 60, 60)) as house:
         await drop_in_turn(house, "a.wav", "b.wav", "c.wav")
-        stats = await house.engine.stats()
+        stats = await stats_of(house.engine)
         assert not await house.engine.can_go_on(60.0)  # run --once does not wait for it
 
     assert len(house.providers["main"].calls) == 2
@@ -133,7 +133,7 @@ async def test_an_answer_to_a_recording_that_changed_spends_the_budget(tmp_path)
         await house.drop("a.wav", bytes(2_000_000))
         await house.rest()
         await drop_in_turn(house, "b.wav")
-        stats = await house.engine.stats()
+        stats = await stats_of(house.engine)
 
     assert (provider.calls, stats.folders["calls"].held) == ([b"a.wav"], 1)
     assert [hold.scope for hold in house.listener.holds] == [MAIN]
@@ -145,7 +145,7 @@ async def test_an_answer_that_cannot_be_rendered_spends_the_budget(tmp_path, mon
     config = budgeted(tmp_path, of_provider=Budget(per_day=minutes(1)))
     async with House(config, answering(60, 60)) as house:
         await drop_in_turn(house, "a.wav", "b.wav")
-        stats = await house.engine.stats()
+        stats = await stats_of(house.engine)
 
     assert house.providers["main"].calls == [b"a.wav"]
     assert (stats.folders["calls"].failed, stats.folders["calls"].held) == (1, 1)
@@ -197,7 +197,7 @@ async def test_it_goes_on_by_itself_when_the_day_turns(tmp_path):
         watching = asyncio.create_task(house.handler.budgets.watch())
         await drop_in_turn(house, "a.wav", "b.wav")
         assert (await house.stats()).held == 1
-        (stop,) = (await house.engine.stats()).holds
+        (stop,) = (await stats_of(house.engine)).holds
         await house.until(lambda: len(house.listener.files) == 2)
         assert time.time() >= stop.next_probe_at
         await house.until(lambda: house.listener.releases)
@@ -285,7 +285,7 @@ async def test_status_shows_spent_and_left(tmp_path):
     config = budgeted(tmp_path, of_provider=budget, price=0.5)
     async with House(config, answering(90)) as house:
         await drop_in_turn(house, "a.wav")
-        stats = await house.engine.stats()
+        stats = await stats_of(house.engine)
     document = status_document(config, stats, {}, running=True, now=time.time())
 
     assert document["folders"]["calls"]["budget"] is None

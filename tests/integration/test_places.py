@@ -22,7 +22,7 @@ from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.pipeline.claims import build_runtime
 from dropscribe.publish.places import PlaceRefused, check_places
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
-from support.house import House, digest, make_config, read_json, tree
+from support.house import House, digest, make_config, read_json, stats_of, tree
 from support.inboxes import wav
 from support.lossy_fuse import mounted_lossy
 from support.scripted import ScriptedProvider
@@ -629,7 +629,7 @@ async def test_a_done_on_fat(tmp_path, monkeypatch, queue_kind, options):
 
 
 async def _waits_for_its_name(whole, name):
-    stats = (await whole.daemon.engine.stats()).folders["calls"]
+    stats = (await stats_of(whole.daemon.engine)).folders["calls"]
     return stats.stuck == 1 and f"{name} (" in stats.stuck_reason
 
 

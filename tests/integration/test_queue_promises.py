@@ -20,7 +20,7 @@ from dropscribe.queue.holds import ProviderRates
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, build_plan
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import intake_queries
-from support.house import House, make_config, read_json, tree
+from support.house import House, make_config, read_json, stats_of, tree
 from support.scripted import ScriptedProvider, transcript_of
 
 
@@ -122,13 +122,13 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
         await house.stats()
         house.engine.rates.pause("main", 7200.0)
         await house.until(lambda: house.engine.trouble is None)
-        (pause,) = (await house.engine.stats()).pauses.values()
+        (pause,) = (await stats_of(house.engine)).pauses.values()
         assert pause.until <= house.engine.now() + LONGEST_PAUSE_SECONDS
     script = ScriptedProvider(gate=asyncio.Event())
     async with House(config, {"main": script}) as house:
         for number in range(6):
             await house.drop(f"{number}.wav", b"RIFF %d" % number)
-        assert "main" in (await house.engine.stats()).pauses
+        assert "main" in (await stats_of(house.engine)).pauses
         assert script.calls == []
         await house.store.do(lambda db: db.execute("UPDATE pauses SET until = 2.0"))
         house.engine.rates.pauses = {"main": replace(pause, until=2.0)}
@@ -137,7 +137,7 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
         assert script.in_flight == 1
         script.gate.set()
         await house.until(lambda: len(house.listener.files) == 6, 30.0)
-        assert (await house.engine.stats()).pauses == {}
+        assert (await stats_of(house.engine)).pauses == {}
 
 
 @pytest.mark.parametrize("is_held", [True, False])
@@ -151,10 +151,10 @@ async def test_trying_a_provider_now_ends_its_pause(tmp_path, is_held):
         await house.drop("call.wav")
         await house.until(lambda: len(house.listener.attempts) == len(held) + 1)
         await house.rest()
-        assert (await house.engine.stats()).pauses
+        assert (await stats_of(house.engine)).pauses
         house.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, "main"))
         await house.until(lambda: house.listener.files, 30.0)
-        assert (await house.engine.stats()).pauses == {}
+        assert (await stats_of(house.engine)).pauses == {}
 
     assert len(script.calls) == len(held) + 2
 
@@ -382,6 +382,6 @@ async def test_a_run_that_ends_by_itself_tries_a_provider_whose_hold_is_due(tmp_
         await house.until(lambda: house.listener.attempts)
         await house.rest()
         assert not await house.engine.can_go_on(60.0)
-        (hold,) = (await house.engine.stats()).holds
+        (hold,) = (await stats_of(house.engine)).holds
         house.engine.holds.replace_holds([replace(hold, next_probe_at=1.0)])
         assert await house.engine.can_go_on(60.0)

@@ -39,7 +39,7 @@ from dropscribe.queue.sql.backlog import mark_of
 from dropscribe.queue.sql.rows import read_recent_starts
 from dropscribe.web.listener import Listener
 from support.faults import mounted
-from support.house import digest, make_config, read_json
+from support.house import digest, make_config, read_json, stats_of
 from support.inboxes import MemoryQueue, Station, wav
 from support.reloaded import Reloaded
 from support.scripted import ScriptedProvider, transcript_of
@@ -375,7 +375,7 @@ async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):
         script.gate.set()
         await house.until((tmp_path / "rule0/done/call.wav").exists)
         await house.until(lambda: not house.daemon.engine.in_flight)
-        stats = await house.daemon.engine.stats()
+        stats = await stats_of(house.daemon.engine)
     assert len(script.calls) == 1
     assert stats.removed == {}
     assert stats.folders["renamed"].done == 1
@@ -405,7 +405,7 @@ async def test_uploads_go_on_where_rules_exchange_their_inboxes(tmp_path, monkey
         for rule in rules:
             await house.until((rule.done / f"{rule.name}.wav").exists)
         await house.until(lambda: not house.daemon.engine.in_flight)
-        stats = await house.daemon.engine.stats()
+        stats = await stats_of(house.daemon.engine)
     assert len(script.calls) == 2
     assert stats.removed == {}
     assert {name: stats.folders[name].done for name in names} == dict.fromkeys(names, 1)
@@ -425,11 +425,11 @@ async def test_a_rule_that_comes_back_under_another_name_takes_over_its_files(tm
         assert await house.reload(config_with(other))
         script.gate.set()
         await house.until(lambda: not house.daemon.engine.in_flight)
-        assert (await house.daemon.engine.stats()).removed == {"rule0": 1}
+        assert (await stats_of(house.daemon.engine)).removed == {"rule0": 1}
         assert await house.reload(config_with(replace(one, name="renamed"), other))
         await house.until((tmp_path / "rule0/done/call.wav").exists)
         await house.until(lambda: not house.daemon.engine.in_flight)
-        assert (await house.daemon.engine.stats()).removed == {}
+        assert (await stats_of(house.daemon.engine)).removed == {}
     assert len(script.calls) == 1
 
 
@@ -455,7 +455,7 @@ async def test_a_file_queued_under_the_new_name_too_is_paid_for_once(tmp_path, m
         gate.set()
         await house.until((tmp_path / "rule0/done/call.wav").exists)
         await house.until(lambda: not house.daemon.engine.in_flight)
-        stats = await house.daemon.engine.stats()
+        stats = await stats_of(house.daemon.engine)
         states = await store.do(
             lambda db: db.execute("SELECT folder, state FROM jobs ORDER BY id").fetchall()
         )
@@ -481,7 +481,7 @@ async def test_files_that_settle_while_their_rule_is_renamed_are_no_ghosts(tmp_p
         done = tmp_path / "rule0/done"
         await house.until(lambda: len(list(done.glob("*.wav"))) == 200)
         await house.until(lambda: not engine.in_flight)
-        stats = await engine.stats()
+        stats = await stats_of(engine)
         facts = await engine.store.do(lambda db: [mark_of(db, rule.name) for rule in rules])
     assert stats.removed == {}
     assert stats.folders["n5"].backlog == 0

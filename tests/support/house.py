@@ -222,7 +222,13 @@ class House:
         await asyncio.wait_for(holding(), timeout_seconds)
 
     async def stats(self, folder="calls"):
-        return (await self.engine.stats()).folders[folder]
+        return (await stats_of(self.engine)).folders[folder]
+
+
+async def stats_of(engine):
+    """The engine's counts, once all that was posted before is written: readers do not wait for the writer."""
+    await engine.store.do(lambda _: None)
+    return await engine.stats()
 
 
 def prepared(config: Config, provider):

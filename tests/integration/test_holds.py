@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,8 +19,9 @@ from dropscribe.core.errors import (
     RuleRejected,
     TemporaryFailure,
 )
-from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.providers.build import build_provider
+from dropscribe.providers.jobs import UNNAMED_STATE
 from support.emulator import Emulator, Fault
 from support.house import House, make_config, read_json, tree
 from support.inboxes import wav
@@ -82,6 +84,20 @@ async def test_probes_come_one_at_a_time_and_less_and_less_often(tmp_path):
 
     assert (len(house.listener.holds), len(house.listener.releases)) == (1, 1)
     assert {read_json(path)["job"]["attempts"] for path in (tmp_path / "done").glob("*.json")} == {1}
+
+
+async def test_an_accepted_upload_does_not_end_a_hold_for_jobs_whose_end_is_not_named(tmp_path):
+    """All files would be accepted, paid for, and wait for ever; a result ends the hold."""
+    async with House(make_config(tmp_path, providers=_providers("main"))) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)  # the holds of the last run are read by then
+        policy, job = house.handler.attempts.holds, SimpleNamespace(provider="main", folder="calls")
+        for code, is_ended in ((UNNAMED_STATE, False), ("unauthorized", True)):
+            await house.engine.holds.hold(Hold(MAIN, code, "why", 0.0, 9e9, 60.0))
+            await policy.answered(job)
+            assert (house.engine.holds.get(MAIN) is None) == is_ended
+            await policy.succeeded(job)
+            assert house.engine.holds.get(MAIN) is None
 
 
 async def test_other_providers_and_rules_never_notice(tmp_path):

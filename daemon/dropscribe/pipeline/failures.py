@@ -18,6 +18,7 @@ from dropscribe.core.routing import next_after_refusal
 from dropscribe.core.text.printing import duration_words
 from dropscribe.pipeline.claims import Claim
 from dropscribe.pipeline.results import Results
+from dropscribe.providers.jobs import UNNAMED_STATE
 from dropscribe.providers.transport.http import ANSWER_TOO_LARGE
 from dropscribe.queue.engine import Engine
 from dropscribe.service.reporter import Reporter
@@ -73,14 +74,21 @@ class HoldPolicy:
 
     async def succeeded(self, job: Job) -> None:
         """Release provider and folder, because a file of the folder was transcribed."""
-        await self.answered(job)
+        self._outages.clear(job.provider)
+        await self._release(_scope_of(job, ScopeKind.PROVIDER))
         self._refusals.clear(job.folder)
         await self._release(_scope_of(job, ScopeKind.FOLDER))
 
     async def answered(self, job: Job) -> None:
-        """Release the provider: it answered about a file, so it is reachable and accepts the key."""
+        """Release the provider: it answered about a file, so it is reachable and accepts the key.
+
+        Not while the ends of its jobs are not understood: it accepts files then, and works on them.
+        """
         self._outages.clear(job.provider)
-        await self._release(_scope_of(job, ScopeKind.PROVIDER))
+        scope = _scope_of(job, ScopeKind.PROVIDER)
+        hold = self.queue.holds.get(scope)
+        if hold is not None and hold.code != UNNAMED_STATE:
+            await self._release(scope)
 
     async def out_of_order(self, claim: Claim, error: ProviderError) -> bool:
         """Count a failure of the provider (no connection, 5xx, 429); returns whether it is held."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,9 @@ class Site:
     def client(self, **options: Any) -> httpx2.AsyncClient:
         """A client of this site; it follows no redirects unless asked."""
         url = f"http://127.0.0.1:{self.listener.port}"
-        return httpx2.AsyncClient(base_url=url, timeout=30, trust_env=False, **options)
+        # The default context would load the system's certificates, each time.
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx2.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=tls, **options)
 
 
 @contextlib.asynccontextmanager

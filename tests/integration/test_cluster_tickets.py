@@ -721,7 +721,9 @@ def test_a_database_that_ends_while_tickets_are_issued_is_waited_for(store, othe
         store.call(lambda db: ticket_rows.issue_tickets(db, own, 0.0)).result()
 
 
-@pytest.mark.parametrize("due", ["0", "1000000000 + n", "4000000000"])
+@pytest.mark.parametrize(
+    "due", ["0", *(pytest.param(each, marks=pytest.mark.slow) for each in ("1000000000 + n", "4000000000"))]
+)
 def test_the_cost_of_claims_and_counts_does_not_grow_with_the_files_that_wait(store, due):
     """Whether they are due at once, one after the other, or later; also when a statement is used again."""
     rows_read = (

@@ -68,8 +68,17 @@ def run(root: Path, way: str, crash_at: str = "") -> int:
     return done.returncode
 
 
+QUICK = {"answered", "kept", "sidecars_synced", "audio_moved"}
+"""One step of each kind: the answer is lost, kept, being filed, filed."""
+STEPS = [
+    pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow)
+    for each in (*COMPANION_POINTS, *POINTS)
+    if each[:3] != "cop"
+]
+
+
 @pytest.mark.parametrize("way", ["done", pytest.param("failed", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("point", [*COMPANION_POINTS, *(each for each in POINTS if each[:3] != "cop")])
+@pytest.mark.parametrize("point", STEPS)
 @pytest.mark.parametrize("time", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_kill_at_a_durable_step_loses_nothing(tmp_path, point, way, time):
     """Whatever step the kill hits, the next start ends every file once, with its sidecars and its companion.

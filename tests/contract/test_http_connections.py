@@ -15,6 +15,7 @@ import struct
 import threading
 import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -677,8 +678,12 @@ async def test_a_certificate_for_another_host_holds_the_provider(tmp_path, monke
     assert server.heads == []
 
 
-async def test_a_server_that_wants_a_client_certificate_holds_the_provider(tmp_path, monkeypatch):
-    """In TLS 1.3 it says so after the handshake, when a small request is written: nobody has read that."""
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_server_that_wants_a_client_certificate_holds_the_provider(tmp_path, monkeypatch, is_late):
+    """In TLS 1.3 it says so after the handshake, when a small request is written: nobody has read that.
+
+    A request that is written later meets the reset before anybody has looked for the alert.
+    """
     server_tls, client_tls = certified(tmp_path)
     server_tls.verify_mode = ssl.CERT_REQUIRED
     server_tls.load_verify_locations(tmp_path / "certificate.pem")
@@ -686,16 +691,22 @@ async def test_a_server_that_wants_a_client_certificate_holds_the_provider(tmp_p
 
     def shake_hands():
         connection = listening.accept()[0]
-        # The client's end is awaited, because a reset would discard the alert.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", is_late, 0))
         with contextlib.suppress(OSError), connection, server_tls.wrap_socket(connection, server_side=True):
             pass
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        served = asyncio.create_task(asyncio.to_thread(shake_hands))
+    def encrypted(stream, data):
+        if stream._layers and is_late:
+            ended.result(10)
+        return encrypt(stream, data)
+
+    encrypt = Stream._encrypted
+    monkeypatch.setattr(Stream, "_encrypted", encrypted)
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(shake_hands)
         async with transporting() as transport:
             with pytest.raises(ProviderUnusable) as raised:
                 await _posted(transport, f"https://localhost:{listening.getsockname()[1]}/")
-        await served
     assert raised.value.code == "tls_failed"
     assert "client certificate" in raised.value.reason
 

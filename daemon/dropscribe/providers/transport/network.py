@@ -205,7 +205,10 @@ class Stream(httpcore.AsyncNetworkStream):
             except BlockingIOError:
                 return
             except OSError as error:
-                self._error, self._is_over = self._error or error, True
+                # An alert says more than the reset behind it, which a write may have met first.
+                if self._error is None or isinstance(error, ssl.SSLError):
+                    self._error = error
+                self._is_over = True
                 return
             self._unread += data
             self._answer.add(data)

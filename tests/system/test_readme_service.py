@@ -55,7 +55,7 @@ pytestmark = [
 def service_section() -> str:
     """From the heading to the next way of running it."""
     text = README.read_text("utf-8")
-    return text.partition("\n**systemd**")[2].partition("\n**Your own folders")[0]
+    return text.partition("\n**systemd**")[2].partition("\n- **Your own folders")[0]
 
 
 def boot(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -98,9 +99,15 @@ async def test_a_read_that_hangs_in_mid_upload_gives_the_slot_back(tmp_path, mon
         await house.until((tmp_path / "share-done/long.wav").exists)
 
 
-def publishing_into_share_waits_for(answers, monkeypatch):
-    """The folder "share" publishes nothing until *answers* is set."""
-    publish = publisher.publish_together
+ON_BOTH_ENGINES = pytest.mark.parametrize(
+    "queue_kind", ["embedded", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
+
+
+@contextlib.asynccontextmanager
+async def share_that_waits(tmp_path, monkeypatch, *, slots, hang_seconds, files):
+    """A house with the folders "local" and "share", which publishes nothing within the block."""
+    answers, publish = threading.Event(), publisher.publish_together
 
     def slow_publish(requests):
         if requests[0].inbox.endswith(b"/share"):
@@ -108,54 +115,42 @@ def publishing_into_share_waits_for(answers, monkeypatch):
         return publish(requests)
 
     monkeypatch.setattr(publisher, "publish_together", slow_publish)
-
-
-@pytest.mark.parametrize(
-    "queue_kind", ["embedded", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
-)
-async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
-    """Neither slots nor ``run --once`` wait for a ``done`` that does not answer; later all is filed."""
-    answers = threading.Event()
-    monkeypatch.setattr("dropscribe.queue.job_tasks.PUBLISHING_SLOTS", 2)
-    publishing_into_share_waits_for(answers, monkeypatch)
-    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)
+    monkeypatch.setattr("dropscribe.queue.job_tasks.PUBLISHING_SLOTS", slots)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", hang_seconds)
     async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:
         try:
-            for number in range(4):
-                await house.drop(f"{number}.wav", b"%d" % number, folder="share")
-            await house.until(lambda: house.engine.folders.closed_reason("share"))
-            for number in range(4):
-                await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
-            await house.until(lambda: len(house.listener.files) == 4)
-            await house.rest()
-            assert len(house.engine.in_flight) > 0
+            yield house
         finally:
             answers.set()
-        await house.until(lambda: len(house.listener.files) == 8)
+        await house.until(lambda: len(house.listener.files) == files)
+
+
+@ON_BOTH_ENGINES
+async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
+    """Neither slots nor ``run --once`` wait for a ``done`` that does not answer; later all is filed."""
+    async with share_that_waits(tmp_path, monkeypatch, slots=2, hang_seconds=0.05, files=8) as house:
+        for number in range(4):
+            await house.drop(f"{number}.wav", b"%d" % number, folder="share")
+        await house.until(lambda: house.engine.folders.closed_reason("share"))
+        for number in range(4):
+            await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
+        await house.until(lambda: len(house.listener.files) == 4)
+        await house.rest()
+        assert len(house.engine.in_flight) > 0
 
     assert len([name for name in tree(tmp_path / "share-done") if name.endswith(".wav")]) == 4
 
 
-@pytest.mark.parametrize(
-    "queue_kind", ["embedded", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
-)
+@ON_BOTH_ENGINES
 async def test_a_slow_done_holds_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
     """More results than there are slots wait for a share that answers, but too slowly for all of them."""
-    answers = threading.Event()
-    monkeypatch.setattr("dropscribe.queue.job_tasks.PUBLISHING_SLOTS", 4)
-    publishing_into_share_waits_for(answers, monkeypatch)
-    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 600.0)
-    async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:
-        try:
-            for number in range(12):
-                await house.drop(f"{number}.wav", b"%d" % number, folder="share")
-            await house.until(lambda: _are_stored(house, 12))
-            for number in range(6):
-                await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
-            await house.until(lambda: len(house.listener.files) == 6)
-        finally:
-            answers.set()
-        await house.until(lambda: len(house.listener.files) == 18)
+    async with share_that_waits(tmp_path, monkeypatch, slots=4, hang_seconds=600.0, files=18) as house:
+        for number in range(12):
+            await house.drop(f"{number}.wav", b"%d" % number, folder="share")
+        await house.until(lambda: _are_stored(house, 12))
+        for number in range(6):
+            await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
+        await house.until(lambda: len(house.listener.files) == 6)
 
 
 async def _are_stored(house, count):

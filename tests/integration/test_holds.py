@@ -87,17 +87,19 @@ async def test_probes_come_one_at_a_time_and_less_and_less_often(tmp_path):
 
 
 async def test_an_accepted_upload_does_not_end_a_hold_for_jobs_whose_end_is_not_named(tmp_path):
-    """All files would be accepted, paid for, and wait for ever; a result ends the hold."""
+    """All files would be accepted, paid for, and wait for ever; a job with a named end ends the hold."""
     async with House(make_config(tmp_path, providers=_providers("main"))) as house:
         await house.drop("call.wav")
         await house.until(lambda: house.listener.files)  # the holds of the last run are read by then
         policy, job = house.handler.attempts.holds, SimpleNamespace(provider="main", folder="calls")
-        for code, is_ended in ((UNNAMED_STATE, False), ("unauthorized", True)):
-            await house.engine.holds.hold(Hold(MAIN, code, "why", 0.0, 9e9, 60.0))
-            await policy.answered(job)
-            assert (house.engine.holds.get(MAIN) is None) == is_ended
-            await policy.succeeded(job)
-            assert house.engine.holds.get(MAIN) is None
+        for code, ends in (
+            ("unauthorized", {policy.accepted, policy.answered, policy.succeeded}),
+            (UNNAMED_STATE, {policy.answered, policy.succeeded}),
+        ):
+            for tell in (policy.accepted, policy.answered, policy.succeeded):
+                await house.engine.holds.hold(Hold(MAIN, code, "why", 0.0, 9e9, 60.0))
+                await tell(job)
+                assert (house.engine.holds.get(MAIN) is None) == (tell in ends)
 
 
 async def test_other_providers_and_rules_never_notice(tmp_path):

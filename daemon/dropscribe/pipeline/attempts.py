@@ -229,8 +229,8 @@ class Attempts:
             return Retry(LONGEST_POLL_SECONDS, found.code, found.reason)
         if isinstance(found, Retry):
             return found
-        await self.holds.answered(job)
         if isinstance(found, AtProvider):
+            await self.holds.accepted(job)
             return found
         return await self._answered(claim, remote, found, age_seconds)
 
@@ -241,7 +241,7 @@ class Attempts:
         if _runs_jobs(type(provider)) and not (claim.rule.reads_media or claim.is_link):
             provider = cast("JobProvider", provider)
             job_id = await provider.start_job(audio, claim.params)
-            await self.holds.answered(job)
+            await self.holds.accepted(job)
             with contextlib.suppress(AudioError, OSError):  # else publishing compares all but the content
                 await audio.ensure_sha256()
             return AtProvider(job_id, provider.poll_seconds(0.0), audio.sha256)

@@ -74,21 +74,23 @@ class HoldPolicy:
 
     async def succeeded(self, job: Job) -> None:
         """Release provider and folder, because a file of the folder was transcribed."""
-        self._outages.clear(job.provider)
-        await self._release(_scope_of(job, ScopeKind.PROVIDER))
+        await self.answered(job)
         self._refusals.clear(job.folder)
         await self._release(_scope_of(job, ScopeKind.FOLDER))
 
-    async def answered(self, job: Job) -> None:
-        """Release the provider: it answered about a file, so it is reachable and accepts the key.
+    async def accepted(self, job: Job) -> None:
+        """As :meth:`answered`, for a recording that the provider has taken and works on.
 
-        Not while the ends of its jobs are not understood: it accepts files then, and works on them.
+        That does not end a hold for jobs whose end the config does not name: all files would be taken.
         """
+        hold = self.queue.holds.get(_scope_of(job, ScopeKind.PROVIDER))
+        if hold is None or hold.code != UNNAMED_STATE:
+            await self.answered(job)
+
+    async def answered(self, job: Job) -> None:
+        """Release the provider: it answered about a file, so it is reachable and accepts the key."""
         self._outages.clear(job.provider)
-        scope = _scope_of(job, ScopeKind.PROVIDER)
-        hold = self.queue.holds.get(scope)
-        if hold is not None and hold.code != UNNAMED_STATE:
-            await self._release(scope)
+        await self._release(_scope_of(job, ScopeKind.PROVIDER))
 
     async def out_of_order(self, claim: Claim, error: ProviderError) -> bool:
         """Count a failure of the provider (no connection, 5xx, 429); returns whether it is held."""

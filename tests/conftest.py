@@ -36,6 +36,28 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("loaded cores")
 
 
+OWN_FOLDER = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Give this run a folder of its own, unless one is named.
+
+    The one that a user's runs share is closed to other users whenever a run begins: a test of another run may
+    have become one of them.
+    """
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        config.option.basetemp = config.stash[OWN_FOLDER] = tempfile.mkdtemp(prefix="dropscribe-")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Remove the run's own folder, unless a test has failed."""
+    folder = session.config.stash.get(OWN_FOLDER, None)
+    if folder and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items):
     """Give the slow ones time."""
     for item in items:

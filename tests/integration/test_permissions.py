@@ -8,13 +8,15 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 import traceback
+from pathlib import Path
 
 import pytest
 
 from dropscribe.files.mounts import ignore_sigio
 from dropscribe.publish.filing import publish
-from support.faults import mounted, run_as_nobody
+from support.faults import let_others_pass, mounted, run_as_nobody
 from support.publications import publication_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
@@ -170,3 +172,12 @@ def test_a_copy_that_can_have_no_list_shuts_out_whom_the_list_does(tmp_path, aud
     with mounted(tmp_path / "done", "-t", "ramfs", "none"):
         publish(publication_of(audio, tmp_path / "done"))
         assert stat.S_IMODE((tmp_path / "done/call.wav").stat().st_mode) == 0o600
+
+
+@pytest.mark.slow
+def test_another_run_of_the_tests_closes_no_folder_of_this_one(tmp_path):
+    """A test that has become another user was refused its own folders in the middle of its work."""
+    let_others_pass(tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_backoff.py"]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=120, capture_output=True)
+    assert [folder for folder in tmp_path.parents if not folder.stat().st_mode & 0o001] == []

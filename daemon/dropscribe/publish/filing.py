@@ -105,6 +105,7 @@ class _Folders(contextlib.ExitStack):
         self._open: dict[tuple[bytes, bytes], int] = {}
         self.capabilities = cache(capabilities_of)
         self.leases = cache(lease_support)
+        self.device = cache(_device_of)
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
@@ -168,7 +169,7 @@ class PublishOperation:
             # The audio is at its source, so this is no move of an earlier try to be finished.
             moving.check_untouched(request, status)
             moving.check_target(files, status)
-            is_far = os.fstat(files.old.folder).st_dev != os.fstat(target).st_dev
+            is_far = folders.device(files.old.folder) != folders.device(target)
             if not may_copy and (is_far or request.companion_bytes > _SMALL_BYTES):
                 raise CopyNeeded(repr(request.path))  # before there is anything to be withdrawn
             self._is_writing = True
@@ -248,6 +249,10 @@ class PublishOperation:
                 return PublishError(self.request.path, error.reason, "EACCES")
             case error:
                 return error
+
+
+def _device_of(folder: int) -> int:
+    return os.fstat(folder).st_dev
 
 
 def _both_folders(operation: PublishOperation) -> tuple[int | None, ...]:

@@ -21,10 +21,7 @@ LONGEST_WORD = 64
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 
 
-def _is_mark(sign: str) -> bool:
-    return unicodedata.category(sign) in {"Mn", "Mc"}
-
-
+_MARKS = frozenset({"Mn", "Mc"})  # Unicode's categories of signs that belong to the letter before them
 _OF_VOWELS = frozenset({0, 103, 118})  # Combining classes of vowel signs: none, and those of Thai and Lao
 # Marks without a sound: joiners, and selectors of a form.
 _IGNORED_MARKS = frozenset(chr(code) for code in (0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
@@ -41,7 +38,7 @@ _QUERY_PART = re.compile(r'"([^"]*)"?|([^\s"]+)')
 def _word() -> re.Pattern[str]:
     """One word; made at the first search, because it takes as long as a twentieth of the daemon's start."""
     # Accents, and the vowel signs of Indic scripts; the marks beyond only choose a form of a letter.
-    codes = [code for code in range(0x300, 0x20000) if _is_mark(chr(code))]
+    codes = [code for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in _MARKS]
     runs = split_runs(codes, lambda run, code: code > run[-1] + 1)
     marks = "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
     letters = rf"[^\W_{_UNSPACED}]"
@@ -57,7 +54,8 @@ def fold(word: str) -> str:
 
 def _is_vowel_sign(sign: str) -> bool:
     # Accents, and the vowel points of Arabic and Hebrew, which most texts leave out, have other classes.
-    return _is_mark(sign) and unicodedata.combining(sign) in _OF_VOWELS and sign not in _IGNORED_MARKS
+    is_mark = unicodedata.category(sign) in _MARKS
+    return is_mark and unicodedata.combining(sign) in _OF_VOWELS and sign not in _IGNORED_MARKS
 
 
 def words_in(text: str) -> Iterator[tuple[str, int, int]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import sqlite3
 
 import pytest
 
-from dropscribe.core.errors import StoreBusy, StoreFull, StoreUnusable
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
 from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded import store
@@ -355,6 +356,35 @@ async def test_a_full_state_directory_is_nothing_to_wait_for(tmp_path):
                 assert provider.paid == []
             assert await house.engine.can_go_on(60.0)
             await house.until(lambda: house.listener.files)
+
+
+def _lose(state):
+    state.rename(state.with_name("old"))
+
+
+def _delete(state):
+    (state / "queue.db").unlink()
+
+
+def _restore(state):
+    shutil.copy(state / "queue.db", state / "backup").rename(state / "queue.db")
+
+
+@pytest.mark.parametrize(("change", "words"), [(_lose, "gone"), (_delete, "gone"), (_restore, "replaced")])
+async def test_nothing_is_paid_for_once_the_queue_has_lost_its_file(tmp_path, change, words):
+    """What is written into a deleted file is lost with the process: the run ends, another takes the files."""
+    provider = Counting()
+    with pytest.raises(BaseExceptionGroup) as raised:
+        async with House(make_config(tmp_path), {"main": provider}) as house:
+            change(tmp_path / "state")
+            await house.drop("call.wav")
+            await asyncio.wait([house.feeding], timeout=10)
+    house.own_store.close()
+    assert raised.group_contains(StoreError, match=words)
+    assert provider.paid == []
+    async with House(house.config, {"main": provider}) as house:
+        await house.submit("call.wav")
+        await house.until(lambda: house.listener.files)
 
 
 def test_a_start_on_a_full_disk_says_so(tmp_path):

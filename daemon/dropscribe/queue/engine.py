@@ -218,7 +218,7 @@ def open_engine(queue: QueueConfig | None, own: Store) -> Engine:
     """
     if queue is None:
         admission = Admission(RetryingDatabase(own))
-        return Engine(admission, EmbeddedDispatcher(admission, own.path.parent), EmbeddedIntake(own))
+        return Engine(admission, EmbeddedDispatcher(admission, own), EmbeddedIntake(own))
     # The extra is installed where a config asks for it, and costs memory.
     from dropscribe.queue.cluster.dispatcher import ClusterDispatcher  # noqa: PLC0415
     from dropscribe.queue.cluster.postgres import MountMap  # noqa: PLC0415

@@ -7,7 +7,6 @@ import contextlib
 import math
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import structlog
 
@@ -16,7 +15,7 @@ from dropscribe.core.model import Job
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
 from dropscribe.queue.admission import Admission
-from dropscribe.queue.embedded.store import trouble_of_disk
+from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.job_runner import JobRunner, log_abandoned, log_interrupted
 from dropscribe.queue.job_tasks import JobTasks
 from dropscribe.queue.sql import claims, hold_rows, rows, transactions
@@ -32,15 +31,15 @@ _LONGEST_TURN_SECONDS = 1.0  # a pause may be ended while a running attempt wait
 class EmbeddedDispatcher:
     """Claims jobs that may start now and runs them, whenever ``Signals.wake`` is set.
 
-    The disk of *state_dir* must have room for an answer before anything is claimed.
+    The disk of *store* must have room for an answer before anything is claimed.
     """
 
     runs_jobs = True  # as a cluster's node may not
 
-    def __init__(self, admission: Admission, state_dir: Path) -> None:
+    def __init__(self, admission: Admission, store: Store) -> None:
         self._admission = admission
         self._database, self._signals = admission.database, admission.signals
-        self._state_dir = state_dir
+        self._store = store
         self._looked_at = time.monotonic()
         self._clock_ahead_seconds = self._database.now() - self._looked_at
         self._has_recovered, self._draining = False, False
@@ -88,7 +87,7 @@ class EmbeddedDispatcher:
 
         Nobody knows how long a full disk of the state directory stops all requests.
         """
-        if trouble_of_disk(self._state_dir):
+        if self._store.trouble():
             return dict.fromkeys(self._admission.plan.providers, math.inf)
         return self._admission.rates.next_starts()
 
@@ -131,7 +130,7 @@ class EmbeddedDispatcher:
         # Computed first: a wait that ends while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._admission.waits()]
         # Uploads stop before they are paid for, if their answers could not be stored.
-        self._database.note_trouble(trouble_of_disk(self._state_dir))
+        self._database.note_trouble(self._store.trouble())
         requests = [] if self._database.trouble else self._admission.requests()
         if time.monotonic() < tasks.search_at:
             waits_until.append(tasks.search_at)

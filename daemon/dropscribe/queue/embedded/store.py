@@ -70,6 +70,7 @@ class Store(Database):
             undo.callback(self._connection.close)
             _prepare(self._connection, self.path)
             self.token = read_token(self._connection)
+            self._inode = os.stat(self.path).st_ino
             self._resources = undo.pop_all()
         self._read_threads = DaemonThreads(1, "counts")
         super().__init__(StoreError(str(self.path), "is closed: the daemon ends"))
@@ -78,8 +79,25 @@ class Store(Database):
         """See the base class."""
         connection = open_for_reading(self.path.parent)
         if connection is None:
-            raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
+            raise self._gone("is gone")
         return connection
+
+    def trouble(self) -> StoreFull | None:
+        """Reason why nothing may be paid for now, or None.
+
+        Raises StoreError if the file is no longer the one that is open: what is written now would be lost.
+        """
+        try:
+            if os.stat(self.path).st_ino != self._inode:
+                raise self._gone("was replaced while dropscribe had it open")
+            return trouble_of_disk(self.path.parent)
+        except FileNotFoundError:
+            raise self._gone("is gone") from None
+        except OSError as error:
+            raise store_error(self.path, error) from error
+
+    def _gone(self, reason: str) -> StoreError:
+        return StoreError(str(self.path), reason, "restart dropscribe: waiting files are found again")
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """See the base class; it waits for nothing that the writer waits for, as another program's lock."""
@@ -251,7 +269,7 @@ def make_private_file(path: Path) -> None:
 
 
 def trouble_of_disk(state_dir: Path) -> StoreFull | None:
-    """Reason why nothing may be paid for now, or None."""
+    """Reason why nothing may be paid for now, or None; OSError if the disk does not say."""
     if shutil.disk_usage(state_dir).free >= STATE_RESERVE_BYTES:
         return None
     return StoreFull(str(state_dir), "the disk of the state directory is full")

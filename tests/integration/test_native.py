@@ -23,6 +23,7 @@ from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import FLAC
+from dropscribe.native import process
 from dropscribe.native.decoder import Decoder, Source, probe_seconds
 from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, error_of_death
@@ -135,6 +136,13 @@ def test_without_python_the_provider_is_held(tmp_path, monkeypatch):
         Worker([], has_gpu=False)
     assert held.value.code == "engine_missing"
     assert "must be restarted" in held.value.reason
+
+
+def test_after_an_upgrade_under_the_daemon_the_provider_is_held(monkeypatch):
+    """The two may understand each other no more, which would fail the recording."""
+    monkeypatch.setattr(process, "__version__", "0.0.9")
+    with pytest.raises(ProviderUnusable, match="must be restarted"):
+        Worker([], has_gpu=False)
 
 
 def test_a_worker_that_cannot_start_now_is_started_later(monkeypatch):

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dropscribe import __version__
 from dropscribe.core import errors
 from dropscribe.native.messages import ConnectionLost, Message, receive, send
 
@@ -55,7 +56,7 @@ class Worker:
         """Start the process; it may read *folders* beside Python's own.
 
         Raises TemporaryFailure where it does not start, and ProviderUnusable ("engine_missing") where its
-        libraries, or Python itself, are not there.
+        libraries, or Python itself, are not there, or are of another version of dropscribe by now.
         """
         self._phase = "starting"
         self._connection, theirs = socket.socketpair()
@@ -79,10 +80,15 @@ class Worker:
                 raise errors.ProviderUnusable("engine_missing", f"{sys.executable}: {reason}") from error
             raise error_of_death(self._phase, error.strerror or str(error)) from error
         try:
-            self._answer(START_SECONDS)
+            self._await_start()
         except BaseException:
             self.close()
             raise
+
+    def _await_start(self) -> None:
+        if self._answer(START_SECONDS).body.get("version") != __version__:
+            reason = "dropscribe was replaced by another version, so it must be restarted"
+            raise errors.ProviderUnusable("engine_missing", reason)
 
     @property
     def is_alive(self) -> bool:

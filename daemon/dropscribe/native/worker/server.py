@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NoReturn
 
+from dropscribe import __version__
 from dropscribe.core.errors import ProviderError
 from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
 from dropscribe.native.recording import RawForm
@@ -55,7 +56,7 @@ class Server:
         # them, left to Python's own collections, took all the memory that a recording may.
         gc.freeze()  # what is loaded stays, so that a collection takes no time
         sandbox.limit_memory(DECODING_BYTES)
-        self._send("ready")
+        self._send("ready", {"version": __version__})
         while True:
             request = receive(self._connection)
             descriptor = receive_descriptor(self._connection)

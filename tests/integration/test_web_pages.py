@@ -31,6 +31,7 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import utc_text
 from dropscribe.files.audio import Progress
 from dropscribe.queue.model import NOT_MOVABLE
+from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import MOST_DOCUMENT_COMMAS, read_document
@@ -297,6 +298,22 @@ async def test_the_story_of_a_file_tells_its_attempts_as_why_does(scene, ended, 
         async with serving(scene) as site:
             text = await page_of(site, f"/files/{job_id}")
     assert f'<li class="{tone}">main: {words}' in text
+
+
+async def test_a_file_that_was_taken_back_has_failed_and_was_not_dropped(scene):
+    """Neither on its page nor by ``why``."""
+    with scene.queue() as store:
+        job_id = add_failed(scene, store, "bad.wav")
+        failed = scene.root / "failed/bad.wav"
+        failed.rename(scene.root / "inbox/bad.wav")
+        store.call(lambda db: forget_failed(db, bytes(failed))).result()
+        async with serving(scene) as site:
+            text = await page_of(site, f"/files/{job_id}")
+            with view_queue(site.config) as view:
+                words = explain(site.config, bytes(scene.root / "inbox/bad.wav"), view)[1].words
+    assert "It failed, and was taken back into the inbox after that." in text
+    assert "taken back into the inbox" in words[-1]
+    assert not any("dropped from" in each for each in [text, *words])
 
 
 @pytest.mark.parametrize(

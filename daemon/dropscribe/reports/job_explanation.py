@@ -14,6 +14,7 @@ from dropscribe.core.text.printing import path_text, plural, shell_word
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.publish.return_to_inbox import ERROR_ENDING, find_error, read_error
 from dropscribe.queue.sql.history import JobRecord
+from dropscribe.queue.sql.rows import TAKEN_BACK
 from dropscribe.reports.queue_reader import QueueView
 from dropscribe.reports.timed_calls import ask_disk_or, is_there, stands_at
 from dropscribe.reports.waiting import failure_words, holds_on, listed_state, queued_words
@@ -122,6 +123,8 @@ def ended_words(record: JobRecord, now: float) -> list[str]:
     elif record.state is JobState.FAILED:
         on = f" on node {record.node}" if record.node else ""
         words = [f"it failed {at}{on}: {_failure_words(record)}"]
+    elif record.reason == TAKEN_BACK:
+        return [f"it failed {at}, and was {TAKEN_BACK} after that"]
     else:
         return [f"it was dropped from the queue {at}: {record.reason or 'the file was gone'}"]
     return [*words, f"it is in {_filed_words(record)}"]

@@ -14,6 +14,7 @@ from typing import Any
 from dropscribe.core.model import Attempt, JobState
 from dropscribe.core.retry import REUSED
 from dropscribe.queue.sql.history import JobRecord
+from dropscribe.queue.sql.rows import TAKEN_BACK
 from dropscribe.reports.wording import bytes_words, clock_words, outcome_words, printable_line
 from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.transcripts.line_breaks import joint_of
@@ -33,8 +34,15 @@ def steps_of(record: JobRecord) -> Iterator[tuple[float, str, str]]:
     yield record.received_at, "It arrived in the inbox.", ""
     for attempt in record.tries:
         yield attempt.at, *_attempt_words(attempt)
-    if record.ended_at is not None:
-        yield record.ended_at, *_ENDED_STEPS.get(record.state, ("It was dropped from the queue.", ""))
+    if record.ended_at is None:
+        return
+    if record.state in _ENDED_STEPS:
+        yield record.ended_at, *_ENDED_STEPS[record.state]
+    elif record.reason == TAKEN_BACK:
+        yield record.ended_at, f"It failed, and was {TAKEN_BACK} after that.", "bad"
+    else:
+        reason = printable_line(record.reason) or "the file was gone"
+        yield record.ended_at, f"It was dropped from the queue: {reason}.", ""
 
 
 def _attempt_words(attempt: Attempt) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from dropscribe.core.model import JobState, LiveRow, NewJob, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog, budget_usage, rows, stats
 from dropscribe.queue.sql.database import Connection, is_shared, upsert
-from dropscribe.queue.sql.rows import LIVE, join_path, split_path, withdraw_queued
+from dropscribe.queue.sql.rows import LIVE, TAKEN_BACK, join_path, split_path, withdraw_queued
 
 YOUNG_SECONDS = 90.0
 """In a cluster, a row this young is not withdrawn: a share may not show its file to every node yet."""
@@ -136,8 +136,8 @@ def read_failed_of(db: Connection, new: NewJob) -> list[tuple[str, bytes]]:
 
 def forget_failed(db: Connection, filed: bytes) -> None:
     """Mark the failed job of the audio at *filed*, absolute, as withdrawn: its file is back in the inbox."""
-    withdrawn = "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
-    db.execute(f"{withdrawn} WHERE filed = ? AND state = 'failed'", (filed,))
+    withdrawn = "UPDATE jobs SET state = 'withdrawn', reason = ? WHERE filed = ? AND state = 'failed'"
+    db.execute(withdrawn, (TAKEN_BACK, filed))
 
 
 def withdraw(

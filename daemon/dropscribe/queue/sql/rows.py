@@ -42,6 +42,8 @@ MAYBE_PAID_TWICE = "maybe_paid_twice"
 SUSPECT = "suspect"
 """In ``counts`` beside the states: files that are done, with a warning that raises doubts about the text."""
 
+TAKEN_BACK = "taken back into the inbox"  # The reason of a failed job that was withdrawn
+
 _MOST_RECENT = 10_000  # requests that are read at a start, for the rate limits
 
 

@@ -639,6 +639,28 @@ async def test_a_tunnel_checks_the_name_that_it_asked_for(tmp_path, monkeypatch)
     assert proxy.heads[0].startswith(b"CONNECT xn--strae-oqa.de:443 ")
 
 
+async def test_an_ipv6_address_is_in_brackets_for_a_proxy_and_in_none_for_its_certificate(
+    tmp_path, monkeypatch
+):
+    """RFC 3986, 3.2.2: without them the proxy cannot tell the port."""
+    server_tls, client_tls = certified(tmp_path, "::1")
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
+    forward = Server()
+    async with (
+        serving(Server(), server_tls) as port,
+        serving(tunnel := Tunnel(port)) as tunnel_port,
+        serving(forward) as forward_port,
+        transporting() as transport,
+    ):
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{tunnel_port}")
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{forward_port}")
+        for url in ("https://[::1]:8443/", "http://[::1]:8080/", "https://[::1]:8443/", "http://[::1]:8080/"):
+            assert (await _posted(transport, url)).body == b"{}"
+    assert [head.partition(b"\r")[0] for head in tunnel.heads] == [b"CONNECT [::1]:8443 HTTP/1.1"]
+    assert {head.partition(b"\r")[0] for head in forward.heads} == {b"POST http://[::1]:8080/ HTTP/1.1"}
+    assert (len(forward.heads), forward.connections) == (2, 1)
+
+
 @pytest.mark.parametrize("is_trusted", [True, False])
 async def test_a_tunnel_through_a_proxy_that_speaks_tls(tmp_path, monkeypatch, is_trusted):
     """TLS in TLS; a certificate at its end that nobody vouches for is told as such."""

@@ -28,7 +28,8 @@ def certified(folder, name="localhost"):
         "-subj",
         f"/CN={name}",
     ]
-    command += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", certificate]
+    kind = "IP" if ":" in name else "DNS"
+    command += ["-addext", f"subjectAltName={kind}:{name}", "-keyout", key, "-out", certificate]
     subprocess.run(command, check=True, capture_output=True)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)

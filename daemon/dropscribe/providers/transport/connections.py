@@ -60,7 +60,10 @@ class Connections:
 
         Raises ProviderUnusable if the environment names a proxy or certificates that cannot be used.
         """
-        pool, origin = self._pool_for(target), target.at.origin
+        pool = self._pool_for(target)
+        if b":" in target.at.host and isinstance(pool, httpcore.AsyncHTTPProxy):
+            request.url = _in_brackets(target.at)
+        origin = request.url.origin
         connection = await self._take(origin) or pool.create_connection(origin)
         try:
             try:
@@ -117,6 +120,11 @@ class Connections:
             reason = f"the environment's proxy has the port {proxy.port}; ports are 1 to {HIGHEST_PORT}"
             raise ProviderUnusable("proxy_failed", reason)
         return pool  # type: ignore[no-any-return]
+
+
+def _in_brackets(url: httpcore.URL) -> httpcore.URL:
+    """*url* for an HTTP proxy: httpcore writes the host into the request line as it stands."""
+    return httpcore.URL(scheme=url.scheme, host=b"[" + url.host + b"]", port=url.port, target=url.target)
 
 
 def _open_client() -> httpx.AsyncClient:

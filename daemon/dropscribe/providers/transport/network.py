@@ -158,7 +158,9 @@ class Stream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """Continue in TLS."""
         try:
-            await self._shake_hands(TlsLayer(ssl_context, server_hostname))
+            # An IPv6 address comes in brackets where it is reached through a proxy.
+            host = server_hostname and server_hostname.strip("[]")
+            await self._shake_hands(TlsLayer(ssl_context, host))
         except BaseException as error:
             await self.aclose()
             if isinstance(error, OSError | ValueError | httpcore.NetworkError):  # ValueError: not a host name

@@ -155,6 +155,11 @@ OPENAI = [
     (520, "<html>", TemporaryFailure, "http_520", "an HTML page"),
     (413, "<TITLE lang=en>\n Too&nbsp;Large</TITLE>", AudioRejected, "http_413", "an HTML page: Too Large"),
     (400, "Invalid request", AudioRejected, "http_400", "Invalid request"),
+    *(
+        (400, f"<title>400 {words}</title>", ProviderUnusable, "http_400", f"an HTML page: 400 {words}")
+        for words in ("The plain HTTP request was sent to HTTPS port", "No required SSL certificate was sent")
+    ),
+    (400, "Client sent an HTTP request to an HTTPS server.\n", ProviderUnusable, "http_400", "Client sent"),
 ]  # fmt: skip
 DEEPGRAM = [
     (
@@ -276,13 +281,16 @@ async def test_an_error_in_a_success_has_the_kind_of_the_status_that_it_names(be
 
 
 async def test_a_probe_tells_of_a_page(bench_of):
-    """nginx asks for a client certificate with a 400, as a provider refuses a request without audio."""
+    """A proxy may answer with a 400, as a provider refuses a request without audio."""
     bench = bench_of("pulse")
-    page = "<html><head><title>400 No required SSL certificate was sent</title></head></html>"
-    bench.emulator.fail(Fault(status=400, body=page, headers={"Content-Type": "text/html"}))
+    page = "<html><head><title>400 {}</title></head></html>"
+    for title in ("Request Header Or Cookie Too Large", "No required SSL certificate was sent"):
+        bench.emulator.fail(Fault(status=400, body=page.format(title), headers={"Content-Type": "text/html"}))
     learned = await bench.provider().probe()
-    assert learned.endswith("an HTML page: 400 No required SSL certificate was sent")
+    assert learned.endswith("an HTML page: 400 Request Header Or Cookie Too Large")
     assert "takes the key" not in learned
+    with pytest.raises(ProviderUnusable, match="an HTML page: 400 No required SSL certificate was sent"):
+        await bench.provider().probe()
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,10 @@ ACCOUNT_WORDS = (
     *("insufficient balance", "insufficient credit", "insufficient fund", "exceeded your current quota"),
     *("not enough credit", "out of credits", "account is suspended", "account has been suspended"),
     *("account is not active", "has been decommissioned"),
+    # nginx and Go, https://nginx.org/en/docs/http/ngx_http_ssl_module.html#errors, about the url or a missing
+    # certificate, with a 400 for every file
+    *("plain http request was sent to https port", "http request to an https server"),
+    *("no required ssl certificate was sent", "the ssl certificate error"),
 )
 """The same in the words of vendors that give no code; looked for where the status says nothing better."""
 

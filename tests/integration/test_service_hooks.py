@@ -60,6 +60,7 @@ def test_scrubbing_leaves_what_is_harmless():
     harmless = {"PATH": "/bin", "PWD": "/", "https_proxy": "http://me:pw@proxy:3128", "SSH_AUTH_SOCK": "/s"}
     harmless |= {
         "XAUTHORITY": "/x",
+        "COMPASS": "north",
         "SLACK_WEBHOOK": "https://hooks.example/T0/B0",
     }  # a hook's own, to post to
     assert scrub_environment(harmless, [""]) == harmless
@@ -79,6 +80,8 @@ def test_a_word_in_the_place_of_a_key_leaves_the_command_its_path():
         ("PG_CONNINFO", "host=db"),
         ("SETTINGS", "host=db password=secret"),
         ("MYSQL_PWD", "secret"),
+        ("SMTP_PASS", "secret"),
+        ("GPG_PASSPHRASE", "secret"),
     ],
 )
 def test_secrets_that_this_config_does_not_use_are_taken_away_too(name, value):

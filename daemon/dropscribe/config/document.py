@@ -18,10 +18,11 @@ from typing import Any
 from dropscribe.config.find import absolute_path
 from dropscribe.config.yaml_parser import MAX_NODES, Flaw, Node, Span, parse_yaml, split_lines
 from dropscribe.core.errors import ConfigError, Problem
+from dropscribe.core.text.redaction import NAMES_OF_SECRETS
 
 KeyPath = tuple[str | int, ...]  # the position of a value: ("folders", "calls", "outputs", 1)
 _SECRET: Any = object()  # placeholder of a secret until it is left out
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
+_SECRET_NAME = re.compile(f"{NAMES_OF_SECRETS}|auth|dsn|conninfo|^urls$", re.IGNORECASE)
 _OPEN_NAMES = frozenset(
     {"api_key_file", "api_key_credential", "token_file", "secret_file", "auth", "dsn_file", "dsn_credential"}
 )

@@ -7,12 +7,11 @@ times that of the answer, which providers/transport/http.py bounds.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from dropscribe.core.requests.params import ParamValue, secret_params
+from dropscribe.core.requests.params import ParamValue, is_secret_param, secret_params
 from dropscribe.core.text.printing import one_line, plain_text
 from dropscribe.core.text.redaction import SecretMask
 from dropscribe.transcripts.model import Segment, Transcript, Word
@@ -26,7 +25,6 @@ LABEL_CHARACTERS = 100
 """Limit for a speaker's label, a language or a model's name: a label is repeated with every word and cue."""
 MOST_SECONDS = 1e7  # Four months; a later time is not one
 TOO_MUCH = "answer_truncated"  # the warning where words or segments are left out
-_SECRET_NAME = re.compile(r"key|token|secret|pass|auth|sig|credential", re.IGNORECASE)
 
 
 class Redactor:
@@ -67,7 +65,7 @@ def redactor_of(url: str, api_key: str | None, params: Mapping[str, ParamValue])
     Credentials are all but those values whose name does not say that they are secret.
     """
     query = parse_qsl(urlsplit(url).query)
-    credentials = [value for name, value in query if _SECRET_NAME.search(name)]
+    credentials = [value for name, value in query if is_secret_param(name)]
     credentials += [*secret_params(params).values(), *([api_key] if api_key else [])]
     return Redactor([*(value for _, value in query), *credentials], credentials)
 

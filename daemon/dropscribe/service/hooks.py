@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import structlog
 
+from dropscribe.core.text.redaction import NAMES_OF_SECRETS
 from dropscribe.queue.sql.outbox import Notification
 from dropscribe.service.notifications import Recipient
 
@@ -34,7 +35,7 @@ _BLOCK_BYTES = 65536
 _DROPPING_SECONDS = 0.01  # between two reads of output that is dropped
 _LAST_OUTPUT_SECONDS = 0.5  # for the output of commands that have ended, when the daemon ends
 
-_SECRET_NAME = re.compile(r"key|token|secret|passw|pwd$|credential|dsn|conninfo", re.IGNORECASE)
+_SECRET_NAME = re.compile(f"{NAMES_OF_SECRETS}|dsn|conninfo", re.IGNORECASE)
 _PROXY_NAME = re.compile(r"_proxy$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword=", re.IGNORECASE)
 """A url with a password, or libpq's words with one."""

@@ -70,13 +70,21 @@ def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> di
     return {**defaults, **params}
 
 
-_SECRET_NAME = re.compile(r"(?:key|token|secret|passw(?:or)?d|credentials?|signature|sig)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(?:key|token|secret|passw(?:or)?d|pwd|(?<![a-z])pass|auth(?:orization)?|credentials?|signature|sig)$",
+    re.IGNORECASE,
+)
+
+
+def is_secret_param(name: str) -> bool:
+    """Whether the name of a parameter says that its value is secret; ``keyterm`` and ``keywords`` do not."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def secret_params(params: Mapping[str, ParamValue]) -> dict[str, str]:
     """The texts among *params* whose names say that they are secret: some APIs take their key there."""
     texts = {name: value for name, value in params.items() if isinstance(value, str)}
-    return {name: value for name, value in texts.items() if _SECRET_NAME.search(name)}
+    return {name: value for name, value in texts.items() if is_secret_param(name)}
 
 
 def shown_params(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:

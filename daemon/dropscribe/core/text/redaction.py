@@ -11,6 +11,9 @@ MASK = "***"
 SHORTEST_SECRET = 4
 """Shortest masked secret: a dummy key such as "x" (for some local servers) would mask half of every line."""
 
+NAMES_OF_SECRETS = "key|token|secret|credential|passw|passphrase|(?<![a-z])pass$|pwd$"
+"""A regular expression of what names of settings and variables have in them if their values are secret."""
+
 
 class SecretMask:
     """Replaces secrets, also in their escaped and percent-encoded forms.

@@ -35,7 +35,6 @@ from dropscribe.publish import moving
 from dropscribe.publish.publication import CopyNeeded, JobFiles, NameTaken, PublishRequest, ReopenedForWriting
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_AT_ONCE = 8  # publications whose sidecars are all open
 _SMALL_BYTES = 1 << 20  # companions of a recording that are copied in a batch
 
 
@@ -64,13 +63,11 @@ def publish_together(
     """
     with _Folders() as folders:
         operations = [PublishOperation(request, folders) for request in requests]
-        for start in range(0, len(operations), _AT_ONCE):
-            group = operations[start : start + _AT_ONCE]
-            _each(group, lambda operation: operation.write_sidecars(may_copy=may_copy))
-            # The data of all are on their way to the disk by now: the first sync writes most of them. A name
-            # given in between would have each further sync write the folder again (ext4).
-            _each(group, PublishOperation.sync_sidecars)
-            _each(group, PublishOperation.place_sidecars)
+        _each(operations, lambda operation: operation.write_sidecars(may_copy=may_copy))
+        # The data of all are on their way to the disk by now: the first sync writes most of them. A name
+        # given in between would have each further sync write the folder again (ext4).
+        _each(operations, PublishOperation.sync_sidecars)
+        _each(operations, PublishOperation.place_sidecars)
         _sync(operations, lambda operation: (operation.files.target,))
         _each(operations, lambda _: reached("sidecars_synced"))
         _each(operations, lambda operation: operation.move_audio(may_copy=may_copy))

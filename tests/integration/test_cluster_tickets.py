@@ -38,8 +38,10 @@ from dropscribe.queue.cluster.nodes import Heartbeats, beat
 from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.ticket_workers import TicketWorkers
+from dropscribe.queue.engine import Engine
 from dropscribe.queue.intake import ClusterIntake
-from dropscribe.queue.model import NodeStats, Pause, Plan, ProviderLimits
+from dropscribe.queue.job_tasks import JobTasks
+from dropscribe.queue.model import STUCK, NodeStats, Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import (
     claims,
@@ -50,6 +52,7 @@ from dropscribe.queue.sql import (
     stats,
     transactions,
 )
+from support.waiting import until
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
@@ -542,6 +545,18 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
     assert store.call(lambda db: recover(db, now + 60)).result() == {"n0": [b"a.wav"]}
 
 
+async def test_a_start_bounds_the_waits_that_a_clock_has_left(store):
+    """The server's clock was of another year; a wait that a provider asked for stays."""
+    first, second = queue_file(store, b"a"), queue_file(store, b"b")
+    due = "UPDATE jobs SET due_at = ? WHERE id = ?"
+    soon = store.now() + 600
+    await store.do(lambda db: [db.execute(due, (soon, first)), db.execute(due, (4e9, second))])
+    await nodes.recover_own(admit(store), "n0")
+    (kept,), (late,) = await store.do(lambda db: db.execute("SELECT due_at FROM jobs ORDER BY id").fetchall())
+    assert kept == soon
+    assert late <= store.now() + 86_400
+
+
 def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back(store):
     """A look that is rolled back and begun anew says nothing."""
 
@@ -665,14 +680,14 @@ def test_nodes_with_long_names_have_sessions_of_their_own():
 async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgres_dsn):
     """Its jobs would begin after the drain, and be cancelled at once."""
 
-    async def run_one(kind):
+    def take(kind):
         raise AssertionError(f"{kind} was fetched")
 
     admission = Admission(RetryingDatabase(None))
     admission.plan = PLAN
     pool = TicketWorkers(postgres_dsn, "n0")
     pool.serve(admission)
-    running = asyncio.create_task(pool.run(run_one))
+    running = asyncio.create_task(pool.run(take))
     await pool.stop()  # before the task has opened the connections
     await asyncio.wait({running}, timeout=0.5)
     workers = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker ")]
@@ -689,14 +704,14 @@ async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, po
     await store.do(lambda db: db.execute(JOB, (b"a.wav", b"a", "queued", "")))
     await store.do(lambda db: ticket_rows.issue_tickets(db, own, store.now()))
 
-    async def run_one(_):
+    def take(_):
         fetched.set()
 
     change = f"ALTER DATABASE {postgres_dsn.rpartition('/')[2]}"
     postgres.execute(f"{change} SET default_transaction_read_only = on")
     workers = TicketWorkers(postgres_dsn, "n0")
     workers.serve(own)
-    running = asyncio.create_task(workers.run(run_one))
+    running = asyncio.create_task(workers.run(take))
     try:
         await asyncio.sleep(1)
         postgres.execute(f"{change} RESET default_transaction_read_only")
@@ -704,6 +719,75 @@ async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, po
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_a_folder_that_refused_a_file_reopens_once_another_node_has_filed_it(
+    store, postgres_dsn, tmp_path
+):
+    """The job that closed the folder never comes back to this node."""
+    queue_file(store, b"a")
+    job = keep(store, await asyncio.to_thread(begin, store, "n0"), kept_as(tmp_path, b"a"))
+    admission = admit(store)
+    dsn = Secret(postgres_dsn, "test")
+    queue = QueueConfig(type="postgres", dsn=dsn, roots={"share": tmp_path}, node="n0")
+    dispatcher = ClusterDispatcher(admission, store, queue)
+
+    async def is_closed_after(change):
+        await store.do(lambda db: db.execute(f"UPDATE jobs SET {change}"))
+        async with asyncio.TaskGroup() as group:
+            await dispatcher._look(JobTasks(admission, group, None))
+        return "calls" in admission.folders.closed
+
+    admission.folders.close("calls", STUCK, "Read-only file system")
+    admission.in_flight.tasks[job.id] = asyncio.current_task()
+    assert await is_closed_after("ticket = 0, node = 'n0'")  # its publication is under way
+    admission.in_flight.tasks.clear()
+    assert await is_closed_after("ticket = NULL, code = 'EROFS', due_at = 4e9")
+    assert not await is_closed_after("state = 'done', code = '', ended_at = 1")
+
+
+@pytest.mark.slow
+async def test_a_node_without_connections_for_its_workers_says_so_and_goes_on_beside_a_long_job(
+    store, postgres, postgres_dsn, tmp_path, monkeypatch
+):
+    """Of a CONNECTION LIMIT, say, its writer has one. Nothing was said, and free slots waited for hours."""
+    monkeypatch.setattr("dropscribe.queue.cluster.ticket_workers.CONNECTION_SECONDS", 0.5)
+    begun, may_end = [], asyncio.Event()
+
+    class Runner:
+        async def run(self, job):
+            begun.append(job.path)
+            await may_end.wait()
+
+    admission = admit(store)
+    queue = QueueConfig(
+        type="postgres", dsn=Secret(postgres_dsn, "test"), roots={"share": tmp_path}, node="n0"
+    )
+    engine = Engine(admission, ClusterDispatcher(admission, store, queue), ClusterIntake(admission, store))
+    allow = f"ALTER DATABASE {postgres_dsn.rpartition('/')[2]} ALLOW_CONNECTIONS"
+    (mine,) = await store.do(lambda db: db.execute("SELECT pg_backend_pid()").fetchone())
+
+    with capture_logs() as told:
+        running = asyncio.create_task(engine.dispatcher.run(Runner()))
+        try:
+            await store.do(lambda db: db.execute(JOB, (b"long.wav", b"long", "queued", "")))
+            await until(lambda: begun, 60)
+            postgres.execute(f"{allow} false")
+            postgres.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE application_name = 'dropscribe n0' AND pid <> {mine}"
+            )
+            await store.do(lambda db: db.execute(JOB, (b"b.wav", b"b", "queued", "")))
+            await until(lambda: engine.trouble, 60)
+            assert "not currently accepting connections" in engine.trouble
+            await asyncio.sleep(2)  # it tries again meanwhile
+            postgres.execute(f"{allow} true")
+            await until(lambda: len(begun) == 2 and not engine.trouble, 60)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+    warnings = [line["event"] for line in told if line["log_level"] in {"warning", "error"}]
+    assert warnings == ["workers.refused"]
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ class StatusPublisher:
         live, config = self._live(), self.config()
         if config.queue is None:
             self._last = await self.engine.stats()
-        elif live["trouble"] is None:
+        elif self.engine.database.trouble is None:
             try:
                 async with asyncio.timeout(_STATS_SECONDS):
                     self._last = await self.engine.stats()
@@ -97,7 +97,9 @@ class StatusPublisher:
         words += f", {away} unavailable" if away else ""
         if (queue := self.config().queue) is None:
             return words
-        return f"node {queue.node}: {words}" + (", the queue's database is away" if live["trouble"] else "")
+        return f"node {queue.node}: {words}" + (
+            ", it waits for the queue's database" if live["trouble"] else ""
+        )
 
     def find_stuck(self) -> str:
         """The reason to restart the process, or ""."""

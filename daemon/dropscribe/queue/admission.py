@@ -106,8 +106,12 @@ class FolderGate:
     @property
     def hanging(self) -> frozenset[str]:
         """Folders whose disks do not answer: nothing is published into them."""
+        return self.closed_by(HANGS)
+
+    def closed_by(self, cause: str) -> frozenset[str]:
+        """Folders that are closed for *cause*, at least."""
         closed = self._closed.copy()  # a cluster's claims read it in the database's thread
-        return frozenset(folder for folder, causes in closed.items() if HANGS in causes)
+        return frozenset(folder for folder, causes in closed.items() if cause in causes)
 
     def _tell(self) -> None:
         self._signals.wake.set()

@@ -158,6 +158,8 @@ class Engine:
         held = self.holds.held(ScopeKind.PROVIDER)
         requests = self._admission.requests()
         probes = [request for request in requests if request.is_probe and request.provider not in late]
+        if self.dispatcher.trouble:
+            routes, probes = [], []
 
         def look(db: Connection) -> bool:
             at_provider = Counter(rows.read_at_provider(db, plan.chains).values())
@@ -205,7 +207,7 @@ class Engine:
     @property
     def trouble(self) -> str | None:
         """Reason why nothing may be paid for now, or None."""
-        return self.database.trouble
+        return self.database.trouble or self.dispatcher.trouble
 
 
 def open_engine(queue: QueueConfig | None, own: Store) -> Engine:

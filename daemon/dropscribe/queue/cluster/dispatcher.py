@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import socket
 import time
@@ -25,7 +26,7 @@ from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.ticket_workers import TicketWorkers
 from dropscribe.queue.job_tasks import JobTasks
-from dropscribe.queue.model import NodeStats
+from dropscribe.queue.model import STUCK, NodeStats
 from dropscribe.queue.retrying_database import RETRY_SECONDS
 from dropscribe.queue.sql import transactions
 
@@ -42,6 +43,7 @@ log = structlog.get_logger()
 LOOK_SECONDS = 1.0
 """Interval at which a node looks for changes by other nodes and for jobs that have come due."""
 
+_OUTAGE_SECONDS = 30.0  # after an outage the workers need some time for new connections
 _LONGEST_ROUND_SECONDS = 120.0  # after this time without a look at the queue the node counts as hanging
 _TOGETHER_SECONDS = 0.02  # jobs that end within this time share a look
 
@@ -59,7 +61,8 @@ class ClusterDispatcher:
         self._heartbeats = nodes.Heartbeats(store, node)
         self._workers = TicketWorkers(queue.dsn.reveal(), queue.node)
         self._tickets = TicketRunner(admission, queue.node)
-        self._looked_at = time.monotonic()
+        self._looked_at, self._away_at = time.monotonic(), -math.inf
+        self.trouble: str | None = None  # Why this node fetches no tickets, though its rows can be written
 
     async def run(self, runner: JobRunner) -> None:
         """Recover this node's interrupted jobs, then begin the jobs of tickets until cancelled."""
@@ -71,7 +74,7 @@ class ClusterDispatcher:
                 group.create_task(self._heartbeats.run(self._database, self._admission.in_flight))
                 if self.runs_jobs:
                     group.create_task(nodes.recover_silent(self._admission, self._heartbeats))
-                    group.create_task(self._workers.run(partial(self._tickets.run, tasks)))
+                    group.create_task(self._workers.run(partial(self._tickets.take, tasks, group)))
         except asyncio.CancelledError:
             self._database.post(lambda db: db.execute("DELETE FROM nodes WHERE name = ?", (self._node,)))
             raise
@@ -82,6 +85,7 @@ class ClusterDispatcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await self._workers.stop()
+                await self._tickets.ended()
                 await self._admission.in_flight.ended()
 
     def is_alive(self) -> bool:
@@ -116,28 +120,43 @@ class ClusterDispatcher:
                 await self._look(tasks)
             except (StoreFull, StoreBusy) as error:
                 self._database.note_trouble(error)
+                self._away_at = time.monotonic()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             self._database.note_trouble(None)
             self._looked_at = time.monotonic()
+            self._note_refusal()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min([LOOK_SECONDS, *own.waits()])):
                     await self._signals.wake.wait()
             # Jobs that end at the same time share a look.
             await asyncio.sleep(_TOGETHER_SECONDS)
 
+    def _note_refusal(self) -> None:
+        before, since_outage = self.trouble, time.monotonic() - self._away_at
+        self.trouble = (self._workers.refusal if since_outage > _OUTAGE_SECONDS else "") or None
+        if self.trouble and not before:
+            log.warning("workers.refused", reason=self.trouble)
+        elif before and not self.trouble:
+            log.info("workers.back")
+        if self.trouble != before:
+            self._signals.news.set()
+
     async def _look(self, tasks: JobTasks) -> None:
         own, changes = self._admission, self._admission.holds.changes
         limits = tasks.limits() if self.runs_jobs and not self._tickets.stopped.is_set() else None
+        stuck = own.folders.closed_by(STUCK)
 
-        def work(db: Connection) -> tuple[Admission, list[Job]]:
+        def work(db: Connection) -> tuple[Admission, list[Job], frozenset[str]]:
             now = self._database.now()
             due = ticket_rows.claim_due(db, limits, self._node, now) if limits else []
-            return ticket_rows.issue_tickets(db, own, now), due
+            return ticket_rows.issue_tickets(db, own, now), due, ticket_rows.not_stuck(db, stuck, self._node)
 
         # Not repeated where it fails: the jobs that run here would be others by then.
-        whole, due = await self._database.store.do(work)
+        whole, due, reopened = await self._database.store.do(work)
         tasks.start_due(due)
+        for folder in reopened:
+            own.folders.open(folder, STUCK)
         own.in_flight.at_provider = whole.in_flight.at_provider
         if changes == own.holds.changes:  # else a hold was made here after the look
             own.holds.replace_by(whole.holds)
@@ -160,16 +179,30 @@ class ClusterDispatcher:
 
 
 class TicketRunner:
-    """Claims jobs for the tickets that this node's workers have fetched."""
+    """Claims and runs jobs for the tickets that this node's workers have fetched."""
 
     def __init__(self, admission: Admission, node: str) -> None:
         self._admission = admission
         self._database = admission.database
         self._node = node
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._running: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self.stopped = asyncio.Event()  # Set when nothing more is to be claimed: other nodes get the jobs
 
-    async def run(self, tasks: JobTasks, provider: str) -> None:
+    def take(self, tasks: JobTasks, group: asyncio.TaskGroup, provider: str) -> None:
+        """Use a ticket of *provider*: in a task of *group*, unless all of its slots have one here."""
+        limits, running = self._admission.plan.providers.get(provider), self._running[provider]
+        if limits is not None and len(running) < limits.slots:
+            task = group.create_task(self._run(tasks, provider), name=f"ticket {provider}")
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+    async def ended(self) -> None:
+        """Wait until all tickets are used; after :attr:`stopped` each claims nothing more."""
+        while running := set().union(*self._running.values()):
+            await asyncio.wait(running)
+
+    async def _run(self, tasks: JobTasks, provider: str) -> None:
         """Claim and run jobs of *provider*, until none may start or another node's turn has come."""
         task, until = asyncio.current_task(), time.monotonic() + ticket_rows.TURN_SECONDS
         assert task is not None  # noqa: S101 - a coroutine runs in a task

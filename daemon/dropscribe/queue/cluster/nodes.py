@@ -113,6 +113,7 @@ async def recover_own(admission: Admission, node: str) -> None:
         plan, now = admission.plan, admission.database.now()
         abandoned = transactions.clear_stale_assignments(db, plan, now)
         delete_lost_tickets(db)
+        transactions.limit_waits(db, plan.retry, now)
         return _take_back(db, node, plan.retry, now), abandoned
 
     cut_off, abandoned = await admission.database.do(work)

@@ -173,6 +173,18 @@ def read_next_starts(db: Connection) -> dict[str, float]:
     return dict(db.execute(starts).fetchall())
 
 
+def not_stuck(db: Connection, stuck: frozenset[str], node: str) -> frozenset[str]:
+    """Those of the folders *stuck*, closed on *node*, whose refused publications other nodes have made."""
+    if not stuck:
+        return stuck
+    waiting = db.execute(
+        f"SELECT DISTINCT folder FROM jobs WHERE {rows.HAS_RESULT} AND ended_at IS NULL"
+        " AND (code <> '' OR ticket IS NOT NULL AND node = ?)",
+        (node,),
+    )
+    return stuck.difference(folder for (folder,) in waiting)
+
+
 def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:
     """Whether any node has an upload under way, or a publication in another folder than *hanging*."""
     found = db.execute(

@@ -35,6 +35,7 @@ class EmbeddedDispatcher:
     """
 
     runs_jobs = True  # as a cluster's node may not
+    trouble: str | None = None  # as a cluster's node may have, beside the database's
 
     def __init__(self, admission: Admission, store: Store) -> None:
         self._admission = admission

@@ -126,10 +126,14 @@ def recover(db: Connection, plan: Plan, now: float) -> tuple[list[Job], list[Job
     # The restart may follow a new key or a repair: polls that failed are tried at once, as held ones are.
     put_off = f"{rows.AT_PROVIDER} AND code <> '' AND due_at > ?"
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {put_off}", (now, now))
-    # After a clock was set back, no job waits for a time by the old clock.
-    latest = now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds)
-    db.execute(f"UPDATE jobs SET due_at = ? WHERE {rows.LIVE} AND due_at > ?", (latest, latest))
+    limit_waits(db, plan.retry, now)
     return cut_off, abandoned
+
+
+def limit_waits(db: Connection, retry: RetryLimits, now: float) -> None:
+    """Make jobs due within the longest wait: after a clock was set back, none waits for its old time."""
+    latest = now + max(LONGEST_RETRY_AFTER_SECONDS, retry.max_seconds)
+    db.execute(f"UPDATE jobs SET due_at = ? WHERE {rows.LIVE} AND due_at > ?", (latest, latest))
 
 
 _WAITS = {

@@ -18,6 +18,9 @@ from support.postgres import Postgres, why_no_postgres
 
 ignore_sigio()
 
+# jsonschema would compile its grammars of URLs, for three seconds in each worker; no test checks formats.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 # The commands that tests start compile our modules once, not each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -137,3 +140,11 @@ def postgres_dsn(postgres):
     if not postgres.is_running:
         postgres.restart()
     postgres.drop_database(dsn)
+
+
+@pytest.fixture
+def queue_dsn(postgres):
+    """A database with the tables of a cluster's queue, all empty."""
+    if not postgres.is_running:
+        postgres.restart()
+    return postgres.queue_database()

@@ -31,10 +31,10 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(autouse=True)
 def queue_kind(request, monkeypatch):
-    """Which queue a house gets; on PostgreSQL a fresh database a test."""
+    """Which queue a house gets; on PostgreSQL an empty one."""
     kind = getattr(request, "param", "embedded")
     if kind == "postgres":
-        house.CLUSTER_DSN.append(request.getfixturevalue("postgres_dsn"))
+        house.CLUSTER_DSN.append(request.getfixturevalue("queue_dsn"))
         # A file that is gone is believed to be gone at once: there is no other node here.
         monkeypatch.setattr("dropscribe.queue.sql.intake_queries.YOUNG_SECONDS", 0.0)
     yield kind

@@ -12,9 +12,9 @@ from support.house import CLUSTER_DSN, House, make_config, tree
 
 
 @pytest.fixture
-def lost(monkeypatch, postgres_dsn):
+def lost(monkeypatch, queue_dsn):
     """Lose the confirmation of the commits from *first* on, *count* of them; the list of what was lost."""
-    CLUSTER_DSN.append(postgres_dsn)
+    CLUSTER_DSN.append(queue_dsn)
     monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(dispatcher, "LOOK_SECONDS", 60.0)  # what is lost is the file's own, not a look's
     commit, made, gone = ClusterStore._commit, [], []

@@ -67,14 +67,14 @@ JOB = (
 
 
 @pytest.fixture
-def store(postgres_dsn, tmp_path):
-    with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n0")) as made:
+def store(queue_dsn, tmp_path):
+    with contextlib.closing(ClusterStore(queue_dsn, MountMap({"share": tmp_path}), "n0")) as made:
         yield made
 
 
 @pytest.fixture
-def other(postgres_dsn, tmp_path, store):
-    with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n1")) as made:
+def other(queue_dsn, tmp_path, store):
+    with contextlib.closing(ClusterStore(queue_dsn, MountMap({"share": tmp_path}), "n1")) as made:
         yield made
 
 
@@ -137,9 +137,9 @@ def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(stor
     assert [job is not None for job in begun] == [True, True, True, False]
 
 
-def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
+def test_a_dead_nodes_slots_are_free_at_once(store, queue_dsn, tmp_path):
     """Its name's lock ends with its session, long before its attempts are taken back."""
-    with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n1")) as dying:
+    with contextlib.closing(ClusterStore(queue_dsn, MountMap({"share": tmp_path}), "n1")) as dying:
         fill_slots(dying, "n1")
         queue_file(store, b"a")
         assert begin(store, "n0") is None
@@ -150,9 +150,9 @@ def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
     assert begun.state is JobState.TRANSCRIBING
 
 
-def test_a_passing_refusal_is_waited_out(store, postgres, postgres_dsn):
+def test_a_passing_refusal_is_waited_out(store, postgres, queue_dsn):
     """A node that froze within a transaction, and a server that takes no writes for a while."""
-    database = postgres_dsn.rpartition("/")[2]
+    database = queue_dsn.rpartition("/")[2]
 
     def freeze(db):
         db.execute("SET idle_in_transaction_session_timeout TO '100ms'")
@@ -493,7 +493,7 @@ async def test_claims_that_wait_for_no_rate_share_a_transaction(store):
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-async def test_a_job_that_cannot_be_recorded_is_given_back(store, postgres_dsn, tmp_path, is_stored):
+async def test_a_job_that_cannot_be_recorded_is_given_back(store, queue_dsn, tmp_path, is_stored):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
     assert store.has_name
     queue_file(store, b"a")
@@ -505,7 +505,7 @@ async def test_a_job_that_cannot_be_recorded_is_given_back(store, postgres_dsn, 
         async def run(self, job):
             await store.do(lambda db: db.execute("SELECT 1 / 0"))
 
-    dsn = Secret(postgres_dsn, "test")
+    dsn = Secret(queue_dsn, "test")
     queue = QueueConfig(type="postgres", dsn=dsn, roots={"share": tmp_path}, node="n0")
     with capture_logs() as told:
         assert await ClusterDispatcher(admit(store), store, queue)._run_one(Runner(), job) is None
@@ -515,9 +515,9 @@ async def test_a_job_that_cannot_be_recorded_is_given_back(store, postgres_dsn, 
     assert await store.do(lambda db: db.execute(ask).fetchall()) == [(state, int(is_stored), crashes, None)]
 
 
-async def test_a_closed_store_answers(postgres_dsn, tmp_path):
+async def test_a_closed_store_answers(queue_dsn, tmp_path):
     """Whoever writes after the end is told, and does not wait for ever."""
-    store = ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n0")
+    store = ClusterStore(queue_dsn, MountMap({"share": tmp_path}), "n0")
     store.close()
     with pytest.raises(StoreError, match="closed"):
         await asyncio.wait_for(store.do(ticket_rows.is_anything_in_flight), 30)
@@ -602,18 +602,19 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
 
 
-def test_a_new_queue_has_statistics_soon(store):
+def test_a_new_queue_has_statistics_soon(postgres_dsn, tmp_path):
     """Without autovacuum too: a file's place is looked up by its name, not by reading all that waits."""
-    store.call(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")).result()
-    inbox = ClusterIntake(Admission(RetryingDatabase(store)), store)
-    for first in range(0, 300, 100):
-        names = [b"%06d.wav" % number for number in range(first, first + 100)]
-        inbox.submit([NewJob("calls", name, FileSnapshot(1, 1, 1, 1), 0.0) for name in names])
     look_up = (
         "EXPLAIN SELECT id FROM jobs WHERE folder = 'calls' AND directory = ''::bytea AND name = '1'::bytea"
         f" AND id < 1000000 AND {rows.LIVE}"
     )
-    plan = " ".join(row[0] for row in store.call(lambda db: db.execute(look_up).fetchall()).result())
+    with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n0")) as store:
+        store.call(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")).result()
+        inbox = ClusterIntake(Admission(RetryingDatabase(store)), store)
+        for first in range(0, 300, 100):
+            names = [b"%06d.wav" % number for number in range(first, first + 100)]
+            inbox.submit([NewJob("calls", name, FileSnapshot(1, 1, 1, 1), 0.0) for name in names])
+        plan = " ".join(row[0] for row in store.call(lambda db: db.execute(look_up).fetchall()).result())
     assert "name = " in plan.partition("Index Cond: ")[2].partition("Filter: ")[0]
 
 
@@ -677,7 +678,7 @@ def test_nodes_with_long_names_have_sessions_of_their_own():
     assert nodes.session_name("nas") == "dropscribe nas"
 
 
-async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgres_dsn):
+async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(queue_dsn):
     """Its jobs would begin after the drain, and be cancelled at once."""
 
     def take(kind):
@@ -685,7 +686,7 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgre
 
     admission = Admission(RetryingDatabase(None))
     admission.plan = PLAN
-    pool = TicketWorkers(postgres_dsn, "n0")
+    pool = TicketWorkers(queue_dsn, "n0")
     pool.serve(admission)
     running = asyncio.create_task(pool.run(take))
     await pool.stop()  # before the task has opened the connections
@@ -698,7 +699,7 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(postgre
 
 
 @pytest.mark.slow
-async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, postgres_dsn):
+async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, queue_dsn):
     """Sessions that begin while a server takes no writes stay so: no ticket was fetched for an hour."""
     own, fetched = admit(store), asyncio.Event()
     await store.do(lambda db: db.execute(JOB, (b"a.wav", b"a", "queued", "")))
@@ -707,9 +708,9 @@ async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, po
     def take(_):
         fetched.set()
 
-    change = f"ALTER DATABASE {postgres_dsn.rpartition('/')[2]}"
+    change = f"ALTER DATABASE {queue_dsn.rpartition('/')[2]}"
     postgres.execute(f"{change} SET default_transaction_read_only = on")
-    workers = TicketWorkers(postgres_dsn, "n0")
+    workers = TicketWorkers(queue_dsn, "n0")
     workers.serve(own)
     running = asyncio.create_task(workers.run(take))
     try:

@@ -26,9 +26,9 @@ from support.house import House, make_config, tree
 
 
 @pytest.fixture
-def cluster_dsn(postgres_dsn):
-    house.CLUSTER_DSN.append(postgres_dsn)
-    return postgres_dsn
+def cluster_dsn(queue_dsn):
+    house.CLUSTER_DSN.append(queue_dsn)
+    return queue_dsn
 
 
 async def test_rows_cannot_lead_a_node_outside_the_rules_folders(
@@ -110,16 +110,17 @@ async def test_times_and_passages_that_mean_nothing_cost_their_file_alone(tmp_pa
     assert listed[b"odd.wav"].due_at == 0.0
 
 
-async def test_an_index_of_an_earlier_version_is_made_anew(tmp_path, postgres, cluster_dsn, monkeypatch):
+async def test_an_index_of_an_earlier_version_is_made_anew(tmp_path, postgres, postgres_dsn, monkeypatch):
     """A cluster of version 3 is upgraded by its first new node: its words have another form."""
     with monkeypatch.context() as before:
         before.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:3])
-        ClusterStore(cluster_dsn, MountMap({"share": tmp_path}), "old").close()
+        ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "old").close()
     postgres.execute(
         "INSERT INTO dropscribe.search_transcripts VALUES (1, 1, '', array_to_tsvector('{heard}'));"
         " INSERT INTO dropscribe.search_progress VALUES ('here', 1e12, 0, 1e12)",
-        cluster_dsn,
+        postgres_dsn,
     )
+    house.CLUSTER_DSN.append(postgres_dsn)
     async with House(make_config(tmp_path)) as node:
         await node.drop("call.wav")
         await node.rest()
@@ -127,7 +128,7 @@ async def test_an_index_of_an_earlier_version_is_made_anew(tmp_path, postgres, c
         found = await asyncio.to_thread(search, node.config, "heard")
 
     assert [file.job.path for file in found.files] == [b"call.wav"]
-    versions = postgres.execute("SELECT version, readable_by FROM dropscribe.schema_version", cluster_dsn)
+    versions = postgres.execute("SELECT version, readable_by FROM dropscribe.schema_version", postgres_dsn)
     assert versions == [(6, 5)]
 
 

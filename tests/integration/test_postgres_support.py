@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")
+pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")
+
+import psycopg
+
+from dropscribe.queue.cluster.postgres import MountMap
+from dropscribe.queue.cluster.store import ClusterStore
 
 
 def test_each_test_gets_an_empty_database_of_its_own(postgres, postgres_dsn):
@@ -14,6 +21,34 @@ def test_each_test_gets_an_empty_database_of_its_own(postgres, postgres_dsn):
     with pytest.raises(psycopg.errors.UndefinedTable):
         postgres.execute("SELECT * FROM kept", other)
     postgres.drop_database(other)
+
+
+def test_a_queue_is_empty_again_for_the_next_test(postgres, queue_dsn, tmp_path):
+    """Rows, counters and what was set for the database are gone, and nobody is connected any more."""
+    used, fresh = MountMap({"here": tmp_path}), postgres.new_database()
+    left = ClusterStore(queue_dsn, used, "n0")
+    left.call(lambda db: db.execute("INSERT INTO holds VALUES ('provider', 'p', 'c', 'r', 0, 0, 0)")).result()
+    left.call(lambda db: db.execute("UPDATE ledger_total SET bytes = 7")).result()
+    database = queue_dsn.rpartition("/")[2]
+    postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    assert postgres.queue_database() == queue_dsn
+    with contextlib.closing(ClusterStore(fresh, used, "n0")):
+        pass
+    with contextlib.closing(ClusterStore(queue_dsn, used, "n0")):  # the name is free
+        pass
+    left.close()
+    assert _content(postgres, queue_dsn) == _content(postgres, fresh)
+    postgres.drop_database(fresh)
+
+
+def _content(postgres, dsn):
+    """The rows of each table, and the numbers that come next."""
+    tables = postgres.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'dropscribe' ORDER BY tablename", dsn
+    )
+    rows = {name: postgres.execute(f"SELECT * FROM dropscribe.{name}", dsn) for (name,) in tables}
+    rows["facts"] = [key for key, *_ in rows["facts"]]  # each database has a token of its own
+    return rows, postgres.execute("SELECT sequencename, last_value FROM pg_sequences ORDER BY 1", dsn)
 
 
 def test_what_was_committed_is_there_after_a_crash(postgres, postgres_dsn):

@@ -11,6 +11,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.core.errors import StoreAway
 from dropscribe.intake import pending
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.scanner import Scanner
@@ -601,6 +602,28 @@ def test_an_error_does_not_end_the_thread(inbox_dir):
     inbox = Inbox(station.rule, station.queue, lambda: None, clock=_hurried())
     with running(inbox):
         wait_until(lambda: station.paths == [b"a.wav"])
+
+
+def test_an_inbox_whose_queue_cannot_be_read_says_so(inbox_dir):
+    """Of a cluster's database one connection may be refused, where the daemon's others stand."""
+    station, changes = Station(inbox_dir, watch="native"), threading.Event()
+    live, is_away = station.queue.live, [True]
+
+    def refused(*place):
+        if is_away:
+            raise StoreAway("db", "too many connections")
+        return live(*place)
+
+    station.queue.live = refused
+    station.write("a.wav")
+    inbox = Inbox(station.rule, station.queue, changes.set, clock=_hurried())
+    with capture_logs() as told, running(inbox):
+        wait_until(lambda: "too many connections" in inbox.state().reason)
+        assert inbox.state().available
+        assert changes.wait(10)
+        is_away.clear()
+        wait_until(lambda: station.paths == [b"a.wav"] and not inbox.state().reason)
+    assert [line["event"] for line in told if line["log_level"] == "warning"] == ["inbox.waiting"]
 
 
 def _hurried():

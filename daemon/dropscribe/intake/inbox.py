@@ -69,7 +69,8 @@ class Inbox:
         self._reported: tuple[object, ...] = ()
         self._report_at = float("-inf")
         self._asked: collections.deque[bytes | None] = collections.deque()
-        self._is_resting = self._is_queue_busy = False
+        self._is_resting = False
+        self._failure = ""  # Why the last step failed
         self.has_looked = False  # the first look has ended; false for as long as its mount hangs
         self.has_rested = False  # nothing more is taken; the same
         self._may_take = threading.Event()
@@ -116,7 +117,7 @@ class Inbox:
         """The newest snapshot; never blocked by a mount, and safe to call from any thread."""
         state, seconds = self._state, self._step_timer.waited_seconds()
         if seconds < HANGS_SECONDS:
-            return state
+            return replace(state, reason=state.reason or self._failure)
         reason = f"{self._step_timer.waits_for} has not answered for {seconds:.0f} s"
         return replace(state, available=False, reason=reason)
 
@@ -148,17 +149,23 @@ class Inbox:
             with self._step_timer.step():
                 deadline = self.step(now)
         except StoreBusy as error:
-            if not self._is_queue_busy:
+            if not self._failure:
                 log.warning("inbox.waiting", folder=self.rule.name, reason=error.reason)
-            self._is_queue_busy = True
+            self._note_failure(f"the queue does not answer: {error.reason}")
         except Exception:
             log.exception("inbox.failed", folder=self.rule.name)
+            self._note_failure("an internal error, which is in the log")
         else:
-            self._is_queue_busy = False
+            self._note_failure("")
             return deadline
         self._scanner.recover(now)
         self._is_stopping.wait(_AFTER_ERROR_SECONDS)
         return now
+
+    def _note_failure(self, reason: str) -> None:
+        before, self._failure = self._failure, reason
+        if before != reason:
+            self._on_change()
 
     def step(self, now: float) -> float:
         """Run the steps that are due at the monotonic time *now*; returns the time of the next one."""

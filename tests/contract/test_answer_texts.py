@@ -74,9 +74,11 @@ async def test_an_untimed_word_stays_in_its_place(bench_of):
 
 
 def test_a_segment_of_words_never_ends_before_it_starts():
-    """A word may have a time far behind those after it."""
-    (segment,) = segments_of([Word("one", 87.0, 87.0), Word("two", 1.0, 2.0)])
-    assert (segment.start, segment.end) == (87.0, 87.0)
+    """A word may have a time behind those after it; far behind them it is a segment of its own."""
+    (segment,) = segments_of([Word("one", 1.5, 1.5), Word("two", 1.0, 1.4)])
+    assert (segment.start, segment.end) == (1.5, 1.5)
+    segments = segments_of([Word("one", 87.0, 87.0), Word("two", 1.0, 2.0)])
+    assert [(segment.start, segment.end) for segment in segments] == [(87.0, 87.0), (1.0, 2.0)]
 
 
 def test_segments_come_before_words():

@@ -14,6 +14,16 @@ from dropscribe.transcripts.model import Segment, Word
 from dropscribe.transcripts.paragraphs import LONG_PARAGRAPH, paragraphs_of
 
 
+def test_the_words_of_the_next_channel_are_in_segments_of_their_own():
+    """A list may have all words of one channel before those of the next; words that overlap stay together."""
+    first, second = [
+        [Word(text, at, at + 0.6) for at, text in ((0.0, one), (0.5, two))] for one, two in ("ab", "cd")
+    ]
+    segments = segments_of([*first, Word("late", 8.0, 8.5), *second])
+    told = [(segment.text, segment.start, segment.end) for segment in segments]
+    assert told == [("a b", 0.0, 1.1), ("late", 8.0, 8.5), ("c d", 0.0, 1.1)]
+
+
 def test_a_word_belongs_to_the_segments_in_which_it_begins():
     """Segments of two speakers may overlap; without times nothing can be told."""
     words = [Word("c", 2.0, 9.0), Word("x"), Word("a", 0.0, 0.5), Word("b", 1.0, None)]

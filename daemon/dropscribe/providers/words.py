@@ -94,7 +94,7 @@ def words_of_each(segments: Iterable[Segment], words: Iterable[Word]) -> Iterato
 
 
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
-    """Segments of *words*, which are in order, cut where the speaker changes, after a sentence, at a pause.
+    """Segments of *words*, cut where the speaker changes, after a sentence, at a pause, where time goes back.
 
     *joint* is the text between two words; a space is left out between Chinese and Japanese ones.
     """
@@ -105,7 +105,10 @@ def _begins_segment(run: Sequence[Word], word: Word) -> bool:
     last = run[-1]
     if last.speaker != word.speaker or last.word.rstrip().endswith(SENTENCE_ENDS):
         return True
-    return last.end is not None and word.start is not None and word.start - last.end >= PAUSE_SECONDS
+    if last.start is None or last.end is None or word.start is None:
+        return False
+    # Back in time are the words of another channel.
+    return max(word.start - last.end, last.start - word.start) >= PAUSE_SECONDS
 
 
 def _segment(words: Sequence[Word], joint: str) -> Segment:

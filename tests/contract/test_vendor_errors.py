@@ -46,6 +46,20 @@ PULSE = [
     ),
     (401, {"message": "Unauthorized: No tokens provided"}, ProviderUnusable, "http_401", "Unauthorized"),
     (401, {"error": "unauthorized"}, ProviderUnusable, "http_401", "unauthorized (check its key)"),
+    (
+        401,
+        {"error": "usage quota reached"},
+        ProviderUnusable,
+        "http_401",
+        "usage quota reached (check its account's",
+    ),
+    (
+        403,
+        {"error": "trial credit used up"},
+        ProviderUnusable,
+        "http_403",
+        "trial credit used up (check its account's",
+    ),
     (403, {"error": "plan does not include model"}, ProviderUnusable, "http_403", "plan"),
     (413, {"error": "File size exceeds 250MB.", "request_id": "r"}, AudioRejected, "http_413", "File size"),
     (429, {"error": "Rate limit exceeded."}, TemporaryFailure, "http_429", "Rate limit"),
@@ -188,7 +202,7 @@ DEEPGRAM = [
 ]
 ELEVENLABS = [
     (400, _elevenlabs("quota_exceeded"), ProviderUnusable, "quota_exceeded", "words"),
-    (401, _elevenlabs("quota_exceeded"), ProviderUnusable, "quota_exceeded", "words"),
+    (401, _elevenlabs("quota_exceeded"), ProviderUnusable, "quota_exceeded", "words (check its account's"),
     (401, _elevenlabs("invalid_api_key"), ProviderUnusable, "invalid_api_key", "words"),
     (400, _elevenlabs("invalid_api_key"), ProviderUnusable, "invalid_api_key", "words"),
     (429, _elevenlabs("too_many_concurrent_requests"), TemporaryFailure, "too_many_concurrent_requests", "w"),

@@ -74,6 +74,7 @@ _REMEDIES = {
     404: "check its url and its model",
     407: "check the proxy's login",
 }
+_CREDIT_WORDS = ("quota", "credit", "balance", "billing", "payment")  # with any status
 _WORDS_COUNT_IN = frozenset({400, 403, 422, 429, None})  # None: an error in a success
 
 _STATUSES = {
@@ -194,7 +195,8 @@ class Classifier:
         unsaid = "the provider gives no reason" if answer.status // 100 == 2 else f"HTTP {answer.status}"
         reason = message or unsaid
         if kind is Kind.UNUSABLE and answer.status in _REMEDIES:
-            reason += f" ({_REMEDIES[answer.status]})"
+            is_credit = any(word in f"{code} {message}".lower() for word in _CREDIT_WORDS)
+            reason += f" ({_REMEDIES[402 if is_credit else answer.status]})"
         return make(self.redactor.reason(code), self.redactor.reason(reason), **facts)
 
 

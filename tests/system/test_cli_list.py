@@ -133,6 +133,21 @@ def test_a_waiting_file_has_the_state_that_status_counts(scene, capsys):
     assert (counts["held"], counts["queued"], counts["deferred"]) == (2, 0, 0)
 
 
+def test_a_queued_file_that_has_changed_counts_once(scene, capsys):
+    """It waits as before, in ``list`` and in ``status``, until the changed file has settled."""
+    audio = scene.drop("call.wav")
+    with scene.queue() as store:
+        add_job(store, scene, "call.wav", received_at=time.time() - 9, pin=BACKLOG)
+    audio.write_bytes(b"RIFF, and longer than before")
+
+    (file,) = files_of(scene, capsys, "--waiting")
+    scene.run("status", "--json")
+    counts = json.loads(capsys.readouterr().out)["folders"]["calls"]
+
+    assert file["state"] == "held"
+    assert (counts["held"], counts["settling"]) == (1, 0)
+
+
 def test_status_names_the_newest_failed_file(mixed, capsys):
     """A failure is not only counted."""
     assert mixed.run("status") == 0

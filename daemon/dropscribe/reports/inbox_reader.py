@@ -33,6 +33,7 @@ from dropscribe.files.beneath import (
 from dropscribe.files.mounts import MountCache, ignore_sigio
 from dropscribe.intake.pending import UNLISTABLE_WORDS, describe_age
 from dropscribe.queue.sql.history import read_live_states
+from dropscribe.queue.sql.stats import has_live_job
 from dropscribe.reports.timed_calls import LISTING_SECONDS, ask_disk, ask_disk_or
 
 if TYPE_CHECKING:
@@ -211,6 +212,9 @@ def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[Inbox
         if found.is_unlistable:
             yield found, True
         elif found.reason is None and live.keys().isdisjoint(found.identities()):
+            # Its job waits for the file as it was, and counts until the changed one takes its place.
+            if view.db and has_live_job(view.db, rule.name, found.path):
+                continue
             is_forbidden = bool(view.forbidden_words(rule.name, found.path))
             yield found, is_forbidden or not may_read(rule, found.path)
 

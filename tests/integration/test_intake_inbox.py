@@ -237,8 +237,10 @@ def test_a_file_taken_away_is_withdrawn_after_two_listings(station):
     station.inbox.look_again()
     station.run()
     assert station.queue.withdrawn == []
+    assert station.state.waits_for_listing
     station.run(10)
     assert sorted(station.queue.withdrawn) == [b"a.wav", b"sub/b.wav"]
+    assert not station.state.waits_for_listing
     assert station.paths == [b"keep.wav"]
 
 
@@ -261,6 +263,7 @@ def test_a_renamed_file_that_settles_is_not_withdrawn(station):
         os.rename(path, station.root + b"/b.wav")
         station.run(130)
         assert station.queue.withdrawn == []
+        assert not station.state.waits_for_listing  # run --once does not wait for a writer
     station.run(61)
     assert station.paths == [b"b.wav"]
     assert len(station.queue.taken) == 1

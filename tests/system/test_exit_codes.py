@@ -48,6 +48,18 @@ def test_once_waits_for_the_second_name_of_a_file(site):
     assert tree(site.done) == {f"{stem}.{end}" for stem in "ab" for end in ("wav", "json", "txt")}
 
 
+@pytest.mark.slow
+def test_once_waits_until_a_deleted_file_is_known_to_be_gone(site):
+    """The job of a file that was held, and that its owner has deleted, does not make each run end with 75."""
+    site.rule = {"backlog": "ask"}
+    site.write_config()
+    audio = site.drop("a.wav")
+    assert site.run_once() == 75
+    audio.unlink()
+    assert site.run_once() == 0
+    assert site.ask("status")["folders"]["calls"]["held"] == 0
+
+
 def test_a_rule_renamed_while_nothing_runs_takes_over_its_files(site, vendor):
     """A file that waited under the old name is no ghost in the queue: 0 by the next run, and it is filed."""
     emulator, _till = vendor

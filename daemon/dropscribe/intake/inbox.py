@@ -183,13 +183,13 @@ class Inbox:
     def _report(self, now: float) -> float:
         """Publish a new snapshot if the state has changed; returns the time of the next call."""
         scanner = self._scanner
-        availability, settler = scanner.availability, scanner.settler
+        availability, settler, lister = scanner.availability, scanner.settler, scanner.lister
         waiting = len(settler.pending.entries)
-        urgent = (availability.reason, scanner.scanned_once, waiting == 0)
+        urgent = (availability.reason, scanner.scanned_once, lister.has_unconfirmed, waiting == 0)
         changing = (
             *urgent,
             *(availability.is_undecided, availability.hints is None),
-            *(scanner.overflows, len(scanner.lister.unlistable), waiting, settler.looks),
+            *(scanner.overflows, len(lister.unlistable), waiting, settler.looks),
         )
         if changing == self._reported:
             return float("inf")

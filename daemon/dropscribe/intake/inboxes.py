@@ -166,14 +166,14 @@ class Inboxes:
             inbox.look_again(changed)
 
     def is_settling(self) -> bool:
-        """Whether a first listing has not ended yet, or a file waits only for its quiet time."""
+        """Whether a listing has yet to tell what is there, or a file waits only for its quiet time."""
         # An old thread that hangs may keep its inbox for good.
         is_decided = bool(self._ending & self._hanging)
         for inbox in self._inboxes.values():
             is_known = inbox in self._reported or inbox in self._hanging
             state = inbox.state()
-            is_open = state.available and (not state.scanned_once or state.waits_for_quiet)
-            if not is_known or is_open or (state.is_undecided and not is_decided):
+            waits = not state.scanned_once or state.waits_for_quiet or state.waits_for_listing
+            if not is_known or (state.available and waits) or (state.is_undecided and not is_decided):
                 return True
         return False
 

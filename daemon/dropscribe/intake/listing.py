@@ -43,6 +43,7 @@ class Lister:
 
     Attributes:
         missing: Live jobs' files, with their inodes, that the last whole walk has not found.
+        has_unconfirmed: Whether that walk is the first to miss one of them.
         unlistable: Folders that cannot be listed, and why.
         unwatched: Folders of the last whole walk from which no hints come.
     """
@@ -53,6 +54,7 @@ class Lister:
         self._pending = pending
         self.missing: dict[bytes, int] = {}
         self._missing_now: dict[bytes, int] = {}
+        self.has_unconfirmed = False
         self.unlistable: dict[bytes, str] = {}
         self._logged: dict[bytes, str] = {}
         self.unwatched = 0
@@ -60,6 +62,7 @@ class Lister:
     def reset(self) -> None:
         """Forget everything: another folder may be there now, or none."""
         self.missing.clear()
+        self.has_unconfirmed = False
         self.unlistable.clear()
 
     def walk_whole(self) -> Walk:
@@ -198,6 +201,7 @@ class Lister:
                 yield
             for path in gone:
                 del self._missing_now[path]
+        self.has_unconfirmed = not self._missing_now.keys() <= self.missing.keys()
         self.missing = self._missing_now
 
     def _gone(self) -> list[bytes]:

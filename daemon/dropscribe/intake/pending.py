@@ -215,6 +215,7 @@ class InboxState:
     waiting: tuple[WaitingFile, ...] = ()  # Up to :data:`MOST_WAITING` of both
     scanned_once: bool = False  # The first listing since the inbox became available has ended
     waits_for_quiet: bool = False  # A file waits only for its quiet time
+    waits_for_listing: bool = False  # The next listing tells whether queued files are gone
     found_without_hint: int = 0  # Files found by a listing without a hint, after the first listing
     overflows: int = 0  # How often hints were lost
     file_system: str = ""  # "ext4", "nfs4", …; "" until it is known

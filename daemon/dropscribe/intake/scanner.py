@@ -97,6 +97,7 @@ class Scanner:
             waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
             scanned_once=self.scanned_once,
             waits_for_quiet=any(entry.cause.is_quiet for entry in entries.values()),
+            waits_for_listing=self.lister.has_unconfirmed,
             found_without_hint=self.found_without_hint,
             overflows=self.overflows,
             file_system=mount.name if mount else "",

@@ -512,6 +512,29 @@ async def test_a_file_that_the_rule_leaves_alone_now_is_not_sent(tmp_path, monke
     assert len(script.calls) == len(starts) == 2
 
 
+async def test_a_done_that_is_changed_gets_the_files_that_the_old_one_refuses(tmp_path, monkeypatch):
+    """Their answers are stored with names in a folder that the config does not have any more."""
+    gate = asyncio.Event()
+    script = ScriptedProvider(gate=gate)
+    one = _rule(tmp_path, "rule0", ["main"])
+    slots = {"main": ProviderConfig(name="main", type="openai", concurrency=1)}
+
+    def config_with(rule):
+        return make_config(tmp_path, rules={rule.name: rule}, providers=slots)
+
+    async with Reloaded(monkeypatch, config_with(one), lambda _: script) as house:
+        (tmp_path / "rule0/inbox/a.wav").write_bytes(wav())
+        await house.until(lambda: script.in_flight)
+        one.done.write_bytes(b"no folder")
+        gate.set()
+        await house.until(lambda: house.daemon.engine.folders.closed)
+        assert await house.reload(config_with(replace(one, done=tmp_path / "rule0/new")))
+        await house.until((tmp_path / "rule0/new/a.wav").exists)
+        await house.until(lambda: not house.daemon.engine.folders.closed)
+    assert sorted(os.listdir(tmp_path / "rule0/new")) == ["a.json", "a.txt", "a.wav"]
+    assert len(script.calls) == 1
+
+
 class _StoppedQueue(MemoryQueue):
     """A queue whose calls do not return before it is let go, as those of a mount that hangs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -88,7 +89,8 @@ class Publisher:
                 log.exception("job.bug", folder=claim.job.folder, path=claim.job.path)
                 return await self.reject(claim)
             except (AudioError, ReopenedForWriting, PublishError) as error:
-                return await self._not_filed(claim, error)
+                if not isinstance(error, PublishError) or not await self._leave_old_place(claim):
+                    return await self._not_filed(claim, error)
             else:
                 return self._filed(claim, filed)
         return Retry(WRITER_WAIT_SECONDS, "changed", "it or its place in done changes again and again")
@@ -128,6 +130,23 @@ class Publisher:
             request = replace(self._request(claim), path=old_path.encode("utf-8", "surrogateescape"))
             await self.disks.run_long(job.folder, partial(withdraw, request))
             await self._rename(claim, renamed_document(document, job.path, rule.recorded_at))
+
+    async def _leave_old_place(self, claim: Claim) -> bool:
+        """Choose other names if the folder that refuses the job's files is not its rule's any more.
+
+        Not where its audio may stand there already.
+        """
+        job, rule = claim.job, claim.rule
+        if claim.result.output_names.root in map(os.fsencode, (rule.done, rule.failed)):
+            return False
+        size_bytes = job.snapshot.size_bytes
+        find = partial(find_content, claim.inbox, job.path, size_bytes, claim.result.sha256)
+        if (await self.disks.run_long(job.folder, find, size_bytes)).snapshot is None:
+            return False
+        with contextlib.suppress(PublishError):
+            await self.disks.run_long(job.folder, partial(withdraw, self._request(claim)))
+        await self._rename(claim, content_of(claim.result))
+        return True
 
     async def _rename(self, claim: Claim, document: Mapping[str, Any]) -> None:
         await self.results.store(claim, document, claim.result.sha256, AttemptEnd(0.0))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dropscribe.transcripts.render import RENDERERS
 from support.transcripts import facts, failed_job
 
 
+@cache
 def _schema(name: str) -> jsonschema.Draft202012Validator:
     text = (files("dropscribe.transcripts") / "schema" / f"{name}.schema.json").read_text()
     return jsonschema.Draft202012Validator(json.loads(text))

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import traceback
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -212,18 +213,23 @@ def let_others_pass(folder):
         place.chmod(place.stat().st_mode & 0o7777 | 0o111)
 
 
+@cache
+def _load_all():
+    """Import all that a file's way needs: a child may not be able to read modules that are imported late."""
+    for module in pkgutil.walk_packages(dropscribe.__path__, "dropscribe."):
+        if not module.name.startswith(("dropscribe.native", "dropscribe.__main__")):
+            importlib.import_module(module.name)
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(file_one(Path(folder)))
+
+
 def run_as_nobody(root, steps):
     """Run the coroutine function *steps* in a child of uid 65534, to which *root* is given; its exit code."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
     if not all(folder.stat().st_mode & 0o001 for folder in Path(dropscribe.__file__).parents):
         pytest.skip("another user cannot read the program here: it lies below a private folder")
-    # The child may not be able to read modules that are imported late.
-    for module in pkgutil.walk_packages(dropscribe.__path__, "dropscribe."):
-        if not module.name.startswith(("dropscribe.native", "dropscribe.__main__")):
-            importlib.import_module(module.name)
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(file_one(Path(folder)))
+    _load_all()
     let_others_pass(root)
     os.chown(root, 65534, 65534)
     child = os.fork()

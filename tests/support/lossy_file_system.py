@@ -1,7 +1,8 @@
 """A pass-through file system that carries calls out and loses their answers, as a network may.
 
 A program: ``python -m support.lossy_file_system BACKING MOUNTPOINT [--lose rename,link] [--no-links]
-[--no-symlinks] [--one-inode] [--flags] [--late] [--fat ERROR]``.
+[--no-symlinks] [--one-inode] [--flags] [--late] [--fat ERROR]``. Below a folder ``NAME loses rename,link``
+at the top those are lost too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ class Lossy(mfusepy.Operations):
 
     def _answer(self, call, path):
         """After the call was carried out: its answer, the first time none."""
-        if call in self.options.lose and (call, path) not in self.lost and ".dropscribe-trial" not in path:
+        loses = path.split("/")[1].partition(" loses ")[2].split(",")
+        if (
+            (call in self.options.lose or call in loses)
+            and (call, path) not in self.lost
+            and ".dropscribe-trial" not in path
+        ):
             self.lost.add((call, path))
             raise mfusepy.FuseOSError(errno.EIO)
 

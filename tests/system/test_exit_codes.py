@@ -25,11 +25,6 @@ def site(tmp_path, vendor):
     return Installation(tmp_path, vendor[0].url)
 
 
-def test_once_with_nothing_to_do(site):
-    """0, at once."""
-    assert site.run_once() == 0
-
-
 def test_once_waits_for_quiet_times(site):
     """A file that must be quiet for a second first is done by its end: 0."""
     site.rule = {"settle": "1s"}

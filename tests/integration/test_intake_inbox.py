@@ -629,6 +629,29 @@ def test_an_inbox_whose_queue_cannot_be_read_says_so(inbox_dir):
     assert [line["event"] for line in told if line["log_level"] == "warning"] == ["inbox.waiting"]
 
 
+def test_a_bug_of_an_inbox_is_told_once_and_its_status_names_it(inbox_dir, monkeypatch):
+    """A traceback a second buried all other lines."""
+    station, steps, is_broken = Station(inbox_dir, watch="native"), [], [True]
+    step = Scanner.step
+
+    def fail(*given):
+        steps.append(given)
+        if is_broken:
+            raise ZeroDivisionError
+        return step(*given)
+
+    monkeypatch.setattr(Scanner, "step", fail)
+    monkeypatch.setattr("dropscribe.intake.inbox._AFTER_ERROR_SECONDS", 0.01)
+    station.write("a.wav")
+    inbox = Inbox(station.rule, station.queue, lambda: None, clock=_hurried())
+    with capture_logs() as told, running(inbox):
+        wait_until(lambda: len(steps) > 5)
+        assert "ZeroDivisionError" in inbox.state().reason
+        is_broken.clear()
+        wait_until(lambda: station.paths == [b"a.wav"] and not inbox.state().reason)
+    assert [line["event"] for line in told if line["log_level"] == "error"] == ["inbox.failed"]
+
+
 def _hurried():
     """A clock that gains five seconds at each look, so that put-off files come soon."""
     now = [0.0]

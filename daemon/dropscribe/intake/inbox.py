@@ -117,7 +117,7 @@ class Inbox:
         """The newest snapshot; never blocked by a mount, and safe to call from any thread."""
         state, seconds = self._state, self._step_timer.waited_seconds()
         if seconds < HANGS_SECONDS:
-            return replace(state, reason=state.reason or self._failure)
+            return replace(state, reason=self._failure or state.reason)
         reason = f"{self._step_timer.waits_for} has not answered for {seconds:.0f} s"
         return replace(state, available=False, reason=reason)
 
@@ -152,9 +152,11 @@ class Inbox:
             if not self._failure:
                 log.warning("inbox.waiting", folder=self.rule.name, reason=error.reason)
             self._note_failure(f"the queue does not answer: {error.reason}")
-        except Exception:
-            log.exception("inbox.failed", folder=self.rule.name)
-            self._note_failure("an internal error, which is in the log")
+        except Exception as error:
+            reason = f"an internal error, which is in the log: {error!r}"
+            if self._failure != reason:
+                log.exception("inbox.failed", folder=self.rule.name)
+            self._note_failure(reason)
         else:
             self._note_failure("")
             return deadline

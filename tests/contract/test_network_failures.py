@@ -176,7 +176,7 @@ async def test_nobody_there_is_temporary(bench, host):
     ("scheme", "connect_seconds", "reason"),
     [
         ("http", 30.0, "no whole answer within 0.5 s"),
-        ("https", 2.0, "no TLS handshake with 127.0.0.1 within 2 s; the port may not speak https"),
+        ("https", 1.0, "no TLS handshake with 127.0.0.1 within 1 s; the port may not speak https"),
     ],
 )
 async def test_a_server_that_says_nothing_is_named(bench, monkeypatch, scheme, connect_seconds, reason):

@@ -723,13 +723,13 @@ async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, qu
 
 
 async def test_a_folder_that_refused_a_file_reopens_once_another_node_has_filed_it(
-    store, postgres_dsn, tmp_path
+    store, queue_dsn, tmp_path
 ):
     """The job that closed the folder never comes back to this node."""
     queue_file(store, b"a")
     job = keep(store, await asyncio.to_thread(begin, store, "n0"), kept_as(tmp_path, b"a"))
     admission = admit(store)
-    dsn = Secret(postgres_dsn, "test")
+    dsn = Secret(queue_dsn, "test")
     queue = QueueConfig(type="postgres", dsn=dsn, roots={"share": tmp_path}, node="n0")
     dispatcher = ClusterDispatcher(admission, store, queue)
 
@@ -749,7 +749,7 @@ async def test_a_folder_that_refused_a_file_reopens_once_another_node_has_filed_
 
 @pytest.mark.slow
 async def test_a_node_without_connections_for_its_workers_says_so_and_goes_on_beside_a_long_job(
-    store, postgres, postgres_dsn, tmp_path, monkeypatch
+    store, postgres, queue_dsn, tmp_path, monkeypatch
 ):
     """Of a CONNECTION LIMIT, say, its writer has one. Nothing was said, and free slots waited for hours."""
     monkeypatch.setattr("dropscribe.queue.cluster.ticket_workers.CONNECTION_SECONDS", 0.5)
@@ -761,11 +761,9 @@ async def test_a_node_without_connections_for_its_workers_says_so_and_goes_on_be
             await may_end.wait()
 
     admission = admit(store)
-    queue = QueueConfig(
-        type="postgres", dsn=Secret(postgres_dsn, "test"), roots={"share": tmp_path}, node="n0"
-    )
+    queue = QueueConfig(type="postgres", dsn=Secret(queue_dsn, "test"), roots={"share": tmp_path}, node="n0")
     engine = Engine(admission, ClusterDispatcher(admission, store, queue), ClusterIntake(admission, store))
-    allow = f"ALTER DATABASE {postgres_dsn.rpartition('/')[2]} ALLOW_CONNECTIONS"
+    allow = f"ALTER DATABASE {queue_dsn.rpartition('/')[2]} ALLOW_CONNECTIONS"
     (mine,) = await store.do(lambda db: db.execute("SELECT pg_backend_pid()").fetchone())
 
     with capture_logs() as told:

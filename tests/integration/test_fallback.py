@@ -9,6 +9,7 @@ import pytest
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, StoreBusy, TemporaryFailure
+from dropscribe.queue import retrying_database
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -166,8 +167,9 @@ async def test_a_provider_that_left_the_list_keeps_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("fallback", ["refused", "held"])
-async def test_a_locked_queue_loses_no_answer(tmp_path, fallback):
+async def test_a_locked_queue_loses_no_answer(tmp_path, monkeypatch, fallback):
     """Somebody locks the database just when the answer has come: it is waited for, and paid for once."""
+    monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.05)
     busy = []
 
     def lock(_audio):

@@ -37,6 +37,7 @@ def hang(monkeypatch):
         return real_open(root, path, *rest)
 
     monkeypatch.setattr(AudioFile, "open", slow_open)
+    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)
     yield answers
     answers.set()
@@ -115,6 +116,8 @@ async def share_that_waits(tmp_path, monkeypatch, *, slots, hang_seconds, files)
         return publish(requests)
 
     monkeypatch.setattr(publisher, "publish_together", slow_publish)
+    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(disk_threads, "FIRST_CHECK_SECONDS", 0.05)
     monkeypatch.setattr("dropscribe.queue.job_tasks.PUBLISHING_SLOTS", slots)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", hang_seconds)
     async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:

@@ -15,6 +15,7 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.text.printing import utc_text
+from dropscribe.pipeline import publisher
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.sql.history import FileFilter, read_files
@@ -176,9 +177,10 @@ def _hide(call):
 @pytest.mark.parametrize("change", [_touch, _replace, _hide])
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_what_happens_to_a_recording_at_the_provider_costs_no_second_upload(
-    tmp_path, emulator, desk, change, restarts
+    tmp_path, monkeypatch, emulator, desk, change, restarts
 ):
     """Another time, the same bytes under another inode, an inbox that is away while the answer comes."""
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.05)
     desk.polls = 10**9
     call = tmp_path / "inbox/call.wav"
     async with contextlib.AsyncExitStack() as stack:

@@ -928,8 +928,10 @@ async def test_no_request_is_a_bug(scene, method, path, headers, body, token):
     assert [line for line in lines if line["event"] == "http.failed"] == []
 
 
-async def test_changes_are_told_to_open_pages(scene):
+async def test_changes_are_told_to_open_pages(scene, monkeypatch):
     """An open stream hears of a change within a moment, and nothing is looked at without a listener."""
+    monkeypatch.setattr(routes, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(routes, "PAGES_A_SECOND", 100.0)
     async with serving(scene) as site, site.client() as client, client.stream("GET", "/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.aiter_lines()
@@ -940,8 +942,10 @@ async def test_changes_are_told_to_open_pages(scene):
                 pass
 
 
-async def test_a_page_asks_for_changes_since_it_was_made(scene):
+async def test_a_page_asks_for_changes_since_it_was_made(scene, monkeypatch):
     """Those before its stream is open are told too, and nothing where there were none."""
+    monkeypatch.setattr(routes, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(routes, "PAGES_A_SECOND", 100.0)
     async with serving(scene) as site, site.client() as client:
         (version,) = re.findall(r'data-version="([0-9a-f]+)"', await page_of(site, "/"))
         for expected in ("", "event: change"):
@@ -949,7 +953,7 @@ async def test_a_page_asks_for_changes_since_it_was_made(scene):
                 lines = answer.aiter_lines()
                 assert [await anext(lines), await anext(lines)] == ["retry: 3000", ""]
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(10 if expected else 1.5):
+                    async with asyncio.timeout(10 if expected else 0.5):
                         assert await anext(lines) == expected
             site.token += 1
 

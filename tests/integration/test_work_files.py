@@ -17,7 +17,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.model import FileSnapshot, NewJob
-from dropscribe.pipeline import attempts, disk_threads
+from dropscribe.pipeline import attempts, disk_threads, publisher
 from dropscribe.queue.sql.history import FileFilter, read_files
 from dropscribe.queue.sql.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
@@ -296,8 +296,9 @@ async def test_a_file_changed_while_it_is_sent_is_taken_again(tmp_path):
     assert read_json(tmp_path / "done/call.json")["source"]["sha256"] == digest(b"first more")
 
 
-async def test_a_file_taken_away_in_flight_waits_for_the_listing(tmp_path):
+async def test_a_file_taken_away_in_flight_waits_for_the_listing(tmp_path, monkeypatch):
     """What vanished is not filed; the listing decides whether it was renamed or is gone."""
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.05)
 
     def rename(audio):
         os.rename(tmp_path / "inbox/call.wav", tmp_path / "inbox/other.wav")

@@ -172,7 +172,8 @@ class Postgres:
             self._queue_dsn = self.new_database()
             with contextlib.closing(ClusterStore(self._queue_dsn, MountMap({}), "maker")):
                 pass
-        self.execute(f"ALTER DATABASE {self._queue_dsn.rpartition('/')[2]} RESET ALL")
+        for change in ("ALLOW_CONNECTIONS true", "RESET ALL"):
+            self.execute(f"ALTER DATABASE {self._queue_dsn.rpartition('/')[2]} {change}")
         self.execute(_EMPTY, self._queue_dsn)
         return self._queue_dsn
 

@@ -19,6 +19,7 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.config.sections.queue import QueueConfig
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import (
+    AtProvider,
     AttemptEnd,
     FileSnapshot,
     Hold,
@@ -295,6 +296,22 @@ def test_a_node_without_the_folders_of_jobs_at_providers_polls_none(store):
     """It counts them, because they take places of their provider."""
     limits = replace(DUE, publications=0, rooms={}, folders=())
     assert store.call(lambda db: ticket_rows.claim_due(db, limits, "n0", store.now())).result() == []
+
+
+def test_a_node_without_a_folder_leaves_its_jobs_at_providers_to_others(store):
+    """A node may have the folders and the providers alone that it is for; it took the jobs of all others."""
+    queue_file(store, b"a")
+    job = begin(store, "n0")
+    sent = AtProvider("v-1", 60.0)
+    store.call(lambda db: transactions.record(db, PLAN, job, sent, store.now())).result()
+
+    def cleared(**chains):
+        plan = Plan({"gpu": replace(LANE, provider="gpu")}, chains)
+        work = transactions.clear_stale_assignments
+        return [job.id for job in store.call(lambda db: work(db, plan, store.now())).result()]
+
+    assert cleared(private=("gpu",)) == []
+    assert cleared(calls=("gpu",)) == [job.id]
 
 
 def test_a_result_that_has_lost_its_answer_stops_no_other(store, tmp_path):

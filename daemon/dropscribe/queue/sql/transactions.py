@@ -10,7 +10,7 @@ from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, RetryLimits, cras
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.model import Plan
 from dropscribe.queue.sql import budget_usage, result_cache, rows, stats
-from dropscribe.queue.sql.database import Connection, marks
+from dropscribe.queue.sql.database import Connection, is_shared, marks
 
 _MOST_CRASHES = 1 << 30
 
@@ -167,6 +167,8 @@ def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]
     """
     elsewhere = f"{rows.AT_PROVIDER} AND provider NOT IN ({marks(plan.providers)})"
     abandoned = rows.read_jobs(db, elsewhere, tuple(plan.providers))
+    if is_shared(db):  # other nodes of the cluster have folders and providers that this one has not
+        abandoned = [job for job in abandoned if job.folder in plan.chains]
     for job in abandoned:
         reason = f"the config has no provider {job.provider} any more; it may have been paid for"
         ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)

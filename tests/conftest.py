@@ -14,7 +14,9 @@ import pytest
 import structlog
 
 from dropscribe.files.mounts import ignore_sigio
+from dropscribe.queue.embedded import store
 from support.postgres import Postgres, why_no_postgres
+from support.ready_queue import make_ready_file
 
 ignore_sigio()
 
@@ -90,6 +92,7 @@ def _clean_environment(monkeypatch, tmp_path_factory):
     None logs at the level and to the stream of the test before it.
     """
     structlog.reset_defaults()
+    monkeypatch.setattr(store, "make_private_file", make_ready_file)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state-home"))
     for name in list(os.environ):
         if name.startswith(_OURS) or name.lower().endswith("_proxy"):

@@ -52,6 +52,12 @@ def shared():
     asyncio.run(engine.close())
 
 
+@pytest.fixture(scope="session")
+def jfk(shared):
+    """The transcript of jfk.wav."""
+    return asyncio.run(heard(shared, SPEECH / "clips" / "jfk.wav", language="en"))
+
+
 async def heard(engine, path, **params):
     """The transcript of *path*."""
     with AudioFile.open(os.fsencode(path.parent), os.fsencode(path.name)) as audio:
@@ -77,28 +83,26 @@ def workers():
     return set(map(int, listed.stdout.split()))
 
 
-async def test_words_and_their_times(shared):
+def test_words_and_their_times(jfk):
     """jfk.wav: the words that were said, timed within the recording, each with a probability."""
-    transcript = await heard(shared, SPEECH / "clips" / "jfk.wav", language="en")
-    assert words_of(transcript.text) == words_of(references()["jfk.wav"])
-    assert (transcript.language, transcript.duration, transcript.warnings) == ("en", 11.0, ())
-    assert words_of(" ".join(word.word for word in transcript.words)) == words_of(transcript.text)
-    edges = [edge for word in transcript.words for edge in (word.start, word.end)]
+    assert words_of(jfk.text) == words_of(references()["jfk.wav"])
+    assert (jfk.language, jfk.duration, jfk.warnings) == ("en", 11.0, ())
+    assert words_of(" ".join(word.word for word in jfk.words)) == words_of(jfk.text)
+    edges = [edge for word in jfk.words for edge in (word.start, word.end)]
     assert edges == sorted(edges)
     assert edges[0] >= 0
     assert edges[-1] <= 11.0
-    assert all(0 < word.confidence <= 1 for word in transcript.words)
-    assert all(0 < segment.confidence <= 1 for segment in transcript.segments)
-    country = [word for word in transcript.words if words_of(word.word) == ["country"]]
+    assert all(0 < word.confidence <= 1 for word in jfk.words)
+    assert all(0 < segment.confidence <= 1 for segment in jfk.segments)
+    country = [word for word in jfk.words if words_of(word.word) == ["country"]]
     assert [word.start for word in country] == pytest.approx([6.4, 10.0], abs=0.5)
 
 
-async def test_answer_is_plain_json(shared):
+def test_answer_is_plain_json(jfk):
     """Nothing of numpy reaches the store: every number is Python's own, exactly."""
-    transcript = await heard(shared, SPEECH / "clips" / "jfk.wav")
-    assert json.loads(json.dumps(transcript.raw)) == transcript.raw
-    assert transcript.raw["model"] == transcript.model == "tiny.en"
-    numbers = [value for word in transcript.words for value in (word.start, word.end, word.confidence)]
+    assert json.loads(json.dumps(jfk.raw)) == jfk.raw
+    assert jfk.raw["model"] == jfk.model == "tiny.en"
+    numbers = [value for word in jfk.words for value in (word.start, word.end, word.confidence)]
     assert {type(number) for number in numbers} == {float}
 
 
@@ -134,6 +138,7 @@ async def test_silence_is_an_empty_text(shared, tmp_path):
     assert (transcript.text, transcript.segments, transcript.duration) == ("", (), 30.0)
 
 
+@pytest.mark.slow
 async def test_speech_after_a_long_silence_is_heard_at_its_time(shared, tmp_path):
     """A block with nothing in it neither stops nor shifts what follows."""
     path = write_wav(tmp_path / "a.wav", silence(130) + frames_of("jfk.wav"))
@@ -362,6 +367,7 @@ async def test_probe_names_the_model_without_loading_it():
     await engine.close()
 
 
+@pytest.mark.slow
 def test_the_engine_reports_to_nobody(tmp_path):
     """Its voice detector's telemetry would leave an identifier in the cache folder: there is none."""
     program = (

@@ -230,7 +230,7 @@ class Recorder(AppriseNotifier):
 async def test_what_happens_together_is_one_message(store, monkeypatch):
     """The first message comes promptly with its neighbours, the next not before the batch's time."""
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.2)
-    people = Recorder(batch_seconds=1.0)
+    people = Recorder(batch_seconds=0.4)
     notifications = Notifications(store, [people])
     async with running(notifications):
         notifications.notify("failed", {**FAILED, "path": "1.wav"})
@@ -244,7 +244,7 @@ async def test_what_happens_together_is_one_message(store, monkeypatch):
     assert "2.wav" in first
     assert "3.wav" in second
     assert "4.wav" in second
-    assert second_at - first_at > 0.9
+    assert second_at - first_at > 0.35
 
 
 async def tell_and_end(state_dir: Path, people: Recorder, path: str) -> None:

@@ -34,6 +34,12 @@ from dropscribe.queue.sql.intake_queries import note_inboxes, rename_folders, su
 from dropscribe.queue.sql.rows import LIVE, UPDATE_STATE
 from dropscribe.queue.sql.stats import count_ended, read_ended
 from support.house import make_config
+from support.ready_queue import make_private_file
+
+
+@pytest.fixture(autouse=True)
+def _makes_its_own_tables(monkeypatch):
+    monkeypatch.setattr(store_module, "make_private_file", make_private_file)
 
 
 def test_a_state_directory_has_one_owner(tmp_path):

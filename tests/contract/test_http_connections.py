@@ -751,7 +751,7 @@ async def test_cancelling_while_it_connects_leaves_no_socket():
             with contextlib.suppress(asyncio.CancelledError):
                 await (await connecting).aclose()
             await asyncio.sleep(0)
-            gc.collect()
+        gc.collect()
     server.close()
     assert [str(warning.message) for warning in found] == []
 

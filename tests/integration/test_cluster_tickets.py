@@ -312,6 +312,8 @@ def test_a_node_without_a_folder_leaves_its_jobs_at_providers_to_others(store):
 
     assert cleared(private=("gpu",)) == []
     assert cleared(calls=("gpu",)) == [job.id]
+    due = store.call(lambda db: claims.claim_deletion(db, ("pulse",), store.now())).result()
+    assert (due.provider, due.remote_id) == ("pulse", "v-1")
 
 
 def test_a_result_that_has_lost_its_answer_stops_no_other(store, tmp_path):

@@ -140,6 +140,20 @@ async def test_the_age_of_a_job_is_by_the_queues_clock(tmp_path, emulator, desk,
     assert len(desk.created) == 1
 
 
+async def test_a_node_without_the_provider_leaves_a_deletion_to_others(tmp_path, emulator, desk):
+    """Its tries are limited, and this node's would all fail."""
+    async with house_at(emulator, tmp_path) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+        due_at = house.engine.now()
+        await house.store.do(lambda db: db.execute("UPDATE remote_deletions SET due_at = ?", (due_at,)))
+        await delete_due(house.engine, {})
+        assert await deletions(house) == [(0,)]
+        await delete_all(house)
+        assert await deletions(house) == []
+    assert desk.jobs == {}
+
+
 async def test_a_deletion_that_fails_is_tried_again_and_given_up_at_last(tmp_path, emulator, desk):
     """It is bounded, and no file waits for it."""
     async with house_at(emulator, tmp_path) as house:

@@ -147,7 +147,7 @@ async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
     They are claimed one by one: after a crash only one of them has to wait for its lease to expire.
     """
     now = engine.now()
-    while due := await engine.store.do(lambda db: claims.claim_deletion(db, now)):
+    while due := await engine.store.do(lambda db: claims.claim_deletion(db, providers, now)):
         await _delete(engine, providers.get(due.provider), due)
 
 

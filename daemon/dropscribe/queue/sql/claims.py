@@ -250,13 +250,18 @@ class RemoteDeletion(NamedTuple):
     tries: int  # Begun so far, this one included
 
 
-def claim_deletion(db: Connection, now: float) -> RemoteDeletion | None:
-    """Begin a try at the deletion that is due longest, if any is."""
+def claim_deletion(db: Connection, providers: Collection[str], now: float) -> RemoteDeletion | None:
+    """Begin a try at the deletion that is due longest, if any is.
+
+    A repetition at none of *providers* is left to the other nodes of a cluster for a while.
+    """
+    own = ("", *providers)
+    due = f"due_at <= ? AND (due_at <= ? OR provider IN ({marks(own)}))"
     row = db.execute(
         "UPDATE remote_deletions SET due_at = ?, tries = tries + 1 WHERE id ="
-        " (SELECT id FROM remote_deletions WHERE due_at <= ? ORDER BY due_at, id LIMIT 1)"
+        f" (SELECT id FROM remote_deletions WHERE {due} ORDER BY due_at, id LIMIT 1)"
         " RETURNING id, provider, remote_id, tries",
-        (now + DELETION_LEASE_SECONDS, now),
+        (now + DELETION_LEASE_SECONDS, now, now - DELETION_LEASE_SECONDS, *own),
     ).fetchone()
     return RemoteDeletion(*row) if row else None
 

@@ -70,7 +70,7 @@ class Store(Database):
             undo.callback(self._connection.close)
             _prepare(self._connection, self.path)
             self.token = read_token(self._connection)
-            self._inode = os.stat(self.path).st_ino
+            self._inode = _inode_of(self.path)
             self._resources = undo.pop_all()
         self._read_threads = DaemonThreads(1, "counts")
         super().__init__(StoreError(str(self.path), "is closed: the daemon ends"))
@@ -88,7 +88,7 @@ class Store(Database):
         Raises StoreError if the file is no longer the one that is open: what is written now would be lost.
         """
         try:
-            if os.stat(self.path).st_ino != self._inode:
+            if self._inode not in {0, os.stat(self.path).st_ino}:
                 raise self._gone("was replaced while dropscribe had it open")
             return trouble_of_disk(self.path.parent)
         except FileNotFoundError:
@@ -266,6 +266,13 @@ def make_private_file(path: Path) -> None:
     """
     with _writing_to(path):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _inode_of(path: Path) -> int:
+    """The inode number of the file at *path*; 0 where its file system may give it another one."""
+    from dropscribe.files.mounts import mount_of  # noqa: PLC0415  # not for readers
+
+    return os.stat(path).st_ino if mount_of(os.fsencode(path)).stable_inodes else 0
 
 
 def trouble_of_disk(state_dir: Path) -> StoreFull | None:

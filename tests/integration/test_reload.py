@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import socket
@@ -34,6 +35,8 @@ from dropscribe.intake import inboxes as intake_inboxes
 from dropscribe.intake.availability import TAKEN, TAKEN_BY_US
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.inboxes import INTAKE_KEYS, Inboxes
+from dropscribe.pipeline import publisher
+from dropscribe.publish import moving
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.backlog import mark_of
 from dropscribe.queue.sql.rows import read_recent_starts
@@ -512,10 +515,19 @@ async def test_a_file_that_the_rule_leaves_alone_now_is_not_sent(tmp_path, monke
     assert len(script.calls) == len(starts) == 2
 
 
-async def test_a_done_that_is_changed_gets_the_files_that_the_old_one_refuses(tmp_path, monkeypatch):
-    """Their answers are stored with names in a folder that the config does not have any more."""
+@pytest.mark.parametrize(
+    ("place", "step", "files"),
+    [
+        ("done", None, ["a.json", "a.txt", "a.wav"]),
+        ("failed", AudioRejected("undecodable", "no audio"), ["a.error.json", "a.wav"]),
+    ],
+)
+async def test_a_place_that_is_changed_gets_the_files_that_the_old_one_refuses(
+    tmp_path, monkeypatch, place, step, files
+):
+    """Their results are stored with names in a folder that the config does not have any more."""
     gate = asyncio.Event()
-    script = ScriptedProvider(gate=gate)
+    script = ScriptedProvider([step], gate=gate)
     one = _rule(tmp_path, "rule0", ["main"])
     slots = {"main": ProviderConfig(name="main", type="openai", concurrency=1)}
 
@@ -525,14 +537,40 @@ async def test_a_done_that_is_changed_gets_the_files_that_the_old_one_refuses(tm
     async with Reloaded(monkeypatch, config_with(one), lambda _: script) as house:
         (tmp_path / "rule0/inbox/a.wav").write_bytes(wav())
         await house.until(lambda: script.in_flight)
-        one.done.write_bytes(b"no folder")
+        getattr(one, place).write_bytes(b"no folder")
         gate.set()
         await house.until(lambda: house.daemon.engine.folders.closed)
-        assert await house.reload(config_with(replace(one, done=tmp_path / "rule0/new")))
+        assert await house.reload(config_with(replace(one, **{place: tmp_path / "rule0/new"})))
         await house.until((tmp_path / "rule0/new/a.wav").exists)
         await house.until(lambda: not house.daemon.engine.folders.closed)
-    assert sorted(os.listdir(tmp_path / "rule0/new")) == ["a.json", "a.txt", "a.wav"]
+    assert sorted(os.listdir(tmp_path / "rule0/new")) == files
     assert len(script.calls) == 1
+
+
+async def test_a_copy_that_stands_in_the_old_done_gets_no_second_one_in_the_new(tmp_path, monkeypatch):
+    """Its original cannot be removed from the inbox: the trouble is not the old folder's."""
+    one, refused = _rule(tmp_path, "rule0", ["main"]), []
+
+    def other_mount(*_):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    def refuse(*_):
+        refused.append(1)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def config_with(rule):
+        return make_config(tmp_path, rules={rule.name: rule})
+
+    monkeypatch.setattr(moving, "move_new", other_mount)
+    monkeypatch.setattr(moving, "remove_if", refuse)
+    monkeypatch.setattr(publisher, "backoff_seconds", lambda *_: 0.01)
+    async with Reloaded(monkeypatch, config_with(one), lambda _: ScriptedProvider()) as house:
+        (tmp_path / "rule0/inbox/a.wav").write_bytes(wav())
+        await house.until(lambda: refused)
+        assert await house.reload(config_with(replace(one, done=tmp_path / "rule0/new")))
+        before = len(refused)
+        await house.until(lambda: len(refused) > before + 2)
+    assert [path.parent.name for path in (tmp_path / "rule0").glob("[dn]*/a.wav")] == ["done"]
 
 
 class _StoppedQueue(MemoryQueue):

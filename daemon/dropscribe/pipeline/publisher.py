@@ -26,7 +26,7 @@ from dropscribe.pipeline.disk_threads import DiskThreads, FolderHangs, error_wor
 from dropscribe.pipeline.failures import Streaks
 from dropscribe.pipeline.rendering import RenderError, content_of
 from dropscribe.pipeline.results import Results
-from dropscribe.publish.filing import publish, publish_together, withdraw
+from dropscribe.publish.filing import is_only_in_inbox, publish, publish_together, withdraw
 from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.publish.publication import CopyNeeded, NameTaken, PublishRequest, ReopenedForWriting
 from dropscribe.queue.engine import Engine
@@ -136,15 +136,13 @@ class Publisher:
 
         Not where its audio may stand there already.
         """
-        job, rule = claim.job, claim.rule
+        job, rule, request = claim.job, claim.rule, self._request(claim)
         if claim.result.output_names.root in map(os.fsencode, (rule.done, rule.failed)):
             return False
-        size_bytes = job.snapshot.size_bytes
-        find = partial(find_content, claim.inbox, job.path, size_bytes, claim.result.sha256)
-        if (await self.disks.run_long(job.folder, find, size_bytes)).snapshot is None:
+        if not await self.disks.run_long(job.folder, partial(is_only_in_inbox, request)):
             return False
         with contextlib.suppress(PublishError):
-            await self.disks.run_long(job.folder, partial(withdraw, self._request(claim)))
+            await self.disks.run_long(job.folder, partial(withdraw, request))
         await self._rename(claim, content_of(claim.result))
         return True
 

@@ -94,6 +94,21 @@ def withdraw(request: PublishRequest) -> None:
             raise _publish_error(request, error) from error
 
 
+def is_only_in_inbox(request: PublishRequest) -> bool:
+    """Whether the audio is in the inbox, and its new name is free, or in a folder that cannot be read."""
+    with _Folders() as folders:
+        try:
+            source = FileName(folders.source(request), request.source_name)
+            moving.check_source(request, source.status())
+        except (AudioError, OSError):
+            return False
+        try:
+            target = folders.target(request, make=False)
+            return FileName(target, request.output_names.audio).status() is None
+        except OSError:
+            return True
+
+
 class _Folders(contextlib.ExitStack):
     """Open folders by path, each opened and asked once for all jobs of a batch; closed together."""
 

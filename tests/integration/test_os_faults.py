@@ -387,6 +387,24 @@ async def test_nothing_is_paid_for_once_the_queue_has_lost_its_file(tmp_path, ch
         await house.until(lambda: house.listener.files)
 
 
+async def test_an_upload_under_way_is_filed_before_a_run_that_has_lost_its_queue_ends(tmp_path):
+    """The next run would send it again; nothing else is begun."""
+    provider = Counting(gate=asyncio.Event())
+    with pytest.raises(BaseExceptionGroup):
+        async with House(make_config(tmp_path), {"main": provider}) as house:
+            await house.drop("call.wav")
+            await house.until(lambda: provider.in_flight)
+            _delete(tmp_path / "state")
+            await house.drop("late.wav")
+            await asyncio.wait([house.feeding], timeout=0.1)
+            provider.gate.set()
+            await asyncio.wait([house.feeding], timeout=10)
+    house.own_store.close()
+    assert provider.paid == ["call.wav"]
+    assert tree(tmp_path / "inbox") == {"late.wav"}
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
 def test_a_start_on_a_full_disk_says_so(tmp_path):
     """Without a free block SQLite gets no shared memory for its file, which is an error of the disk to it."""
     with tmpfs(tmp_path / "state", "2m"):

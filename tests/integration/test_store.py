@@ -53,6 +53,17 @@ def test_a_state_directory_has_one_owner(tmp_path):
     Store(tmp_path / "state").close()
 
 
+def test_a_state_directory_that_cannot_be_reached_is_told_of_in_words(tmp_path):
+    """The reason has no number of an error, and no second name of the file."""
+    state = tmp_path / "state"
+    with contextlib.closing(Store(state)) as store:
+        state.rename(tmp_path / "old")
+        state.symlink_to(state)
+        with pytest.raises(StoreError) as raised:
+            store.trouble()
+    assert raised.value.reason == os.strerror(errno.ELOOP)
+
+
 async def test_a_closed_store_answers(tmp_path):
     """Whoever writes after the end is told, and does not wait for ever."""
     store = Store(tmp_path / "state")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from dropscribe.core.errors import StoreBusy, StoreFull
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull
 from dropscribe.core.model import Job
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
@@ -131,7 +131,14 @@ class EmbeddedDispatcher:
         # Computed first: a wait that ends while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._admission.waits()]
         # Uploads stop before they are paid for, if their answers could not be stored.
-        self._database.note_trouble(self._store.trouble())
+        try:
+            self._database.note_trouble(self._store.trouble())
+        except StoreError as error:
+            if not self._admission.is_busy():
+                raise
+            # What is in flight still reaches its folder; the next run would pay for it again.
+            self._database.note_trouble(error)
+            return retrying_database.RETRY_SECONDS
         requests = [] if self._database.trouble else self._admission.requests()
         if time.monotonic() < tasks.search_at:
             waits_until.append(tasks.search_at)

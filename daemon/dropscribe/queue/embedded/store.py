@@ -94,7 +94,7 @@ class Store(Database):
         except FileNotFoundError:
             raise self._gone("is gone") from None
         except OSError as error:
-            raise store_error(self.path, error) from error
+            raise StoreError(str(self.path), error.strerror or str(error), _LOOK_AT_DISK) from error
 
     def _gone(self, reason: str) -> StoreError:
         return StoreError(str(self.path), reason, "restart dropscribe: waiting files are found again")
@@ -323,6 +323,7 @@ _OF_ONE_CALL = {
 }
 """Result codes about one statement or its values; the others are about the database file or its disk."""
 
+_LOOK_AT_DISK = "look at the disk and the permissions of state_dir"
 _START_ONCE = "start this version's daemon once"
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -345,7 +346,7 @@ def store_error(path: Path, error: Exception) -> StoreError:
             f"keep a copy, then move it away ({path.name}*): waiting files are found again in their inboxes; "
             "answers that were kept in it would be transcribed again",
         )
-    return StoreError(str(path), str(error), "look at the disk and the permissions of state_dir")
+    return StoreError(str(path), str(error), _LOOK_AT_DISK)
 
 
 def _is_disk_full(state_dir: Path) -> bool:

@@ -135,9 +135,10 @@ async def test_a_key_among_the_params_is_masked(bench_of):
 async def test_ordinary_words_of_a_url_stay_in_the_transcript(bench_of):
     """Only what is secret is masked: a query's model or language may well be said."""
     bench = bench_of("pulse")
-    url = bench.provider().vendor.url + "?note=english&keyterm=Pittsburgh&access_token=hunter2secret"
-    transcript = await _heard(bench, any_answer("english Pittsburgh hunter2secret"), url=url)
-    assert transcript.text == "english Pittsburgh ***"
+    query = "?note=english&keyterm=Pittsburgh&access_token=hunter2secret&passphrase=open-sesame"
+    url = bench.provider().vendor.url + query
+    transcript = await _heard(bench, any_answer("english Pittsburgh hunter2secret open-sesame"), url=url)
+    assert transcript.text == "english Pittsburgh *** ***"
 
 
 async def test_terminal_sequences_do_not_reach_text_files(bench):

@@ -71,7 +71,8 @@ def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> di
 
 
 _SECRET_NAME = re.compile(
-    r"(?:key|token|secret|passw(?:or)?d|pwd|(?<![a-z])pass|auth(?:orization)?|credentials?|signature|sig)$",
+    r"(?:key|token|secret|passw(?:or)?d|passphrase|passcode|pwd|(?<![a-z])pass|auth(?:orization)?"
+    r"|credentials?|signature|sig)$",
     re.IGNORECASE,
 )
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.core.errors import StoreAway
+from dropscribe.core.errors import StoreAway, StoreFull
 from dropscribe.intake import pending
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.scanner import Scanner
@@ -627,6 +627,28 @@ def test_an_inbox_whose_queue_cannot_be_read_says_so(inbox_dir):
         is_away.clear()
         wait_until(lambda: station.paths == [b"a.wav"] and not inbox.state().reason)
     assert [line["event"] for line in told if line["log_level"] == "warning"] == ["inbox.waiting"]
+
+
+def test_a_deletion_that_a_full_disk_lets_nobody_note_is_no_bug_and_no_listing_to_wait_for(
+    inbox_dir, monkeypatch
+):
+    """``run --once`` would not end before somebody has made room."""
+    station = Station(inbox_dir, watch="native")
+
+    def refused(*_):
+        raise StoreFull("state", "the disk is full")
+
+    station.queue.withdraw = refused
+    monkeypatch.setattr("dropscribe.intake.inbox._AFTER_ERROR_SECONDS", 0.01)
+    path = station.write("a.wav")
+    inbox = Inbox(station.rule, station.queue, lambda: None, clock=_hurried())
+    with capture_logs() as told, running(inbox):
+        wait_until(lambda: station.paths == [b"a.wav"])
+        os.unlink(path)
+        inbox.look_again()
+        wait_until(lambda: "the disk is full" in inbox.state().reason)
+        wait_until(lambda: not inbox.state().waits_for_listing)
+    assert [line["event"] for line in told if line["log_level"] != "info"] == ["inbox.waiting"]
 
 
 def test_a_bug_of_an_inbox_is_told_once_and_its_status_names_it(inbox_dir, monkeypatch):

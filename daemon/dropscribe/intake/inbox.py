@@ -18,7 +18,7 @@ from dataclasses import replace
 import structlog
 
 from dropscribe.config.model import FolderRule
-from dropscribe.core.errors import StoreBusy
+from dropscribe.core.errors import StoreBusy, StoreFull
 from dropscribe.files.mounts import Mount
 from dropscribe.intake.availability import InboxContext
 from dropscribe.intake.hints import HintSource, open_hints
@@ -148,10 +148,10 @@ class Inbox:
         try:
             with self._step_timer.step():
                 deadline = self.step(now)
-        except StoreBusy as error:
+        except (StoreBusy, StoreFull) as error:
             if not self._failure:
                 log.warning("inbox.waiting", folder=self.rule.name, reason=error.reason)
-            self._note_failure(f"the queue does not answer: {error.reason}")
+            self._note_failure(f"it waits for the queue: {error.reason}")
         except Exception as error:
             reason = f"an internal error, which is in the log: {error!r}"
             if self._failure != reason:

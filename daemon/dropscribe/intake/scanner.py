@@ -112,6 +112,7 @@ class Scanner:
     def recover(self, now: float) -> None:
         """Restart the listings after a failed step."""
         self._walk = self._walk_below = None
+        self.lister.has_unconfirmed = False  # the trouble may last: run --once must not wait for its end
         self.ask(now)
 
     def _forget(self) -> None:

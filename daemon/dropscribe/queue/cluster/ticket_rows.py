@@ -23,7 +23,7 @@ from dropscribe.core.model import Job
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.cluster.nodes import NODE_LOCKS, free_resumable
 from dropscribe.queue.cluster.postgres import PostgresConnection
-from dropscribe.queue.model import ProviderLimits, rate_window
+from dropscribe.queue.model import NOT_MOVABLE, REOPENED, ProviderLimits, rate_window
 from dropscribe.queue.sql import budget_usage, claims, hold_rows, rows
 from dropscribe.queue.sql.database import Connection, marks
 
@@ -179,8 +179,8 @@ def not_stuck(db: Connection, stuck: frozenset[str], node: str) -> frozenset[str
         return stuck
     waiting = db.execute(
         f"SELECT DISTINCT folder FROM jobs WHERE {rows.HAS_RESULT} AND ended_at IS NULL"
-        " AND (code <> '' OR ticket IS NOT NULL AND node = ?)",
-        (node,),
+        " AND (code NOT IN ('', ?, ?) OR ticket IS NOT NULL AND node = ?)",
+        (NOT_MOVABLE, REOPENED, node),  # these wait for their own files
     )
     return stuck.difference(folder for (folder,) in waiting)
 

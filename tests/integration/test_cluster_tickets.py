@@ -717,6 +717,36 @@ async def test_a_pool_that_was_stopped_before_it_opened_starts_no_worker(queue_d
     assert workers == []
 
 
+async def test_a_ticket_that_comes_while_the_run_ends_is_left_to_others(monkeypatch):
+    """After an error no group would take a task for it."""
+    begun, taken = [], []
+
+    class LateWorker:
+        worker_id = 1
+
+        def __init__(self, app, **_):
+            self.app, self.stopped = app, asyncio.Event()
+            begun.append(self)
+
+        def stop(self):
+            self.stopped.set()
+
+        async def run(self):
+            await self.stopped.wait()
+            await self.app.tasks[ticket_rows.TASK](lane="pulse")
+
+    monkeypatch.setattr("dropscribe.queue.cluster.ticket_workers.Worker", LateWorker)
+    admission = Admission(RetryingDatabase(None))
+    admission.plan = PLAN
+    pool = TicketWorkers("postgresql://127.0.0.1:1/nowhere", "n0")
+    pool.serve(admission)
+    running = asyncio.create_task(pool.run(taken.append))
+    await until(lambda: begun)
+    running.cancel()
+    await asyncio.wait([running])
+    assert (len(begun), taken) == (1, [])
+
+
 @pytest.mark.slow
 async def test_a_worker_uses_no_session_that_began_read_only(store, postgres, queue_dsn):
     """Sessions that begin while a server takes no writes stay so: no ticket was fetched for an hour."""

@@ -85,7 +85,8 @@ class TicketWorkers:
         """
 
         async def take_ticket(lane: str, **_: Any) -> None:  # more in the tickets of earlier versions
-            take(lane)
+            if self._is_running:
+                take(lane)
 
         asyncio.get_running_loop().set_exception_handler(_log_lost_write)
         self._app.task(name=TASK)(take_ticket)
@@ -102,7 +103,7 @@ class TicketWorkers:
                 await self._app.close_async()
 
     async def stop(self) -> None:
-        """Fetch nothing more, and wait until all that was fetched is taken."""
+        """Take no further ticket, and wait until the workers have ended."""
         self._is_running, self._is_stopped = False, True
         for worker in self._workers.values():
             worker.stop()

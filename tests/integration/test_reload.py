@@ -526,6 +526,7 @@ async def test_a_place_that_is_changed_gets_the_files_that_the_old_one_refuses(
     tmp_path, monkeypatch, place, step, files
 ):
     """Their results are stored with names in a folder that the config does not have any more."""
+    monkeypatch.setattr(publisher, "backoff_seconds", lambda *_: 0.05)
     gate = asyncio.Event()
     script = ScriptedProvider([step], gate=gate)
     one = _rule(tmp_path, "rule0", ["main"])

@@ -151,7 +151,7 @@ class Inbox:
         except (StoreBusy, StoreFull) as error:
             if not self._failure:
                 log.warning("inbox.waiting", folder=self.rule.name, reason=error.reason)
-            self._note_failure(f"it waits for the queue: {error.reason}")
+            self._note_failure(f"the queue cannot be used now: {error.reason}")
         except Exception as error:
             reason = f"an internal error, which is in the log: {error!r}"
             if self._failure != reason:

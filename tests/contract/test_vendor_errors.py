@@ -60,6 +60,13 @@ PULSE = [
         "http_403",
         "trial credit used up (check its account's",
     ),
+    (
+        403,
+        {"error": "blocked by the load balancer"},
+        ProviderUnusable,
+        "http_403",
+        "blocked by the load balancer (check what",
+    ),
     (403, {"error": "plan does not include model"}, ProviderUnusable, "http_403", "plan"),
     (413, {"error": "File size exceeds 250MB.", "request_id": "r"}, AudioRejected, "http_413", "File size"),
     (429, {"error": "Rate limit exceeded."}, TemporaryFailure, "http_429", "Rate limit"),

@@ -24,6 +24,12 @@ def test_the_words_of_the_next_channel_are_in_segments_of_their_own():
     assert told == [("a b", 0.0, 1.1), ("late", 8.0, 8.5), ("c d", 0.0, 1.1)]
 
 
+def test_a_pause_is_heard_behind_a_word_whose_end_alone_is_known():
+    """Some vendors leave a time out."""
+    words = [Word("one", None, 1.0), Word("two", 9.0, 9.5)]
+    assert [segment.text for segment in segments_of(words)] == ["one", "two"]
+
+
 def test_a_word_belongs_to_the_segments_in_which_it_begins():
     """Segments of two speakers may overlap; without times nothing can be told."""
     words = [Word("c", 2.0, 9.0), Word("x"), Word("a", 0.0, 0.5), Word("b", 1.0, None)]

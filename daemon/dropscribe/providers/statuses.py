@@ -8,6 +8,7 @@ a status alone, and that over all other common ones. The rows of ``type: http`` 
 from __future__ import annotations
 
 import enum
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ _REMEDIES = {
     404: "check its url and its model",
     407: "check the proxy's login",
 }
-_CREDIT_WORDS = ("quota", "credit", "balance", "billing", "payment")  # with any status
+_CREDIT_WORDS = re.compile("quota|credit|balance(?!r)|billing|payment", re.IGNORECASE)  # with any status
 _WORDS_COUNT_IN = frozenset({400, 403, 422, 429, None})  # None: an error in a success
 
 _STATUSES = {
@@ -195,7 +196,7 @@ class Classifier:
         unsaid = "the provider gives no reason" if answer.status // 100 == 2 else f"HTTP {answer.status}"
         reason = message or unsaid
         if kind is Kind.UNUSABLE and answer.status in _REMEDIES:
-            is_credit = any(word in f"{code} {message}".lower() for word in _CREDIT_WORDS)
+            is_credit = _CREDIT_WORDS.search(f"{code} {message}") is not None
             reason += f" ({_REMEDIES[402 if is_credit else answer.status]})"
         return make(self.redactor.reason(code), self.redactor.reason(reason), **facts)
 

@@ -105,10 +105,11 @@ def _begins_segment(run: Sequence[Word], word: Word) -> bool:
     last = run[-1]
     if last.speaker != word.speaker or last.word.rstrip().endswith(SENTENCE_ENDS):
         return True
-    if last.start is None or last.end is None or word.start is None:
+    if word.start is None:
         return False
+    is_after_pause = last.end is not None and word.start - last.end >= PAUSE_SECONDS
     # Back in time are the words of another channel.
-    return max(word.start - last.end, last.start - word.start) >= PAUSE_SECONDS
+    return is_after_pause or (last.start is not None and last.start - word.start >= PAUSE_SECONDS)
 
 
 def _segment(words: Sequence[Word], joint: str) -> Segment:

@@ -4,11 +4,14 @@ import contextlib
 
 import pytest
 
+from dropscribe.app import daemon
 from dropscribe.core.errors import StoreAway
 from dropscribe.queue import retrying_database
 from dropscribe.queue.cluster import dispatcher
 from dropscribe.queue.cluster.store import ClusterStore
 from support.house import CLUSTER_DSN, House, make_config, tree
+from support.inboxes import wav
+from support.whole import Whole
 
 
 @pytest.fixture
@@ -62,3 +65,22 @@ async def _settled(house):
 
     await house.until(ended)
     return seen[-1]
+
+
+async def test_a_node_whose_session_ends_during_its_start_waits_and_starts(tmp_path, monkeypatch):
+    """Another node may end the sessions of one that was silent before: the new one had the same name."""
+    begin, tries = daemon.begin_folders, []
+
+    async def lost_once(engine, config):
+        tries.append(1)
+        if len(tries) == 1:
+            raise StoreAway("here", "terminating connection due to administrator command")
+        await begin(engine, config)
+
+    monkeypatch.setattr(daemon, "begin_folders", lost_once)
+    monkeypatch.setattr(daemon, "_QUEUE_AWAY_SECONDS", 0.01)
+    config = make_config(tmp_path)
+    async with Whole(monkeypatch, config) as house:
+        (tmp_path / "inbox/call.wav").write_bytes(wav())
+        await house.until((tmp_path / "done/call.wav").exists)
+    assert len(tries) == 2

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import os
 import random
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -42,12 +42,14 @@ from dropscribe.service.process import route_signals
 from dropscribe.service.sd_notify import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dropscribe.config.model import Config, ProviderConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
     from dropscribe.web.site import PageSource
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -110,7 +112,8 @@ class Daemon:
             ListenError: ``http.listen`` cannot be bound.
         """
         with contextlib.closing(Store(self.first_config.state_dir)) as store:
-            engine = await self._open_when_there(store, ONCE_HORIZON_SECONDS if once else math.inf)
+            opening = partial(asyncio.to_thread, open_engine, self.first_config.queue, store)
+            engine = await self._when_there(opening, once=once)
             if engine is None:
                 return RunResult(0, None)
             try:
@@ -120,17 +123,17 @@ class Daemon:
                 if engine.store is not store:
                     engine.store.close()
 
-    async def _open_when_there(self, own: Store, most_seconds: float) -> Engine | None:
-        """Open the engine; None if :attr:`stop` is set first.
+    async def _when_there(self, call: Callable[[], Awaitable[T]], *, once: bool) -> T | None:
+        """The result of *call*, repeated while a cluster's database is unavailable; None after a stop.
 
-        While a cluster's database is unavailable it waits for *most_seconds*; then StoreAway is raised.
+        With *once* StoreAway is raised after a minute.
         """
         told, began = False, time.monotonic()
         while not self.stop.is_set():
             try:
-                return await asyncio.to_thread(open_engine, self.first_config.queue, own)
+                return await call()
             except StoreAway as error:
-                if time.monotonic() - began > most_seconds:
+                if once and time.monotonic() - began > ONCE_HORIZON_SECONDS:
                     raise
                 if not told:
                     log.warning("queue.away", reason=error.reason, server=error.path)
@@ -163,6 +166,10 @@ class Daemon:
         rule = self.config.folders.get(folder)
         return None if rule is None else os.fsencode(rule.failed)
 
+    async def _begin_folders(self) -> bool:
+        await begin_folders(self.engine, self.config)
+        return True
+
     async def _run_built(self, *, once: bool) -> RunResult:
         config, handler = self.config, self.handler
         reloader = Reloader(self)
@@ -170,7 +177,9 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 plan = build_plan(config)
                 self.engine.replan(plan)
-                await begin_folders(self.engine, config)
+                # Another node may end the sessions of this one for its silence before the start.
+                if not await self._when_there(self._begin_folders, once=once):
+                    return RunResult(0, None)
                 await self.handler.budgets.audit()  # of renamed rules too
                 inboxes = await self.inboxes.prepare(watched_rules(config))
                 dispatching = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))

@@ -87,7 +87,7 @@ def boot(folder: Path, key: str) -> subprocess.CompletedProcess[str]:
     command = [
         *("timeout", "--kill-after=10", str(BOOT_SECONDS)),
         *("systemd-nspawn", "-q", "-D", "/", "--volatile=yes", f"--machine=dropscribe-{os.getpid()}"),
-        *("--register=no", "--keep-unit"),
+        *("--register=no", "--keep-unit", "--private-network"),  # the guests of two tests have one port
         *(f"--bind={source}:{target}" for source, target in binds.items()),
         *(f"--bind-ro={source}:{target}" for source, target in read_only.items() if source.exists()),
         *("-b", "systemd.firstboot=off"),

@@ -8,6 +8,7 @@ from dropscribe.app import daemon
 from dropscribe.core.errors import StoreAway
 from dropscribe.queue import retrying_database
 from dropscribe.queue.cluster import dispatcher
+from dropscribe.queue.cluster.nodes import session_name
 from dropscribe.queue.cluster.store import ClusterStore
 from support.house import CLUSTER_DSN, House, make_config, tree
 from support.inboxes import wav
@@ -15,9 +16,15 @@ from support.whole import Whole
 
 
 @pytest.fixture
-def lost(monkeypatch, queue_dsn):
-    """Lose the confirmation of the commits from *first* on, *count* of them; the list of what was lost."""
+def cluster_dsn(queue_dsn):
     CLUSTER_DSN.append(queue_dsn)
+    yield queue_dsn
+    CLUSTER_DSN.clear()
+
+
+@pytest.fixture
+def lost(monkeypatch, cluster_dsn):
+    """Lose the confirmation of the commits from *first* on, *count* of them; the list of what was lost."""
     monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(dispatcher, "LOOK_SECONDS", 60.0)  # what is lost is the file's own, not a look's
     commit, made, gone = ClusterStore._commit, [], []
@@ -34,8 +41,7 @@ def lost(monkeypatch, queue_dsn):
         monkeypatch.setattr(ClusterStore, "_commit", committed)
         return gone
 
-    yield lose
-    CLUSTER_DSN.clear()
+    return lose
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -67,20 +73,25 @@ async def _settled(house):
     return seen[-1]
 
 
-async def test_a_node_whose_session_ends_during_its_start_waits_and_starts(tmp_path, monkeypatch):
-    """Another node may end the sessions of one that was silent before: the new one had the same name."""
+async def test_a_node_whose_session_ends_during_its_start_waits_and_starts(
+    tmp_path, monkeypatch, postgres, cluster_dsn
+):
+    """Another node ends the sessions of one that was silent; one that was started again has the same name."""
     begin, tries = daemon.begin_folders, []
 
-    async def lost_once(engine, config):
+    async def begin_without_session(engine, config):
         tries.append(1)
         if len(tries) == 1:
-            raise StoreAway("here", "terminating connection due to administrator command")
+            postgres.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                f" WHERE datname = current_database() AND application_name = '{session_name('one')}'",
+                cluster_dsn,
+            )
         await begin(engine, config)
 
-    monkeypatch.setattr(daemon, "begin_folders", lost_once)
+    monkeypatch.setattr(daemon, "begin_folders", begin_without_session)
     monkeypatch.setattr(daemon, "_QUEUE_AWAY_SECONDS", 0.01)
-    config = make_config(tmp_path)
-    async with Whole(monkeypatch, config) as house:
+    async with Whole(monkeypatch, make_config(tmp_path)) as house:
         (tmp_path / "inbox/call.wav").write_bytes(wav())
         await house.until((tmp_path / "done/call.wav").exists)
     assert len(tries) == 2

@@ -113,7 +113,7 @@ class Daemon:
         """
         with contextlib.closing(Store(self.first_config.state_dir)) as store:
             opening = partial(asyncio.to_thread, open_engine, self.first_config.queue, store)
-            engine = await self._when_there(opening, once=once)
+            engine = await self._repeat_while_away(opening, once=once)
             if engine is None:
                 return RunResult(0, None)
             try:
@@ -123,7 +123,7 @@ class Daemon:
                 if engine.store is not store:
                     engine.store.close()
 
-    async def _when_there(self, call: Callable[[], Awaitable[T]], *, once: bool) -> T | None:
+    async def _repeat_while_away(self, call: Callable[[], Awaitable[T]], *, once: bool) -> T | None:
         """The result of *call*, repeated while a cluster's database is unavailable; None after a stop.
 
         With *once* StoreAway is raised after a minute.
@@ -178,7 +178,7 @@ class Daemon:
                 plan = build_plan(config)
                 self.engine.replan(plan)
                 # Another node may end the sessions of this one for its silence before the start.
-                if not await self._when_there(self._begin_folders, once=once):
+                if not await self._repeat_while_away(self._begin_folders, once=once):
                     return RunResult(0, None)
                 await self.handler.budgets.audit()  # of renamed rules too
                 inboxes = await self.inboxes.prepare(watched_rules(config))

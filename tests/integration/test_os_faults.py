@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 
 import pytest
+from structlog.testing import capture_logs
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
 from dropscribe.pipeline import attempts, disk_threads, publisher
@@ -403,6 +404,29 @@ async def test_an_upload_under_way_is_filed_before_a_run_that_has_lost_its_queue
     assert provider.paid == ["call.wav"]
     assert tree(tmp_path / "inbox") == {"late.wav"}
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
+async def test_an_answer_that_waits_is_filed_before_a_run_that_has_lost_its_queue_ends(tmp_path):
+    """It is in the deleted file alone, and was paid for."""
+    provider, done = Counting(gate=asyncio.Event()), tmp_path / "done"
+    with pytest.raises(BaseExceptionGroup) as raised, capture_logs() as told:
+        async with House(make_config(tmp_path), {"main": provider}) as house:
+            await house.drop("call.wav")
+            await house.until(lambda: provider.in_flight)
+            done.write_bytes(b"no folder")
+            provider.gate.set()
+            await house.until(lambda: house.engine.folders.closed)
+            _delete(tmp_path / "state")
+            house.engine.signals.wake.set()
+            await house.until(lambda: "gone" in (house.engine.trouble or ""))
+            done.unlink()
+            await house.until(lambda: house.listener.files)
+            await asyncio.wait([house.feeding], timeout=10)
+    house.own_store.close()
+    assert raised.group_contains(StoreError, match="gone")
+    assert [line["event"] for line in told if line["log_level"] == "error"] == ["store.lost"]
+    assert provider.paid == ["call.wav"]
+    assert tree(done) == {"call.wav", "call.json", "call.txt"}
 
 
 def test_a_start_on_a_full_disk_says_so(tmp_path):

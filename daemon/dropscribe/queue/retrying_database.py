@@ -66,7 +66,8 @@ class RetryingDatabase:
             if self._is_away:
                 log.warning("queue.away", reason=self.trouble)
             else:
-                log.error("store.full", reason=self.trouble)
+                passes = isinstance(error, StoreFull | StoreBusy)
+                log.error("store.full" if passes else "store.lost", reason=self.trouble)
         elif before and error is None:
             log.info("queue.back" if self._is_away else "store.has_room")
         if self.trouble != before:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from dropscribe.core.errors import StoreBusy, StoreError, StoreFull
+from dropscribe.core.errors import StoreBusy, StoreFull
 from dropscribe.core.model import Job
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
@@ -19,7 +19,7 @@ from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.job_runner import JobRunner, log_abandoned, log_interrupted
 from dropscribe.queue.job_tasks import JobTasks
 from dropscribe.queue.sql import claims, hold_rows, rows, transactions
-from dropscribe.queue.sql.database import Connection
+from dropscribe.queue.sql.database import Connection, marks
 
 log = structlog.get_logger()
 
@@ -131,14 +131,10 @@ class EmbeddedDispatcher:
         # Computed first: a wait that ends while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._admission.waits()]
         # Uploads stop before they are paid for, if their answers could not be stored.
-        try:
-            self._database.note_trouble(self._store.trouble())
-        except StoreError as error:
-            if not self._admission.is_busy():
-                raise
-            # What is in flight still reaches its folder; the next run would pay for it again.
-            self._database.note_trouble(error)
-            return retrying_database.RETRY_SECONDS
+        trouble = self._store.trouble()
+        if trouble and not isinstance(trouble, StoreFull) and not await self._has_paid():
+            raise trouble
+        self._database.note_trouble(trouble)
         requests = [] if self._database.trouble else self._admission.requests()
         if time.monotonic() < tasks.search_at:
             waits_until.append(tasks.search_at)
@@ -158,6 +154,16 @@ class EmbeddedDispatcher:
             tasks.start(job)
         tasks.start_due(due)
         return self._sleep_seconds(next_at, waits_until)
+
+    async def _has_paid(self) -> bool:
+        """Whether anything is under way, at a provider or answered: without its row it is paid for again."""
+        folders = self._admission.plan.chains
+        which = f"({rows.HAS_RESULT} OR {rows.AT_PROVIDER}) AND folder IN ({marks(folders)})"
+
+        def look(db: Connection) -> bool:
+            return db.execute(f"SELECT 1 FROM jobs WHERE {which}", tuple(folders)).fetchone() is not None
+
+        return self._admission.is_busy() or await self._database.store.do(look)
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._admission.waits() + [at - time.monotonic() for at in waits_until]

@@ -82,19 +82,20 @@ class Store(Database):
             raise self._gone("is gone")
         return connection
 
-    def trouble(self) -> StoreFull | None:
+    def trouble(self) -> StoreError | None:
         """Reason why nothing may be paid for now, or None.
 
-        Raises StoreError if the file is no longer the one that is open: what is written now would be lost.
+        StoreFull may pass. After any other the file is no longer the one that is open, and all that is
+        written now is lost with this process.
         """
         try:
             if self._inode not in {0, os.stat(self.path).st_ino}:
-                raise self._gone("was replaced while dropscribe had it open")
+                return self._gone("was replaced while dropscribe had it open")
             return trouble_of_disk(self.path.parent)
         except FileNotFoundError:
-            raise self._gone("is gone") from None
+            return self._gone("is gone")
         except OSError as error:
-            raise StoreError(str(self.path), error.strerror or str(error), _LOOK_AT_DISK) from error
+            return StoreError(str(self.path), error.strerror or str(error), _LOOK_AT_DISK)
 
     def _gone(self, reason: str) -> StoreError:
         return StoreError(str(self.path), reason, "restart dropscribe: waiting files are found again")
